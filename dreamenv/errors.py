@@ -1,0 +1,167 @@
+"""Every error dreamenv raises on bad input: it names what was found, and what would do.
+
+::
+
+    DreamenvError
+    ├── ConfigError            (ValueError)         a setting that cannot work
+    ├── UnknownNameError       (LookupError)        no backbone, preset, task or world of that name; suggests near ones
+    ├── InputError             (ValueError)         a tensor, array or number handed to a model or environment
+    │   ├── ActionError                             outside the action space, wrong width or type
+    │   ├── FrameError                              wrong shape, size or type
+    │   ├── SeedError                               a seed list of the wrong length, a negative seed
+    │   └── StateError                              a state of another world or of another number of rows
+    ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
+    ├── DataError              (ValueError)
+    │   ├── EpisodeError                            too short, mixed frame sizes, NaN rewards
+    │   └── DatasetError                            missing, damaged, empty, or made by another environment
+    ├── WorldError             (ValueError)
+    │   ├── WorldNotFoundError (FileNotFoundError)  no world there
+    │   ├── WorldDamagedError                       a file is missing, cut short or altered
+    │   ├── WorldVersionError                       written by a newer dreamenv
+    │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
+    ├── CheckpointError        (ValueError)         a checkpoint that cannot be resumed
+    ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
+    ├── DeviceError            (RuntimeError)       a device that is not there
+    ├── WorkerError            (RuntimeError)       a collecting or environment process died
+    └── MissingDependencyError (ImportError)        an optional package is not installed; names the extra
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from gymnasium.error import ResetNeeded
+
+__all__ = [
+    "ActionError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DatasetError",
+    "DeviceError",
+    "DreamenvError",
+    "EpisodeError",
+    "FrameError",
+    "InputError",
+    "MissingDependencyError",
+    "ResetNeededError",
+    "SeedError",
+    "StateError",
+    "StorageError",
+    "UnknownNameError",
+    "WorkerError",
+    "WorldDamagedError",
+    "WorldError",
+    "WorldMismatchError",
+    "WorldNotFoundError",
+    "WorldVersionError",
+]
+
+
+class DreamenvError(Exception):
+    """Base of every error raised on purpose by dreamenv."""
+
+
+class ConfigError(DreamenvError, ValueError):
+    """A setting that cannot work."""
+
+
+class UnknownNameError(DreamenvError, LookupError):
+    """No such name; the message suggests the nearest known ones.
+
+    Args:
+        kind: what was looked up ("backbone", "task", ...).
+        name: what was asked for.
+        known: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+        super().__init__(f"No {kind} named {name!r}. {hint}")
+
+
+class InputError(DreamenvError, ValueError):
+    """A tensor, array or number that a model or environment cannot take."""
+
+
+class ActionError(InputError):
+    """An action outside the action space, or of the wrong shape or type."""
+
+
+class FrameError(InputError):
+    """Frames of the wrong shape, size or type."""
+
+
+class SeedError(InputError):
+    """Seeds that are negative, of the wrong type, or of the wrong number."""
+
+
+class StateError(InputError):
+    """A state of another world, or with another number of rows."""
+
+
+class ResetNeededError(DreamenvError, ResetNeeded):
+    """`step` was called before `reset`, or after an episode's end without one."""
+
+
+class DataError(DreamenvError, ValueError):
+    """Recorded data that cannot be used."""
+
+
+class EpisodeError(DataError):
+    """An episode that is too short, mixes frame sizes, or holds NaN."""
+
+
+class DatasetError(DataError):
+    """A dataset that is missing, damaged, empty, or of another environment."""
+
+
+class WorldError(DreamenvError, ValueError):
+    """A world that cannot be used."""
+
+
+class WorldNotFoundError(WorldError, FileNotFoundError):
+    """There is no world at that path or name."""
+
+
+class WorldDamagedError(WorldError):
+    """A file of the world is missing, cut short or altered."""
+
+
+class WorldVersionError(WorldError):
+    """The world was written by a newer dreamenv."""
+
+
+class WorldMismatchError(WorldError):
+    """The world's action table, frame skip or resize differ from the real environment's."""
+
+
+class CheckpointError(DreamenvError, ValueError):
+    """A checkpoint that cannot be resumed with this configuration."""
+
+
+class StorageError(DreamenvError, OSError):
+    """The disk refused a write; nothing that was there before is harmed."""
+
+
+class DeviceError(DreamenvError, RuntimeError):
+    """The device asked for is not there."""
+
+
+class WorkerError(DreamenvError, RuntimeError):
+    """A worker process died or did not answer."""
+
+
+class MissingDependencyError(DreamenvError, ImportError):
+    """An optional package is missing.
+
+    Args:
+        package: the package that could not be imported.
+        extra: the dreamenv extra that installs it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'dreamenv[{extra}]'")

@@ -1,0 +1,128 @@
+"""Counter-based random streams, one per row, the same on every device.
+
+A row's stream is a 64-bit key and a counter of imagined steps, both kept in the dream's state. Numbers are a hash of
+(key, counter, stream, index), so they depend on nothing else: not on the other rows, the batch size, the device or on
+what was drawn before. The hash is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+written on int64 tensors because torch has no unsigned 32-bit arithmetic; masks keep the low 32 bits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["TEMPERATURE_FLOOR", "categorical", "normal", "philox4x32", "seed_keys", "uniform", "uniform_numpy_seed"]
+
+TEMPERATURE_FLOOR = 1e-4
+"""Temperatures below this sample the most likely value."""
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # Salmon et al. 2011, Philox4x32
+_WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, as in the paper
+_ROUNDS = 10
+_SEED_STREAM = 0x5EED  # counter word that sets the hashing of seeds apart from every draw
+
+
+def philox4x32(counter: Tensor, key: Tensor, rounds: int = _ROUNDS) -> Tensor:
+    """Hash counters under keys.
+
+    Args:
+        counter: (4, ...) int64, each in [0, 2**32).
+        key: (2, ...) int64, each in [0, 2**32); broadcasts against the counter's trailing axes.
+
+    Returns:
+        (4, ...) int64, each in [0, 2**32).
+    """
+    # The paper's round acts on two pairs of words alike, so both travel in one tensor: even = (x0, x2), odd = (x1, x3).
+    even, odd = counter[0::2], counter[1::2]
+    trailing = (2,) + (1,) * (even.ndim - 1)
+    multipliers = _constant(_MULTIPLIERS, counter.device).view(trailing)
+    weyl = _constant(_WEYL, counter.device).view((2,) + (1,) * (key.ndim - 1))
+    for _ in range(rounds):
+        product = even * multipliers  # wraps modulo 2**64, which keeps all 64 bits of the unsigned product
+        even = (product >> 32 & _MASK).flip(0) ^ odd ^ key
+        odd = (product & _MASK).flip(0)
+        key = key + weyl & _MASK
+    return torch.stack((even[0], odd[0], even[1], odd[1]))
+
+
+def seed_keys(seed: Tensor) -> Tensor:
+    """Turn seeds (b,) int64, at least 0, into well-mixed 64-bit keys (b,) int64; distinct seeds get distinct keys.
+
+    Philox is a bijection of its counter, so the two words taken here could collide only by hashing; a 64-bit birthday
+    collision among a million seeds has probability 3e-8.
+    """
+    zero = torch.zeros_like(seed)
+    words = philox4x32(
+        torch.stack((seed & _MASK, seed >> 32 & _MASK, zero, zero + _SEED_STREAM)), torch.stack((zero, zero))
+    )
+    return words[0] << 32 | words[1]
+
+
+def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
+    """Draw (b, *shape) float32 uniforms in the open interval (0, 1).
+
+    Args:
+        key: (b,) int64, the rows' keys.
+        counter: (b,) int64, the rows' steps.
+        stream: tells apart the several draws of one step; at most 2**32 - 1.
+    """
+    bits = _bits(key, counter, math.prod(shape), stream)
+    # 23 bits and a half step: exactly representable, never 0 and never 1.
+    values = ((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23
+    return values.view(key.shape[0], *shape)
+
+
+def normal(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
+    """Draw (b, *shape) float32 standard normals by Box and Muller's transform of `uniform`.
+
+    The bits are equal on every device; log and cos may differ in the last place.
+    """
+    size = math.prod(shape)
+    pairs = uniform(key, counter, (2, (size + 1) // 2), stream=stream)
+    radius, angle = torch.sqrt(-2.0 * torch.log(pairs[:, 0])), 2.0 * math.pi * pairs[:, 1]
+    both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)
+    return both[:, :size].reshape(key.shape[0], *shape)
+
+
+def categorical(logits: Tensor, temperature: Tensor, key: Tensor, counter: Tensor, *, stream: int = 0) -> Tensor:
+    """Sample indices (b, n) int64 from logits (b, n, classes) at a temperature per row (b,), by inverting the CDF.
+
+    One uniform per variable, against one per class with Gumbel noise. Temperature divides the logits; below
+    `TEMPERATURE_FLOOR` the most likely class is taken.
+    """
+    scaled = logits / temperature.clamp_min(TEMPERATURE_FLOOR).view(-1, 1, 1)
+    cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
+    # Scaling by the last value keeps float rounding from ever choosing past the end.
+    threshold = uniform(key, counter, (logits.shape[1], 1), stream=stream) * cumulative[..., -1:]
+    return (cumulative < threshold).sum(dim=-1)
+
+
+def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:
+    """Make one 63-bit integer from a single row's stream, to seed a library that wants one."""
+    bits = _bits(key[:1], counter[:1], 2, _SEED_STREAM)[0]
+    return int((bits[0] << 31 | bits[1] >> 1) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _bits(key: Tensor, counter: Tensor, size: int, stream: int) -> Tensor:
+    """Return (b, size) int64 random 32-bit words: block i of a row hashes (i, stream, counter low, counter high)."""
+    rows, blocks = key.shape[0], (size + 3) // 4
+    index = torch.arange(blocks, device=key.device).expand(rows, blocks)
+    low, high = counter & _MASK, counter >> 32 & _MASK
+    words = torch.stack(
+        (index, torch.full_like(index, stream), low[:, None].expand_as(index), high[:, None].expand_as(index))
+    )
+    hashed = philox4x32(words, torch.stack((key & _MASK, key >> 32 & _MASK))[..., None])
+    return hashed.permute(1, 2, 0).reshape(rows, blocks * 4)[:, :size]
+
+
+def _constant(values: tuple[int, int], device: torch.device) -> Tensor:
+    cached = _CONSTANTS.get((values, device))
+    if cached is None:
+        cached = _CONSTANTS[values, device] = torch.tensor(values, dtype=torch.int64, device=device)
+    return cached
+
+
+_CONSTANTS: dict[tuple[tuple[int, int], torch.device], Tensor] = {}

@@ -1,0 +1,333 @@
+"""The contract between worlds and everything that uses them.
+
+Letters: ``b`` rows (independent dreams), ``t`` observed steps, ``k`` imagined steps, ``c h w`` channels, height, width.
+Inside models frames are float32 in [0, 1], ``b t c h w``.
+
+**Time.** ``actions[:, i]`` leads to ``frames[:, i]``, ``rewards[:, i]`` and ``terminated[:, i]``. A sequence starts with
+one more frame, ``first_frame``. An episode of t steps has t actions and t + 1 frames.
+
+**State.** A state is a ``TensorDict`` of batch size ``[b]`` that holds everything a dream depends on: the memory, the
+row's random stream (``rng_key``, ``rng_counter``, see :mod:`dreamenv.randomness`) and its sampling ``temperature``.
+A dream is a pure function of its state and its actions, so seeding, resetting, saving, restoring and branching a row
+are plain tensor operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium as gym
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from dreamenv.errors import ActionError, ConfigError, FrameError, SeedError, StateError
+from dreamenv.randomness import seed_keys
+
+__all__ = [
+    "Batch",
+    "Calibrates",
+    "DataStatistics",
+    "Embeds",
+    "Imagined",
+    "Listens",
+    "Objective",
+    "Revises",
+    "Scores",
+    "Stage",
+    "State",
+    "WorldModel",
+    "WorldModelSpec",
+    "check_actions",
+    "check_first_frame",
+    "check_frames",
+    "check_state",
+    "new_state",
+]
+
+State = TensorDict
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelSpec:
+    """What a world shows and accepts.
+
+    Attributes:
+        frame_shape: (c, h, w) of one frame.
+        action_space: the gymnasium space of one action (Discrete, MultiDiscrete or Box).
+        frame_rate: frames per second of real time, in hertz.
+        context_frames: how many past frames the model can take into account; None if unbounded (recurrent).
+        chunk: imagined frames come in multiples of this many.
+    """
+
+    frame_shape: tuple[int, int, int]
+    action_space: gym.Space[Any]
+    frame_rate: float
+    context_frames: int | None = None
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
+            raise ConfigError(f"frame_shape must be three positive sizes (c, h, w), not {self.frame_shape}.")
+        if self.frame_rate <= 0:
+            raise ConfigError(f"frame_rate must be positive (hertz), not {self.frame_rate}.")
+        if self.chunk < 1:
+            raise ConfigError(f"chunk must be at least 1, not {self.chunk}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """What would happen.
+
+    Attributes:
+        frames: (b, k, c, h, w) float32 in [0, 1]; None when imagined with ``decode=False``.
+        rewards: (b, k) float32 in the real environment's units.
+        termination: (b, k) float32 in [0, 1], the probability that this step ends the episode.
+        uncertainty: (b, k) float32, at least 0: how much the model doubts this step (the model's docstring gives the
+            unit); None where the model does not say.
+    """
+
+    frames: Tensor | None
+    rewards: Tensor
+    termination: Tensor
+    uncertainty: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Recorded steps to learn from. ``frames[:, i]`` is what ``actions[:, i]`` led to.
+
+    Attributes:
+        first_frame: (b, c, h, w) float32 in [0, 1]; empty when the stage precomputes ``features``.
+        frames: (b, t, c, h, w) float32 in [0, 1]; likewise.
+        actions: (b, t, *a) int64 for discrete spaces, float32 for Box.
+        rewards: (b, t) float32.
+        terminated: (b, t) bool. A frame that ends an episode is never needed, and may be anything.
+        weight: (b, t) float32 at least 0: how much this step counts, so that every recorded step counts equally
+            whatever the windowing; 0 marks padding beyond an episode's end.
+        features: (b, t + 1, ...) what ``Stage.precompute`` made of first_frame and frames; None without it.
+        generator: the source of this step's randomness (sampled latents, dropped frames, noise levels).
+    """
+
+    first_frame: Tensor
+    frames: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    weight: Tensor
+    features: Tensor | None = None
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataStatistics:
+    """Facts of a dataset that models may set themselves up with before training.
+
+    Attributes:
+        frame_mean: (c, h, w) float32 in [0, 1], the mean frame.
+        reward_mean, reward_std, reward_min, reward_max: per step, in the real environment's units.
+        termination_rate: the share of steps that end an episode, in [0, 1].
+    """
+
+    frame_mean: Tensor
+    reward_mean: float
+    reward_std: float
+    reward_min: float
+    reward_max: float
+    termination_rate: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss and the parameters it may move (a GAN stage has two of these, a plain stage one).
+
+    Attributes:
+        name: prefix of its logged scalars.
+        parameters: what its optimiser steps.
+        loss: Batch -> (scalar to minimise, scalars to log).
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of training: what to minimise, on windows of which size, for how long.
+
+    Attributes:
+        name: unique among the model's stages.
+        objectives: stepped one after another on each batch.
+        steps: optimiser steps, unless the training configuration says otherwise.
+        batch_size: windows per step.
+        sequence_length: t, steps per window.
+        learning_rate: peak rate of the optimiser.
+        precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage
+            begins and handed over as ``Batch.features``; frames are then not read at all. None reads frames.
+    """
+
+    name: str
+    objectives: Sequence[Objective]
+    steps: int
+    batch_size: int
+    sequence_length: int
+    learning_rate: float
+    precompute: Callable[[Tensor], Tensor] | None = field(default=None)
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """A learned world. Implementations are ``nn.Module``s that hold parameters only; memory lives in the state."""
+
+    spec: WorldModelSpec
+
+    def start(self, first_frame: Tensor, seed: Tensor) -> State:
+        """Begin b dreams.
+
+        Args:
+            first_frame: (b, c, h, w) float32 in [0, 1].
+            seed: (b,) int64, one seed per row.
+
+        Raises:
+            FrameError, SeedError: on a wrong shape or type.
+        """
+        ...
+
+    def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
+        """Take in what really happened: actions (b, t, *a) led to frames (b, t, c, h, w)."""
+        ...
+
+    def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
+        """Say what would happen under actions (b, k, *a), k a multiple of ``spec.chunk``.
+
+        ``decode=False`` lets a model that has a latent state skip making frames; ``Imagined.frames`` is then None.
+        """
+        ...
+
+    def stages(self) -> Sequence[Stage]:
+        """What to train, in which order; empty for a model without parameters."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Capability: a likelihood."""
+
+    def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+        """Return (b, t) nats per frame: exact, or an upper bound that says so."""
+        ...
+
+
+@runtime_checkable
+class Revises(Protocol):
+    """Capability: postdiction."""
+
+    def revise(self, state: State, actions: Tensor, frames: Tensor) -> State:
+        """Rewrite remembered latents in hindsight."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """Capability: a compact state for policies, no decoding needed."""
+
+    embedding_size: int
+
+    def embed(self, state: State) -> Tensor:
+        """Return (b, embedding_size) float32."""
+        ...
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """Capability: slow, global control beside the per-frame action."""
+
+    def prompt(self, state: State, prompt: Sequence[str]) -> State:
+        """Set one prompt per row."""
+        ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """Capability: sets constants of the model (buffers, initial biases) from the data before training starts."""
+
+    def calibrate(self, statistics: DataStatistics) -> None:
+        """Set up from the training set's statistics."""
+        ...
+
+
+def new_state(seed: Tensor, memory: Mapping[str, Tensor]) -> State:
+    """Assemble a state: the model's memory, a fresh random stream per row, temperature 1.
+
+    Args:
+        seed: (b,) int64.
+        memory: name -> (b, ...) tensors.
+
+    Returns:
+        TensorDict of batch size [b] with ``memory``, ``rng_key`` (b,) int64, ``rng_counter`` (b,) int64 and
+        ``temperature`` (b,) float32.
+    """
+    return TensorDict(
+        {
+            **memory,
+            "rng_key": seed_keys(seed),
+            "rng_counter": torch.zeros_like(seed),
+            "temperature": torch.ones(seed.shape, device=seed.device),
+        },
+        batch_size=[seed.shape[0]],
+    )
+
+
+def check_first_frame(spec: WorldModelSpec, first_frame: Tensor, seed: Tensor) -> None:
+    """Raise FrameError or SeedError unless first_frame is (b, c, h, w) float32 and seed (b,) int64, at least 0."""
+    if tuple(first_frame.shape[1:]) != spec.frame_shape or first_frame.dtype != torch.float32:
+        raise FrameError(
+            f"first_frame must be (b, {', '.join(map(str, spec.frame_shape))}) float32 in [0, 1], "
+            f"not {tuple(first_frame.shape)} {first_frame.dtype}."
+        )
+    if seed.shape != first_frame.shape[:1] or seed.dtype != torch.int64:
+        raise SeedError(f"seed must be ({first_frame.shape[0]},) int64, not {tuple(seed.shape)} {seed.dtype}.")
+    if bool((seed < 0).any()):
+        raise SeedError(f"seeds must be at least 0, not {int(seed.min())}.")
+
+
+def check_frames(spec: WorldModelSpec, actions: Tensor, frames: Tensor) -> None:
+    """Raise FrameError unless frames are (b, t, c, h, w) float32 and go with actions (b, t, *a)."""
+    if tuple(frames.shape[2:]) != spec.frame_shape or frames.dtype != torch.float32:
+        raise FrameError(
+            f"frames must be (b, t, {', '.join(map(str, spec.frame_shape))}) float32 in [0, 1], "
+            f"not {tuple(frames.shape)} {frames.dtype}."
+        )
+    if frames.shape[:2] != actions.shape[:2]:
+        raise FrameError(
+            f"frames and actions must agree in rows and steps: {tuple(frames.shape[:2])} against "
+            f"{tuple(actions.shape[:2])}. actions[:, i] leads to frames[:, i]."
+        )
+
+
+def check_actions(spec: WorldModelSpec, actions: Tensor) -> None:
+    """Raise ActionError unless actions are (b, k, *a) of the action space's type and k a multiple of the chunk.
+
+    Values are checked at the environment's boundary, not here: this runs at every step, on any device.
+    """
+    expected = tuple(spec.action_space.shape or ())
+    if actions.ndim < 2 or tuple(actions.shape[2:]) != expected:
+        raise ActionError(f"actions must be (b, k{''.join(f', {n}' for n in expected)}), not {tuple(actions.shape)}.")
+    discrete = isinstance(spec.action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete)
+    dtype = torch.int64 if discrete else torch.float32
+    if actions.dtype != dtype:
+        raise ActionError(f"actions of {spec.action_space} must be {dtype}, not {actions.dtype}.")
+    if actions.shape[1] == 0 or actions.shape[1] % spec.chunk:
+        raise ActionError(f"the number of steps must be a positive multiple of {spec.chunk}, not {actions.shape[1]}.")
+
+
+def check_state(state: State, actions: Tensor, names: Sequence[str]) -> None:
+    """Raise StateError unless the state has these entries and as many rows as actions."""
+    missing = [name for name in names if name not in state.keys()]
+    if missing:
+        raise StateError(f"this state is of another world: it lacks {missing}. Make it with this model's start().")
+    if state.batch_size[0] != actions.shape[0]:
+        raise StateError(f"the state has {state.batch_size[0]} rows and the actions {actions.shape[0]}; they must agree.")
