@@ -1,0 +1,64 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment in .venv with the tested versions.
+#
+#   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo-<task>/report.html
+#   make test                                      every test
+#   make lint types docs bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+TASK ?= take_cover
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := setup.cfg constraints.txt pyproject.toml
+
+# OpenMP threads that spin while they wait slow every process on a shared machine ten times and more.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint types docs bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow an editable install, nor agents/ to dreamenv.agents: it checks what a user would get.
+types: $(VENV)/.installed-dev
+	rm -rf build/lib build/typing
+	$(PIP_INSTALL) --no-deps --target build/typing .
+	cd build/typing && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p dreamenv
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Wrote site/index.html"
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m dreamenv.benchmarks.dream_speed --out runs/bench/dream_speed.json
+	$(BIN)/python -m dreamenv.benchmarks.train_speed --out runs/bench/train_speed.json
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dreamenv needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(SOURCES) | $(BIN)/python
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[docs]'
+	@touch $(VENV)/.installed $@
