@@ -51,3 +51,9 @@ def _register() -> None:
     """Register the environment ids; idempotent."""
     for module in ("dreamenv.dream.registration", "dreamenv.envs.registration"):
         importlib.import_module(module).register()
+
+
+import contextlib  # noqa: E402
+
+with contextlib.suppress(ModuleNotFoundError):
+    _register()
