@@ -1,0 +1,1 @@
+"""How good a world is, in numbers with intervals and beside a baseline."""
