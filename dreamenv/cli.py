@@ -1,0 +1,75 @@
+"""The command line: finds the command, runs it, and turns every error of bad input into one line.
+
+A command is a module of `dreamenv.commands` with ``main(arguments)``; it is imported only when it is asked for, so
+``dreamenv --help`` and ``dreamenv doctor`` need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from dreamenv.errors import DreamenvError, UnknownNameError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "collect": "record a real environment under a policy",
+    "train": "train a world on a recording",
+    "agent": "train PPO in a dream, in reality, or in both",
+    "evaluate": "score a policy in a dream or in a real environment",
+    "play": "drive a dream with the keyboard, or write a film of one",
+    "info": "describe a world, a recording or a policy",
+    "doctor": "say what can run on this machine, and how to make the rest run",
+    "demo": "the whole loop on one task, ending with a report",
+}
+
+_USAGE = """usage: dreamenv COMMAND [options]
+
+ real env --collect--> recording --train--> world --gym.make--> dream env --agent--> policy
+    ^                                                                                  |
+    +------------------------------------ evaluate <-----------------------------------+
+
+commands:
+{commands}
+
+dreamenv COMMAND --help describes a command's options, with their units and defaults.
+DREAMENV_DEBUG=1 shows where an error came from.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what follows ``dreamenv`` on the command line; None takes the process's own.
+
+    Returns:
+        The exit status: 0 done, 2 bad input, 130 interrupted.
+    """
+    command, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    try:
+        if command in ("-h", "--help"):
+            print(_USAGE.format(commands="\n".join(f"  {name:<10}{about}" for name, about in COMMANDS.items())), end="")
+        elif command == "--version":
+            import dreamenv
+
+            print(f"dreamenv {dreamenv.__version__}")
+        elif command not in COMMANDS:
+            raise UnknownNameError("command", command, COMMANDS)
+        else:
+            importlib.import_module(f"dreamenv.commands.{command}").main(rest)
+    except DreamenvError as error:
+        if os.environ.get("DREAMENV_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues a recording or a training where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `dreamenv info world | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0

@@ -1,0 +1,188 @@
+"""``dreamenv doctor``: what can run on this machine, and the command that makes the rest run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from dreamenv.commands.arguments import parse
+
+__all__ = ["Doctor", "Finding", "check_extras", "check_packages", "check_real_environments", "check_worlds", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what can run on this machine: packages, devices, worlds and real environments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        ok: whether it works here.
+        detail: its version, or what is wrong.
+        remedy: the command that makes it work; empty where it does, or where none is known.
+        required: whether dreamenv needs it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    required: bool = True
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; the exit status is 1 if something that dreamenv needs does not work."""
+    parse(Doctor, arguments, name="doctor")
+    print(f"dreamenv {importlib.metadata.version('dreamenv')}, Python {platform.python_version()} at {sys.executable}")
+    sections = (
+        ("packages", check_packages()),
+        ("devices", check_devices()),
+        ("worlds", check_worlds()),
+        ("real environments", check_real_environments()),
+        ("optional", check_extras()),
+    )
+    failed = False
+    for title, findings in sections:
+        print(f"\n{title}")
+        for finding in findings:
+            mark = "ok" if finding.ok else "FAILS" if finding.required else "-"
+            print(f"  {mark:<6}{finding.name:<32}{finding.detail}", flush=True)
+            if finding.remedy:
+                print(f"{'':<8}make it run: {finding.remedy}")
+            failed |= finding.required and not finding.ok
+    if failed:
+        sys.exit(1)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Compare every required package with the versions dreamenv takes."""
+    for requirement in _requirements(extra=None):
+        yield _package(requirement)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Look at what only some uses need: extras, and a display for ``dreamenv play``."""
+    extras = importlib.metadata.metadata("dreamenv").get_all("Provides-Extra") or []
+    for extra in sorted(set(extras) - {"dev", "docs"}):
+        packages = [_package(requirement) for requirement in _requirements(extra=extra)]
+        missing = [package for package in packages if not package.ok]
+        if packages:
+            yield Finding(
+                name=extra,
+                ok=not missing,
+                detail=", ".join(f"{package.name} {package.detail}" for package in packages),
+                remedy=f"pip install 'dreamenv[{extra}]'" if missing else "",
+                required=False,
+            )
+    display = has_display()
+    yield Finding(
+        name="a window for `dreamenv play`",
+        ok=display,
+        detail="there is a display" if display else "no display; `dreamenv play --headless` writes a film instead",
+        required=False,
+    )
+
+
+def check_devices() -> Iterator[Finding]:
+    """List what torch can compute on, and the memory."""
+    import torch
+
+    memory = f", {_gib(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} memory" if _has_sysconf() else ""
+    yield Finding(name="cpu", ok=True, detail=f"{torch.get_num_threads()} threads of {os.cpu_count()} cores{memory}")
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding(name=f"cuda:{index}", ok=True, detail=f"{facts.name}, {_gib(facts.total_memory)}")
+    if torch.backends.mps.is_available():
+        yield Finding(name="mps", ok=True, detail="Apple silicon")
+
+
+def check_worlds() -> Iterator[Finding]:
+    """Load every world that ships in the package, and dream one step in it."""
+    folder = Path(str(importlib.resources.files("dreamenv"))) / "worlds"
+    worlds = sorted(path.parent for path in folder.glob("*/world.json"))
+    if not worlds:
+        yield Finding(name="the world in the package", ok=False, detail=f"none in {folder}", remedy=_REINSTALL)
+    for world in worlds:
+        try:
+            from dreamenv.dream import DreamEnv
+
+            env = DreamEnv(world)
+            env.reset(seed=0)
+            env.step(env.action_space.sample())
+            env.close()
+        except Exception as error:
+            yield Finding(name=world.name, ok=False, detail=_first_line(error), remedy=_REINSTALL)
+        else:
+            yield Finding(name=world.name, ok=True, detail=f"dreams, {env.observation_space}")
+
+
+def check_real_environments() -> Iterator[Finding]:
+    """Start every real environment and take one step in it."""
+    from dreamenv.envs import make_real, task_names
+
+    for name in task_names():
+        try:
+            env = make_real(name)
+            env.reset(seed=0)
+            env.step(env.action_space.sample())
+            env.close()
+        except Exception as error:
+            yield Finding(name=name, ok=False, detail=_first_line(error), remedy="pip install --force-reinstall vizdoom")
+        else:
+            yield Finding(name=name, ok=True, detail=f"runs, {env.action_space}")
+
+
+def has_display() -> bool:
+    """Say whether a window can be opened."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+_REINSTALL = "pip install --force-reinstall --no-deps dreamenv"
+
+
+def _requirements(extra: str | None) -> list[Requirement]:
+    """The package's own requirements, or those that an extra adds."""
+    every = [Requirement(line) for line in importlib.metadata.requires("dreamenv") or []]
+    if extra is None:
+        return [requirement for requirement in every if not requirement.marker or requirement.marker.evaluate()]
+    return [
+        requirement
+        for requirement in every
+        if requirement.marker and not requirement.marker.evaluate() and requirement.marker.evaluate({"extra": extra})
+    ]
+
+
+def _package(requirement: Requirement) -> Finding:
+    wanted = f"{requirement.name}{requirement.specifier}"
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name=requirement.name, ok=False, detail="is missing", remedy=f"pip install '{wanted}'")
+    if not requirement.specifier.contains(version, prereleases=True):
+        detail = f"{version} does not satisfy {requirement.specifier}"
+        return Finding(name=requirement.name, ok=False, detail=detail, remedy=f"pip install '{wanted}'")
+    return Finding(name=requirement.name, ok=True, detail=version)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _has_sysconf() -> bool:
+    return "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,56 @@
+"""From held keys to one discrete action, by the actions' names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+__all__ = ["KEYS", "choose_action", "describe_keys"]
+
+KEYS: dict[str, tuple[str, ...]] = {
+    # word of an action's name: keys by pygame's names
+    "left": ("left", "a"),
+    "right": ("right", "d"),
+    "forward": ("up", "w"),
+    "backward": ("down", "s"),
+    "attack": ("space",),
+    "use": ("e",),
+}
+_SAME = {"up": "forward", "down": "backward", "back": "backward", "shoot": "attack", "fire": "attack", "do": "use"}
+_OPPOSITE = ({"left", "right"}, {"forward", "backward"})
+_SAYS_NOTHING = {"move", "turn", "noop", "step"}
+
+
+def choose_action(names: Sequence[str], held: Collection[str]) -> int:
+    """Return the action whose name says the most of what is held, and nothing that is not.
+
+    Args:
+        names: one name per discrete action, the no-op first.
+        held: names of the keys held now, as pygame spells them; a digit asks for the action of that number.
+    """
+    for key in held:
+        if key.isdecimal() and int(key) < len(names):
+            return int(key)
+    wanted = {word for word, keys in KEYS.items() if any(key in held for key in keys)}
+    for pair in _OPPOSITE:
+        wanted -= pair if pair <= wanted else set()
+    best, said = 0, 0
+    for action, words in enumerate(map(_words, names)):
+        if said < len(words) and words <= wanted:
+            best, said = action, len(words)
+    return best
+
+
+def describe_keys(names: Sequence[str]) -> str:
+    """Say which keys drive these actions, one line per action."""
+    lines = []
+    for action, name in enumerate(names):
+        words = [KEYS[word][0] for word in KEYS if word in _words(name)]
+        keys = [" + ".join(words)] if words and len(words) == len(_words(name)) else []
+        keys += [str(action)] if action < 10 else []
+        lines.append(f"  {name:<16}{', or '.join(keys) if keys else '(no key)'}")
+    return "\n".join(lines)
+
+
+def _words(name: str) -> set[str]:
+    words = {_SAME.get(word, word) for word in name.lower().replace("+", "_").replace(" ", "_").split("_")}
+    return words - _SAYS_NOTHING - {""}
