@@ -1,0 +1,22 @@
+"""Registers the real environments with gymnasium. Cheap: imports no simulator and no torch."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+
+from dreamenv.envs.tasks import VIZDOOM_TASKS
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Register every real task's id; calling it again changes nothing."""
+    for task in VIZDOOM_TASKS.values():
+        if task.id not in gym.registry:
+            # No max_episode_steps: the limit depends on the frame skip, so the environment truncates itself.
+            gym.register(
+                task.id,
+                entry_point="dreamenv.envs.vizdoom_env:VizdoomEnv",
+                kwargs={"task": task.name},
+                disable_env_checker=True,
+            )

@@ -1,0 +1,128 @@
+"""The table of real environments: which task is called what, what its actions, reward and score are.
+
+Adding a ViZDoom scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dreamenv.errors import ConfigError, UnknownNameError
+
+__all__ = ["TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask", "full_id", "task_names"]
+
+TICS_PER_SECOND = 35.0
+"""Doom's clock, in hertz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VizdoomTask:
+    """One ViZDoom scenario as a task.
+
+    Attributes:
+        name: short name, such as "take_cover".
+        id: gymnasium id.
+        scenario: the scenario's configuration file, without ``.cfg``.
+        buttons: the buttons an action presses, by ViZDoom's names, in the order of the action table's columns.
+        action_names: one name per discrete action; the first is the no-op.
+        action_table: per discrete action, which buttons are held (0 or 1).
+        max_tics: the time limit, in tics of 1/35 s; reaching it truncates.
+        rewards: the reward settings this task knows; the first is the default.
+        score: what ``info["score"]`` is, with its unit.
+        scores: "tics" counts the tics survived so far, "goal" is 1.0 once the goal was reached.
+        solved: the score from which ``info["success"]`` is true.
+        about: one paragraph: the task, its reward and its ending.
+    """
+
+    name: str
+    id: str
+    scenario: str
+    buttons: tuple[str, ...]
+    action_names: tuple[str, ...]
+    action_table: tuple[tuple[int, ...], ...]
+    max_tics: int
+    rewards: tuple[str, ...]
+    score: str
+    scores: Literal["tics", "goal"]
+    solved: float
+    about: str
+
+    def __post_init__(self) -> None:
+        if len(self.action_names) != len(self.action_table) or any(self.action_table[0]):
+            raise ConfigError(f"{self.name}: every action needs a name, and the first must press nothing.")
+
+
+_WALK_BUTTONS = ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD")
+_WALK_NAMES = ("noop", "turn_left", "turn_right", "forward", "forward_left", "forward_right")
+_WALK_TABLE = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1))
+
+VIZDOOM_TASKS: dict[str, VizdoomTask] = {
+    task.name: task
+    for task in (
+        VizdoomTask(
+            name="take_cover",
+            id="dreamenv/VizdoomTakeCover-v0",
+            scenario="take_cover",
+            buttons=("MOVE_LEFT", "MOVE_RIGHT"),
+            action_names=("noop", "left", "right"),
+            action_table=((0, 0), (1, 0), (0, 1)),
+            max_tics=2100,  # the cap of Ha and Schmidhuber (2018) and of OpenAI Gym's DoomTakeCover-v0
+            rewards=("native",),
+            score="tics survived",
+            scores="tics",
+            solved=750.0,  # "solved" in OpenAI Gym's DoomTakeCover-v0: 750 tics on average over 100 episodes
+            about="Dodge the fireballs of ever more monsters by stepping left and right. Reward: +1 per tic survived. "
+            "Death terminates; 2100 tics (60 s) truncate.",
+        ),
+        VizdoomTask(
+            name="health_gathering",
+            id="dreamenv/VizdoomHealthGathering-v0",
+            scenario="health_gathering",
+            buttons=_WALK_BUTTONS,
+            action_names=_WALK_NAMES,
+            action_table=_WALK_TABLE,
+            max_tics=2100,
+            rewards=("native", "medkit"),
+            score="tics survived",
+            scores="tics",
+            solved=2100.0,
+            about="The floor is acid; medkits restore health. Reward 'native': +1 per tic survived and -100 on death; "
+            "'medkit': +1 for a step in which health rose, 0 otherwise. Death terminates; 2100 tics truncate.",
+        ),
+        VizdoomTask(
+            name="my_way_home",
+            id="dreamenv/VizdoomMyWayHome-v0",
+            scenario="my_way_home",
+            buttons=_WALK_BUTTONS,
+            action_names=_WALK_NAMES,
+            action_table=_WALK_TABLE,
+            max_tics=2100,
+            rewards=("native",),
+            score="goal reached (0 or 1)",
+            scores="goal",
+            solved=1.0,
+            about="Find the green vest in a maze of rooms, from a random room. Reward: +1 at the vest, -0.0001 per "
+            "tic. The vest terminates; 2100 tics truncate.",
+        ),
+    )
+}
+
+
+def task_names() -> list[str]:
+    """Return the short names of all real tasks."""
+    return sorted(VIZDOOM_TASKS)
+
+
+def full_id(name: str) -> str:
+    """Return the gymnasium id of a task given its short name or its id.
+
+    Raises:
+        UnknownNameError: no such task; the message suggests near ones.
+    """
+    if name in VIZDOOM_TASKS:
+        return VIZDOOM_TASKS[name].id
+    ids = [task.id for task in VIZDOOM_TASKS.values()]
+    if name in ids:
+        return name
+    raise UnknownNameError("real environment", name, [*VIZDOOM_TASKS, *ids] if "/" in name else VIZDOOM_TASKS)
