@@ -1,0 +1,101 @@
+"""Convolutional encoder and decoder of single frames.
+
+Resolution changes only by moving pixels into channels and back (PixelUnshuffle, PixelShuffle), so every convolution is
+a dense 3x3 one at low resolution: on a CPU with bfloat16 about three times as fast as strided and transposed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dreamenv.errors import ConfigError
+
+__all__ = ["FrameDecoder", "FrameEncoder"]
+
+_PATCH = 4  # the first and last stage move 4x4 pixels at once
+_SMALLEST = 4  # halve until a side is this long
+
+
+def stage_factors(height: int, width: int) -> list[int]:
+    """Return by how much each stage shrinks a frame: 64x64 gives [4, 2, 2], ending at 4x4.
+
+    Raises:
+        ConfigError: if the size is no multiple of 4.
+    """
+    if height % _PATCH or width % _PATCH:
+        raise ConfigError(f"frame height and width must be multiples of {_PATCH}, not {height}x{width}; resize them.")
+    factors, height, width = [_PATCH], height // _PATCH, width // _PATCH
+    while min(height, width) > _SMALLEST and height % 2 == 0 and width % 2 == 0:
+        factors.append(2)
+        height, width = height // 2, width // 2
+    return factors
+
+
+class FrameEncoder(nn.Module):
+    """Frames (n, c, h, w) to features (n, features).
+
+    Args:
+        frame_shape: (c, h, w).
+        channels: after each stage; the last is repeated if the frame needs more stages than given.
+    """
+
+    def __init__(self, frame_shape: tuple[int, int, int], channels: Sequence[int]) -> None:
+        super().__init__()
+        inputs, height, width = frame_shape
+        layers: list[nn.Module] = []
+        for index, factor in enumerate(stage_factors(height, width)):
+            outputs = channels[min(index, len(channels) - 1)]
+            layers += [nn.PixelUnshuffle(factor), nn.Conv2d(inputs * factor**2, outputs, 3, padding=1)]
+            layers += [_Norm(1, outputs), nn.SiLU()]
+            inputs, height, width = outputs, height // factor, width // factor
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features = inputs * height * width
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(n, c, h, w) in [0, 1] -> (n, features)."""
+        centred = (frames - 0.5).to(self.layers[1].weight.dtype).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.layers(centred)
+        return features.flatten(1).float()
+
+
+class FrameDecoder(nn.Module):
+    """Vectors (n, size) to frames (n, c, h, w), unbounded, as a difference from a mean frame.
+
+    Args:
+        size: of the vectors.
+        frame_shape: (c, h, w).
+        channels: as the encoder's, from the finest stage to the coarsest.
+    """
+
+    def __init__(self, size: int, frame_shape: tuple[int, int, int], channels: Sequence[int]) -> None:
+        super().__init__()
+        c, height, width = frame_shape
+        factors = stage_factors(height, width)
+        widths = [channels[min(index, len(channels) - 1)] for index in range(len(factors))]
+        total = _PATCH * 2 ** (len(factors) - 1)
+        self.grid = (widths[-1], height // total, width // total)
+        self.project = nn.Linear(size, widths[-1] * self.grid[1] * self.grid[2])
+        layers: list[nn.Module] = [_Norm(1, widths[-1]), nn.SiLU()]
+        for index in reversed(range(1, len(factors))):
+            finer = widths[index - 1]
+            layers += [nn.Conv2d(widths[index], finer * factors[index] ** 2, 3, padding=1)]
+            layers += [nn.PixelShuffle(factors[index]), _Norm(1, finer), nn.SiLU()]
+        layers += [nn.Conv2d(widths[0], c * _PATCH**2, 3, padding=1), nn.PixelShuffle(_PATCH)]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(n, size) -> (n, c, h, w)."""
+        grid = self.project(vectors.to(self.project.weight.dtype)).view(-1, *self.grid)
+        frames: Tensor = self.layers(grid.contiguous(memory_format=torch.channels_last))
+        return frames.float()
+
+
+class _Norm(nn.GroupNorm):
+    """Group normalisation whose float32 scale and shift also take bfloat16 features."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+        return nn.functional.group_norm(features, self.num_groups, weight, bias, self.eps)
