@@ -20,6 +20,7 @@
     │   ├── WorldVersionError                       written by a newer dreamenv
     │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
     ├── CheckpointError        (ValueError)         a checkpoint that cannot be resumed
+    ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
     ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
     ├── DeviceError            (RuntimeError)       a device that is not there
     ├── WorkerError            (RuntimeError)       a collecting or environment process died
@@ -40,6 +41,7 @@ __all__ = [
     "DataError",
     "DatasetError",
     "DeviceError",
+    "DivergedError",
     "DreamenvError",
     "EpisodeError",
     "FrameError",
@@ -141,6 +143,10 @@ class WorldMismatchError(WorldError):
 
 class CheckpointError(DreamenvError, ValueError):
     """A checkpoint that cannot be resumed with this configuration."""
+
+
+class DivergedError(DreamenvError, ArithmeticError):
+    """A loss or gradient became infinite or NaN; the last good checkpoint is kept."""
 
 
 class StorageError(DreamenvError, OSError):
