@@ -1,0 +1,68 @@
+"""Recordings of real environments: episodes, datasets on disk, windows to learn from, starts to dream from, collecting.
+
+Names are imported on first use, so that a recording process needs neither torch nor Minari.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamenv.data.collect import collect
+    from dreamenv.data.dataset import EpisodeDataset
+    from dreamenv.data.episode import Episode
+    from dreamenv.data.policies import EpsilonPolicy, MixturePolicy, Policy, RandomPolicy, StickyRandomPolicy
+    from dreamenv.data.provenance import Provenance
+    from dreamenv.data.spaces import space_from_json, space_to_json
+    from dreamenv.data.starts import Starts
+    from dreamenv.data.store import FrameStore
+    from dreamenv.data.windows import WindowSampler, read_windows, windows_for_evaluation
+
+__all__ = [
+    "Episode",
+    "EpisodeDataset",
+    "EpsilonPolicy",
+    "FrameStore",
+    "MixturePolicy",
+    "Policy",
+    "Provenance",
+    "RandomPolicy",
+    "Starts",
+    "StickyRandomPolicy",
+    "WindowSampler",
+    "collect",
+    "read_windows",
+    "space_from_json",
+    "space_to_json",
+    "windows_for_evaluation",
+]
+
+_WHERE = {
+    "Episode": "episode",
+    "EpisodeDataset": "dataset",
+    "EpsilonPolicy": "policies",
+    "FrameStore": "store",
+    "MixturePolicy": "policies",
+    "Policy": "policies",
+    "Provenance": "provenance",
+    "RandomPolicy": "policies",
+    "Starts": "starts",
+    "StickyRandomPolicy": "policies",
+    "WindowSampler": "windows",
+    "collect": "collect",
+    "read_windows": "windows",
+    "space_from_json": "spaces",
+    "space_to_json": "spaces",
+    "windows_for_evaluation": "windows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'dreamenv.data' has no attribute {name!r}. It offers: {', '.join(__all__)}.")
+    return getattr(importlib.import_module(f"dreamenv.data.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

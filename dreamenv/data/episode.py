@@ -1,0 +1,106 @@
+"""One recorded episode: t actions and t + 1 frames. ``actions[i]`` led from ``frames[i]`` to ``frames[i + 1]``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dreamenv.errors import EpisodeError
+
+__all__ = ["Episode"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Episode:
+    """What happened from one reset to the end.
+
+    Attributes:
+        frames: (t + 1, h, w, c) uint8; ``frames[0]`` is what reset showed.
+        actions: (t, *a) int64 for discrete spaces, float32 for Box.
+        rewards: (t,) float32, in the real environment's units.
+        terminated: whether the last step ended the task.
+        truncated: whether the last step hit a limit of time or of the recording.
+        policy: the name of what chose the actions.
+        seed: what the environment was reset with.
+        score: the environment's own score at the end, in the unit its provenance names; None if unknown.
+        success: whether the task was solved; None if unknown.
+
+    Raises:
+        EpisodeError: too short, frames of mixed sizes, lengths that disagree, or NaN.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    actions: npt.NDArray[Any]
+    rewards: npt.NDArray[np.float32]
+    terminated: bool
+    truncated: bool
+    policy: str = ""
+    seed: int = 0
+    score: float | None = None
+    success: bool | None = None
+
+    def __post_init__(self) -> None:
+        frames, actions = _frames(self.frames), _actions(self.actions)
+        rewards = np.asarray(self.rewards, dtype=np.float32)
+        if len(actions) < 1:
+            raise EpisodeError("an episode needs at least one step (one action, two frames); this one has none.")
+        if len(frames) != len(actions) + 1 or rewards.shape != (len(actions),):
+            raise EpisodeError(
+                f"{len(actions)} actions need {len(actions) + 1} frames and rewards of shape ({len(actions)},), "
+                f"not {len(frames)} frames and rewards of shape {rewards.shape}. The frame of reset comes first."
+            )
+        if not np.isfinite(rewards).all():
+            step = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            raise EpisodeError(f"the reward of step {step} is {rewards[step]}; rewards must be finite numbers.")
+        for name, value in (("frames", frames), ("actions", actions), ("rewards", rewards)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "terminated", bool(self.terminated))
+        object.__setattr__(self, "truncated", bool(self.truncated))
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "score", None if self.score is None else float(self.score))
+        object.__setattr__(self, "success", None if self.success is None else bool(self.success))
+
+    def __len__(self) -> int:
+        """Return t, the number of steps."""
+        return len(self.actions)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of what happened: frames, actions, rewards and the ending."""
+        content = hashlib.sha256()
+        for array in (self.frames, self.actions, self.rewards):
+            content.update(f"{array.dtype.str}{array.shape}".encode())
+            content.update(np.ascontiguousarray(array).data)
+        content.update(bytes((self.terminated, self.truncated)))
+        return content.hexdigest()
+
+    def __repr__(self) -> str:
+        ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
+        return (
+            f"Episode(steps={len(self)}, frames={self.frames.shape} uint8, "
+            f"actions={self.actions.shape} {self.actions.dtype}, return={float(self.rewards.sum()):g}, {ending}, "
+            f"policy={self.policy!r}, seed={self.seed}, score={self.score}, success={self.success})"
+        )
+
+
+def _frames(values: Any) -> npt.NDArray[np.uint8]:
+    if not isinstance(values, np.ndarray):
+        sizes = sorted({np.shape(frame) for frame in values})
+        if len(sizes) > 1:
+            raise EpisodeError(f"the frames have mixed sizes {', '.join(map(str, sizes))}; resize them to one.")
+    frames = np.asarray(values)
+    if frames.ndim != 4 or frames.dtype != np.uint8 or min(frames.shape[1:]) < 1:
+        raise EpisodeError(f"frames must be (t + 1, h, w, c) uint8, not {frames.shape} {frames.dtype}.")
+    return frames
+
+
+def _actions(values: Any) -> npt.NDArray[Any]:
+    actions = np.asarray(values)
+    if actions.ndim < 1 or actions.dtype.kind not in "biuf":
+        raise EpisodeError(f"actions must be numbers of shape (t, ...), not {actions.shape} {actions.dtype}.")
+    if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+        raise EpisodeError("the actions hold NaN or infinite values; they must be finite numbers.")
+    return actions.astype(np.float32 if actions.dtype.kind == "f" else np.int64, copy=False)

@@ -1,0 +1,99 @@
+"""Where recorded frames come from: the real environment, and everything that shapes what its frames and actions mean.
+
+It travels from the environment through the dataset into the world, and is compared before a policy is let loose on a
+real environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreamenv.errors import ConfigError, DatasetError, WorldMismatchError
+
+__all__ = ["Provenance"]
+
+_COMPARED = ("action_table", "frame_skip", "frame_size", "resize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a real environment was set up when it was recorded. All values are JSON.
+
+    Attributes:
+        environment_id: the id that makes it again.
+        environment_kwargs: the arguments that make it again.
+        action_names: a name per discrete action; empty for other spaces.
+        action_table: the native action of each discrete value; empty for other spaces.
+        frame_skip: native frames per agent step.
+        frame_size: height and width of a frame, in pixels.
+        resize: how native frames were brought to that size ("area").
+        frame_rate: agent steps per second of the environment's own time, in hertz.
+        max_episode_steps: agent steps until an episode is truncated; None if never.
+        score: what ``info["score"]`` is, with its unit; "" if there is none.
+    """
+
+    environment_id: str
+    environment_kwargs: dict[str, Any] = field(default_factory=dict)
+    action_names: tuple[str, ...] = ()
+    action_table: list[Any] = field(default_factory=list)
+    frame_skip: int = 1
+    frame_size: int = 64
+    resize: str = "area"
+    frame_rate: float = 10.0
+    max_episode_steps: int | None = None
+    score: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("frame_skip", "frame_size", "frame_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ConfigError(f"max_episode_steps must be at least 1 or None, not {self.max_episode_steps}.")
+        # Tuples become lists, as they would on their way through JSON, so that both sides of a comparison agree.
+        object.__setattr__(self, "action_names", tuple(self.action_names))
+        object.__setattr__(self, "action_table", _listed(self.action_table))
+        object.__setattr__(self, "environment_kwargs", _listed(self.environment_kwargs))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary of JSON values."""
+        return {**dataclasses.asdict(self), "action_names": list(self.action_names)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Provenance:
+        """Read back what `to_json` wrote.
+
+        Raises:
+            DatasetError: a value is missing or unknown.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DatasetError(f"this provenance cannot be read: {error}. It was written by another dreamenv.") from None
+
+    def differences(self, other: Provenance) -> list[str]:
+        """Name what makes frames and actions of the two mean different things, with both values; empty if nothing."""
+        return [
+            f"{name}: {getattr(self, name)} against {getattr(other, name)}"
+            for name in _COMPARED
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+    def check_matches(self, other: Provenance) -> None:
+        """Raise WorldMismatchError, naming each difference, unless frames and actions mean the same in both."""
+        differences = self.differences(other)
+        if differences:
+            raise WorldMismatchError(
+                f"{self.environment_id} and {other.environment_id} do not show and accept the same: "
+                f"{'; '.join(differences)}. Make the environment with "
+                f"{', '.join(f'{k}={v!r}' for k, v in self.environment_kwargs.items()) or 'the same arguments'}."
+            )
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return value

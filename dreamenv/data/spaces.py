@@ -1,0 +1,74 @@
+"""Gymnasium spaces as JSON, in the form Minari stores them, so that either program reads the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from dreamenv.errors import ConfigError
+
+__all__ = ["space_from_json", "space_to_json"]
+
+
+def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
+    """Describe a Discrete, MultiDiscrete, MultiBinary, Box or Dict space.
+
+    Infinite bounds become the numbers that Python's json writes as ``Infinity``.
+
+    Raises:
+        ConfigError: another kind of space.
+    """
+    match space:
+        case spaces.Discrete():
+            return {"type": "Discrete", "dtype": str(space.dtype), "start": int(space.start), "n": int(space.n)}
+        case spaces.MultiDiscrete():
+            nvec, start = space.nvec.tolist(), space.start.tolist()
+            return {"type": "MultiDiscrete", "dtype": str(space.dtype), "nvec": nvec, "start": start}
+        case spaces.MultiBinary():
+            return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+        case spaces.Box():
+            low, high = space.low.tolist(), space.high.tolist()
+            return {"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape), "low": low, "high": high}
+        case spaces.Dict():
+            return {"type": "Dict", "subspaces": {key: space_to_json(value) for key, value in space.items()}}
+        case _:
+            raise ConfigError(f"a space of type {type(space).__name__} has no JSON form; use one of {', '.join(_MAKERS)}.")
+
+
+def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:
+    """Read back what `space_to_json` wrote.
+
+    Raises:
+        ConfigError: an unknown kind of space, or one of its values is missing.
+    """
+    kind = values.get("type")
+    if kind not in _MAKERS:
+        raise ConfigError(f"{kind!r} is no known space; known: {', '.join(_MAKERS)}.")
+    try:
+        return _MAKERS[kind](values)
+    except KeyError as error:
+        raise ConfigError(f"the description of a {kind} space lacks {error}.") from None
+
+
+def _box(values: dict[str, Any]) -> gym.Space[Any]:
+    dtype = np.dtype(values["dtype"])
+    shape = tuple(values["shape"])
+    low, high = (np.broadcast_to(np.array(values[bound], dtype), shape) for bound in ("low", "high"))
+    return spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
+
+
+def _multi_binary(values: dict[str, Any]) -> gym.Space[Any]:
+    return spaces.MultiBinary(values["n"] if isinstance(values["n"], int) else tuple(values["n"]))
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], gym.Space[Any]]] = {
+    "Discrete": lambda v: spaces.Discrete(v["n"], start=v.get("start", 0)),
+    "MultiDiscrete": lambda v: spaces.MultiDiscrete(v["nvec"], dtype=np.dtype(v["dtype"]).type, start=v["start"]),
+    "MultiBinary": _multi_binary,
+    "Box": _box,
+    "Dict": lambda v: spaces.Dict({key: space_from_json(value) for key, value in v["subspaces"].items()}),
+}
