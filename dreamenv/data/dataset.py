@@ -1,0 +1,337 @@
+"""A dataset: a folder of recorded episodes of one real environment. On disk it is a Minari dataset.
+
+::
+
+    <path>/data/               loads with minari.MinariDataset(path / "data")
+        metadata.json          spaces, provenance, totals
+        0/ 1/ 2/ ...           one folder per episode, see episode_files.py
+    <path>/pending/            episodes being written; never read
+    <path>/cache/              made by FrameStore; may be deleted
+
+An episode's folder gets its name when it is complete, so an episode is whole or absent. The folders are the truth; the
+totals in metadata.json, which Minari reads, follow them and lag by one episode at most after a crash.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import metadata as installed
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from dreamenv.data.episode import Episode
+from dreamenv.data.episode_files import EpisodeRecord, read_episode, write_episode
+from dreamenv.data.files import move_into_place, read_json, storage_errors, write_json
+from dreamenv.data.provenance import Provenance
+from dreamenv.data.spaces import space_from_json, space_to_json
+from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError
+
+__all__ = ["EpisodeDataset"]
+
+_FORMAT_VERSION = 1
+
+
+class EpisodeDataset(Sequence[Episode]):
+    """Recorded episodes of one environment. Make one with `create`, `open` or `from_minari`.
+
+    Attributes:
+        path: the folder.
+        provenance: the environment they are of.
+        action_space: its action space.
+        frame_shape: (h, w, c) of every frame.
+        indices: (n,) int64, the numbers of these episodes in the folder; a view made by `split` has some of them.
+        records: what is known of each episode without reading it.
+    """
+
+    path: Path
+    provenance: Provenance
+    action_space: gym.Space[Any]
+    frame_shape: tuple[int, int, int]
+    indices: npt.NDArray[np.int64]
+    records: list[EpisodeRecord]
+
+    def __init__(self) -> None:
+        raise TypeError("make one with EpisodeDataset.create(...), .open(path) or .from_minari(...).")
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        provenance: Provenance,
+        action_space: gym.Space[Any],
+        frame_shape: tuple[int, int, int],
+    ) -> EpisodeDataset:
+        """Make an empty dataset.
+
+        Args:
+            path: a folder that holds no dataset yet.
+            provenance: the environment that will be recorded.
+            action_space: of one action.
+            frame_shape: (h, w, c).
+
+        Raises:
+            DatasetError: there is one already.
+            StorageError: the disk refused.
+        """
+        path = Path(path).absolute()
+        if (path / "data" / "metadata.json").exists():
+            raise DatasetError(f"{path} holds a dataset already; open it, or choose another folder.")
+        frame_shape = (int(frame_shape[0]), int(frame_shape[1]), int(frame_shape[2]))
+        frames = gym.spaces.Box(0, 255, frame_shape, np.uint8)
+        values = {
+            "dataset_id": _dataset_id(provenance),
+            "minari_version": installed.version("minari"),
+            "total_episodes": 0,
+            "total_steps": 0,
+            "data_format": "arrow",
+            "jpeg_encoding": False,
+            "observation_space": json.dumps(space_to_json(frames)),
+            "action_space": json.dumps(space_to_json(action_space)),
+            "dreamenv": {
+                "version": _FORMAT_VERSION,
+                "provenance": provenance.to_json(),
+                "frame_shape": list(frame_shape),
+                "action_space": space_to_json(action_space),
+            },
+        }
+        with storage_errors(f"create the dataset {path}"):
+            (path / "data").mkdir(parents=True, exist_ok=True)
+            write_json(path / "data" / "metadata.json", values)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> EpisodeDataset:
+        """Open a dataset.
+
+        Raises:
+            DatasetError: missing, damaged, or written by a newer dreamenv.
+        """
+        path = Path(path).absolute()
+        metadata = _read_metadata(path)
+        try:
+            own = metadata["dreamenv"]
+            if own["version"] > _FORMAT_VERSION:
+                raise DatasetError(
+                    f"{path} was written by a newer dreamenv (format {own['version']}, this one reads up to "
+                    f"{_FORMAT_VERSION}). Update with: pip install -U dreamenv"
+                )
+            self = cls.__new__(cls)
+            self.path, self._metadata, self._whole = path, metadata, True
+            self.provenance = Provenance.from_json(own["provenance"])
+            self.action_space = space_from_json(own["action_space"])
+            height, width, channels = own["frame_shape"]
+            self.frame_shape = (height, width, channels)
+            promised = int(metadata["total_episodes"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise DatasetError(
+                f"{path / 'data' / 'metadata.json'} is damaged: {error!r}. Restore it from a copy."
+            ) from error
+        self.records = []
+        self._find_new_episodes()
+        if len(self.records) < promised:
+            raise DatasetError(
+                f"{path} is damaged: it should hold {promised} episodes, and the folder "
+                f"{self._folder(len(self.records))} is missing. Restore it from a copy."
+            )
+        return self
+
+    @classmethod
+    def from_minari(
+        cls, dataset: Any, path: str | Path, *, provenance: Provenance | None = None, frame_key: str | None = None
+    ) -> EpisodeDataset:
+        """Copy a Minari dataset of frames into a new dataset.
+
+        Args:
+            dataset: a ``minari.MinariDataset`` whose observations are uint8 (h, w, c), or a Dict that has such an entry.
+            path: the new dataset's folder.
+            provenance: the environment; by default what Minari knows of it.
+            frame_key: the entry of a Dict observation that is the frame.
+
+        Raises:
+            DatasetError: its observations are no frames, or it has no episodes.
+            EpisodeError: an episode cannot be used.
+        """
+        from dreamenv.data.minari_import import copy_minari
+
+        return copy_minari(dataset, path, provenance=provenance, frame_key=frame_key)
+
+    # Reading
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Read one episode.
+
+        Raises:
+            DatasetError: it is damaged.
+        """
+        if not isinstance(index, int | np.integer):
+            raise TypeError(f"a dataset is indexed by a whole number, not {index!r}.")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"episode {index} of {len(self)}")
+        return read_episode(self._folder(int(self.indices[index])), self.records[index], self.frame_shape)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def total_steps(self) -> int:
+        """The number of recorded steps."""
+        return sum(record.steps for record in self.records)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,) int64, the steps of each episode."""
+        return np.array([record.steps for record in self.records], dtype=np.int64)
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of the environment's facts and all episodes, in order; 64 hexadecimal digits."""
+        own = self._metadata["dreamenv"]
+        content = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+        for record in self.records:
+            content.update(bytes.fromhex(record.sha256))
+        return content.hexdigest()
+
+    def split(self, holdout: float, seed: int) -> tuple[EpisodeDataset, EpisodeDataset]:
+        """Split by episode into views (train, held_out).
+
+        Every 1/holdout-th episode is held out, counted from a place chosen by the seed. So episodes that are recorded
+        later never move an earlier one from one side to the other. With two episodes or more, and a share above 0,
+        neither side is empty; the whole dataset is `whole` of either.
+
+        Args:
+            holdout: share of episodes to hold out, in [0, 1).
+            seed: at least 0.
+        """
+        if not 0 <= holdout < 1:
+            raise ConfigError(f"holdout must be a share in [0, 1), not {holdout}.")
+        phase = float(np.random.default_rng((seed, 0x5917)).random())
+        crossed = np.floor((self.indices + 1) * holdout + phase) > np.floor(self.indices * holdout + phase)
+        if holdout > 0 and len(self) > 1:
+            if not crossed.any():
+                crossed[int(phase * len(self))] = True
+            if crossed.all():
+                crossed[int(phase * len(self))] = False
+        return self._view(np.flatnonzero(~crossed)), self._view(np.flatnonzero(crossed))
+
+    def whole(self) -> EpisodeDataset:
+        """Return the dataset that this is a view of."""
+        return self if self._whole else EpisodeDataset.open(self.path)
+
+    # Writing
+
+    def append(self, episode: Episode) -> None:
+        """Add an episode: afterwards it is on the disk; killed on the way, it is absent.
+
+        Raises:
+            EpisodeError: its frames have another size.
+            ActionError: its actions are outside the action space.
+            StorageError: the disk refused; the dataset is as it was.
+        """
+        self._check(episode)
+        with storage_errors(f"write an episode of {len(episode)} steps to {self.path}"):
+            draft = self.path / "pending" / f"append-{os.getpid()}-{len(self)}"
+            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                write_episode(draft, episode, len(self))
+                self.adopt(draft)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def adopt(self, draft: Path) -> None:
+        """Take a complete episode folder, written by `write_episode` on the same disk, as the next episode."""
+        if not self._whole:
+            raise DatasetError("this is a part of a dataset; append to the whole one: dataset.whole().append(...).")
+        with storage_errors(f"add an episode to {self.path}"):
+            while True:
+                number = len(self)
+                metadata = read_json(draft / "metadata.json")
+                if metadata["id"] != number:  # another process appended meanwhile
+                    write_json(draft / "metadata.json", {**metadata, "id": number})
+                if move_into_place(draft, self._folder(number)):
+                    break
+                self._find_new_episodes()
+            self._find_new_episodes()
+            totals = {"total_episodes": len(self), "total_steps": self.total_steps}
+            self._metadata = {**self._metadata, **totals}
+            write_json(self.path / "data" / "metadata.json", self._metadata)
+
+    def __repr__(self) -> str:
+        return (
+            f"EpisodeDataset({str(self.path)!r}, environment={self.provenance.environment_id!r}, "
+            f"episodes={len(self)}, steps={self.total_steps}, frames={self.frame_shape}, actions={self.action_space})"
+        )
+
+    # Private
+
+    _metadata: dict[str, Any]
+    _whole: bool
+
+    def _folder(self, number: int) -> Path:
+        return self.path / "data" / str(number)
+
+    def _find_new_episodes(self) -> None:
+        while self._folder(len(self.records)).is_dir():
+            self.records.append(EpisodeRecord.read(self._folder(len(self.records))))
+        self.indices = np.arange(len(self.records), dtype=np.int64)
+
+    def _view(self, members: npt.NDArray[np.int64]) -> EpisodeDataset:
+        view = self.__class__.__new__(self.__class__)
+        view.path, view.provenance, view.action_space = self.path, self.provenance, self.action_space
+        view.frame_shape, view._metadata, view._whole = self.frame_shape, self._metadata, False
+        view.indices, view.records = self.indices[members], [self.records[i] for i in members]
+        return view
+
+    def _check(self, episode: Episode) -> None:
+        if episode.frames.shape[1:] != self.frame_shape:
+            raise EpisodeError(
+                f"the episode's frames are {episode.frames.shape[1:]}; those of {self.path} are {self.frame_shape}. "
+                "Record with one frame size, or into another dataset."
+            )
+        space, actions = self.action_space, episode.actions
+        wanted = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
+        shape = tuple(space.shape or ())
+        if actions.shape[1:] != shape or actions.dtype != wanted:
+            raise ActionError(
+                f"actions of {space} are (t{''.join(f', {n}' for n in shape)}) {np.dtype(wanted)}; the episode's are "
+                f"{actions.shape} {actions.dtype}."
+            )
+        for step, action in enumerate(actions):
+            if not space.contains(action):
+                raise ActionError(f"the action of step {step} is {action}, which lies outside {space}.")
+
+
+def _dataset_id(provenance: Provenance) -> str:
+    """Make an id that Minari accepts: (namespace/)name-v0."""
+    name = re.sub(r"[^-\w/]+", "-", provenance.environment_id).strip("-/") or "recording"
+    return name if re.search(r"-v\d+$", name) else f"{name}-v0"
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    file = path / "data" / "metadata.json"
+    if not file.exists():
+        if (path / "metadata.json").exists():
+            raise DatasetError(f"{path} is a plain Minari dataset; copy it with EpisodeDataset.from_minari.")
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Record one with: dreamenv collect"
+        raise DatasetError(f"there is no dataset at {path}. {hint}")
+    try:
+        metadata = read_json(file)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} is damaged: {error}. Restore it from a copy.") from error
+    if "dreamenv" not in metadata:
+        raise DatasetError(f"{path / 'data'} is a plain Minari dataset; copy it with EpisodeDataset.from_minari.")
+    return metadata

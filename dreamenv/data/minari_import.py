@@ -1,0 +1,71 @@
+"""Copying a foreign Minari dataset of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.episode import Episode
+from dreamenv.data.provenance import Provenance
+from dreamenv.errors import DatasetError
+
+__all__ = ["copy_minari"]
+
+
+def copy_minari(
+    dataset: Any, path: str | Path, *, provenance: Provenance | None = None, frame_key: str | None = None
+) -> EpisodeDataset:
+    """Copy a ``minari.MinariDataset``; see `EpisodeDataset.from_minari`."""
+    space = dataset.observation_space
+    if frame_key is not None:
+        space = space[frame_key] if isinstance(space, gym.spaces.Dict) and frame_key in space.spaces else None
+    if not (isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3):
+        raise DatasetError(
+            f"{dataset.id} observes {dataset.observation_space}; frames must be a uint8 Box (h, w, c). "
+            "Name the entry of a Dict with frame_key=..."
+        )
+    if len(dataset) == 0:
+        raise DatasetError(f"{dataset.id} has no episodes.")
+    height, width, channels = space.shape
+    made = EpisodeDataset.create(
+        path, provenance or _provenance(dataset, height), dataset.action_space, (height, width, channels)
+    )
+    for index, data in enumerate(dataset.iterate_episodes()):
+        facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
+        made.append(
+            Episode(
+                frames=data.observations if frame_key is None else data.observations[frame_key],
+                actions=data.actions,
+                rewards=data.rewards,
+                terminated=bool(data.terminations[-1]),
+                truncated=bool(data.truncations[-1]),
+                policy=facts.get("policy", dataset.id),
+                seed=_whole_number(facts.get("seed"), index),
+                score=facts.get("score"),
+                success=facts.get("success"),
+            )
+        )
+    return made
+
+
+def _whole_number(value: Any, otherwise: int) -> int:
+    return int(value) if isinstance(value, int | np.integer) else otherwise
+
+
+def _provenance(dataset: Any, size: int) -> Provenance:
+    own = dataset.storage.metadata.get("dreamenv")
+    if own is not None:
+        return Provenance.from_json(own["provenance"])
+    spec = dataset.env_spec
+    if spec is None:
+        return Provenance(environment_id=dataset.id, frame_size=size)
+    return Provenance(
+        environment_id=spec.id,
+        environment_kwargs={k: v for k, v in spec.kwargs.items() if isinstance(v, str | int | float | bool | None)},
+        frame_size=size,
+        max_episode_steps=spec.max_episode_steps,
+    )
