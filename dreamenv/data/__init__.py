@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreamenv.data.collect import collect
     from dreamenv.data.dataset import EpisodeDataset
     from dreamenv.data.episode import Episode
     from dreamenv.data.policies import EpsilonPolicy, MixturePolicy, Policy, RandomPolicy, StickyRandomPolicy
     from dreamenv.data.provenance import Provenance
+    from dreamenv.data.recording import collect
     from dreamenv.data.spaces import space_from_json, space_to_json
     from dreamenv.data.starts import Starts
     from dreamenv.data.store import FrameStore
@@ -50,7 +50,7 @@ _WHERE = {
     "Starts": "starts",
     "StickyRandomPolicy": "policies",
     "WindowSampler": "windows",
-    "collect": "collect",
+    "collect": "recording",  # a module of the same name would hide the function
     "read_windows": "windows",
     "space_from_json": "spaces",
     "space_to_json": "spaces",

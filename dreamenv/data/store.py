@@ -1,0 +1,150 @@
+"""All recorded frames as flat, memory-mapped arrays: what training reads.
+
+Made once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
+**frame**, episode after episode; the row of a frame holds the action that led to it, the reward and the ending that came
+with it. An episode of t steps takes t + 1 rows, and the first of them holds no step (zeros). So the window of t steps
+from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.files import move_into_place, storage_errors, sync_folder
+from dreamenv.errors import DatasetError
+from dreamenv.world_model import DataStatistics
+
+__all__ = ["FrameStore"]
+
+_HASH_DIGITS = 16
+_BLOCK = 1024  # frames summed at a time: 12 MB at 64x64
+
+
+class FrameStore:
+    """Random access to a dataset's frames and steps.
+
+    Args:
+        dataset: a dataset or a view of one. A view's store has the arrays of the whole dataset and lists the view's
+            episodes only.
+
+    Attributes:
+        frames: (n, h, w, c) uint8, memory-mapped.
+        actions: (n, *a) int64 or float32, the action that led to the frame.
+        rewards: (n,) float32.
+        terminated: (n,) bool.
+        starts: (e,) int64, the row of each episode's first frame.
+        lengths: (e,) int64, the steps of each episode.
+
+    Raises:
+        DatasetError: it is empty or damaged.
+        StorageError: the disk refused; run again when there is room.
+    """
+
+    def __init__(self, dataset: EpisodeDataset) -> None:
+        if len(dataset) == 0:
+            raise DatasetError(f"{dataset.path} has no episodes here. Record some with: dreamenv collect")
+        whole = dataset.whole()
+        folder = dataset.path / "cache" / whole.content_hash()[:_HASH_DIGITS]
+        if not folder.is_dir():
+            with storage_errors(f"make the training cache {folder} ({_megabytes(whole)} MB)"):
+                _build(whole, folder)
+        rows = np.concatenate(([0], np.cumsum(whole.lengths + 1)))
+        self.dataset = dataset
+        self.starts: npt.NDArray[np.int64] = rows[dataset.indices]
+        self.lengths = dataset.lengths
+        self.frames: npt.NDArray[np.uint8] = _load(folder / "frames.npy", mapped=True)
+        self.actions: npt.NDArray[Any] = _load(folder / "actions.npy")
+        self.rewards: npt.NDArray[np.float32] = _load(folder / "rewards.npy")
+        self.terminated: npt.NDArray[np.bool_] = _load(folder / "terminated.npy")
+        if len(self.frames) != rows[-1]:
+            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is made again from the recording.")
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps in these episodes."""
+        return int(self.lengths.sum())
+
+    def statistics(self) -> DataStatistics:
+        """Compute the facts that models may set themselves up with, over these episodes."""
+        total = np.zeros(self.frames.shape[1:], np.float64)
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            for begin in range(start, start + length + 1, _BLOCK):
+                block = self.frames[begin : min(begin + _BLOCK, start + length + 1)]
+                total += block.sum(axis=0, dtype=np.uint32)
+        mean = total / (self.lengths + 1).sum() / 255.0
+        steps = self._step_rows()
+        rewards = self.rewards[steps].astype(np.float64)
+        return DataStatistics(
+            frame_mean=torch.from_numpy(mean.transpose(2, 0, 1).astype(np.float32, order="C")),
+            reward_mean=float(rewards.mean()),
+            reward_std=float(rewards.std()),
+            reward_min=float(rewards.min()),
+            reward_max=float(rewards.max()),
+            termination_rate=float(self.terminated[steps].mean()),
+        )
+
+    def _step_rows(self) -> npt.NDArray[np.bool_]:
+        """Return (n,) bool: the rows that hold a step of these episodes."""
+        held = np.zeros(len(self.rewards), np.bool_)
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            held[start + 1 : start + length + 1] = True
+        return held
+
+    def __repr__(self) -> str:
+        return f"FrameStore(episodes={len(self.starts)}, steps={self.total_steps}, frames={self.frames.shape} uint8)"
+
+
+def _build(dataset: EpisodeDataset, folder: Path) -> None:
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    rows = dataset.total_steps + len(dataset)
+    dtype = np.float32 if isinstance(dataset.action_space, gym.spaces.Box) else np.int64
+    actions = np.zeros((rows, *(dataset.action_space.shape or ())), dtype)
+    rewards, terminated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
+    try:
+        # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.
+        with (draft / "frames.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *dataset.frame_shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            row = 0
+            for episode in dataset:
+                steps = slice(row + 1, row + 1 + len(episode))
+                file.write(np.ascontiguousarray(episode.frames).data)
+                actions[steps], rewards[steps] = episode.actions, episode.rewards
+                terminated[steps.stop - 1] = episode.terminated
+                row = steps.stop
+            file.flush()
+            os.fsync(file.fileno())
+        for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
+            np.save(draft / f"{name}.npy", array, allow_pickle=False)
+        sync_folder(draft)
+        move_into_place(draft, folder)  # if another process was faster, its cache is the same
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    for other in folder.parent.iterdir():  # caches of fewer episodes; who has one mapped keeps it
+        if other.name != folder.name and not other.name.startswith("."):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(
+            f"the cache {path.parent} is damaged ({error}). Delete it; it is made again from the recording."
+        ) from error
+    return array
+
+
+def _megabytes(dataset: EpisodeDataset) -> int:
+    return -(-(dataset.total_steps + len(dataset)) * int(np.prod(dataset.frame_shape)) // 1_000_000)

@@ -1,0 +1,183 @@
+"""Windows of consecutive steps to learn from, in which every recorded step counts equally.
+
+For an episode of T steps and windows of t <= T, a raw start s is uniform on -(t - 1) ... T - 1 and is clamped to
+0 ... T - t, so windows never leave the episode and need no padding. Clamping favours both ends: step i lies in
+
+    coverage(i) = number of starts strictly between the ends that reach i  +  t [i < t]  +  t [i >= T - t]
+
+of the T + t - 1 raw starts (2t - 1 if T = t), so it weighs t / coverage(i), which lies in [1/2, 1]. Episodes are chosen
+in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than t
+starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dreamenv.data.store import FrameStore
+from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.world_model import Batch
+
+__all__ = ["WindowSampler", "read_windows", "windows_for_evaluation"]
+
+_Rows = npt.NDArray[np.int64]
+
+
+class WindowSampler:
+    """Batches of windows as a pure function of (seed, step), so that training resumes bit for bit.
+
+    Args:
+        store: where to read.
+        batch_size: b, windows per batch.
+        sequence_length: t, steps per window.
+        seed: at least 0.
+        features: (n, ...) one row per frame of the store; handed over instead of frames. Floats come out as float32,
+            integers as int64.
+
+    Raises:
+        DatasetError: the features are of other data.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        *,
+        batch_size: int,
+        sequence_length: int,
+        seed: int,
+        features: npt.NDArray[Any] | None = None,
+    ) -> None:
+        if batch_size < 1 or sequence_length < 1:
+            raise ConfigError(f"batch_size and sequence_length must be at least 1, not {batch_size}, {sequence_length}.")
+        if seed < 0:
+            raise ConfigError(f"seed must be at least 0, not {seed}.")
+        if features is not None and len(features) != len(store.frames):
+            raise DatasetError(
+                f"there are {len(features)} features for {len(store.frames)} frames; compute them again for this dataset."
+            )
+        self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
+        self.features = features
+        self._ends = np.cumsum(store.lengths + sequence_length - 1)
+
+    def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
+        """Return the batch of a step, with a generator on the device seeded for that step."""
+        device, length = torch.device(device), self.sequence_length
+        random = np.random.default_rng((self.seed, step))
+        chosen = random.integers(self._ends[-1], size=self.batch_size)
+        episode = np.searchsorted(self._ends, chosen, side="right")
+        steps = self.store.lengths[episode]
+        raw = chosen - (self._ends[episode] - steps - length + 1) - (length - 1)
+        begin = np.clip(raw, 0, np.maximum(steps - length, 0))
+        generator = torch.Generator(device).manual_seed(int(random.integers(2**63)))
+        return _gather(
+            self.store,
+            self.store.starts[episode] + begin,
+            np.minimum(steps, length),
+            length,
+            _weights(begin, steps, length),
+            device,
+            features=self.features,
+            generator=generator,
+        )
+
+
+def windows_for_evaluation(store: FrameStore, horizon: int, count: int, seed: int) -> _Rows:
+    """Choose distinct windows of ``horizon`` steps, uniformly among all that fit into an episode.
+
+    Returns:
+        (m,) int64, rows of the store in rising order; m is count, or all there are if that is less.
+
+    Raises:
+        DatasetError: every episode is shorter than the horizon.
+    """
+    if horizon < 1 or count < 1:
+        raise ConfigError(f"horizon and count must be at least 1, not {horizon}, {count}.")
+    fitting = np.maximum(store.lengths - horizon + 1, 0)
+    ends = np.cumsum(fitting)
+    if ends[-1] == 0:
+        raise DatasetError(
+            f"no episode of {store.dataset.path} has {horizon} steps; the longest of these has {store.lengths.max()}. "
+            "Ask for a shorter horizon or record longer episodes."
+        )
+    random = np.random.default_rng((seed, horizon))
+    chosen = np.sort(random.choice(ends[-1], size=min(count, ends[-1]), replace=False))
+    episode = np.searchsorted(ends, chosen, side="right")
+    rows: _Rows = store.starts[episode] + chosen - (ends[episode] - fitting[episode])
+    return rows
+
+
+def read_windows(store: FrameStore, rows: _Rows, horizon: int, device: torch.device | str = "cpu") -> Batch:
+    """Read windows chosen by `windows_for_evaluation`; all weights are 1."""
+    whole = np.full(len(rows), horizon)
+    ones = np.ones((len(rows), horizon), np.float32)
+    return _gather(store, rows, whole, horizon, ones, torch.device(device))
+
+
+def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]:
+    """Return (b, t) float32, the weights of the module's docstring for windows that begin at these steps."""
+    step = begin[:, None] + np.arange(length)  # b t
+    last = (steps - length)[:, None]
+    inner = np.minimum(step, last - 1) - np.maximum(step - length + 1, 1) + 1
+    coverage = np.maximum(inner, 0) + length * (step < length) + length * (step >= last)
+    # With one possible start all raw starts lead to it.
+    coverage = np.where(last > 0, coverage, (steps + length - 1)[:, None])
+    weights: npt.NDArray[np.float32] = np.where(step < steps[:, None], length / coverage, 0.0).astype(np.float32)
+    return weights
+
+
+def _gather(
+    store: FrameStore,
+    rows: _Rows,
+    real: _Rows,
+    length: int,
+    weights: npt.NDArray[np.float32],
+    device: torch.device,
+    *,
+    features: npt.NDArray[Any] | None = None,
+    generator: torch.Generator | None = None,
+) -> Batch:
+    """Read b windows of ``length`` steps that begin at these rows and have ``real`` steps before padding."""
+    count, (h, w, c) = len(rows), store.frames.shape[1:]
+    led = rows[:, None] + 1 + np.minimum(np.arange(length), real[:, None] - 1)  # b t, the rows of the steps
+    if features is None:
+        first, frames = np.empty((count, h, w, c), np.uint8), np.empty((count, length, h, w, c), np.uint8)
+        for i, row in enumerate(rows):
+            first[i] = store.frames[row]
+            _copy(frames[i], store.frames, row + 1, int(real[i]))
+        first_frame, next_frames, described = _pixels(first, device), _pixels(frames, device), None
+    else:
+        values = np.empty((count, length + 1, *features.shape[1:]), features.dtype)
+        for i, row in enumerate(rows):
+            _copy(values[i], features, row, int(real[i]) + 1)
+        first_frame, next_frames = torch.empty((count, 0, h, w)), torch.empty((count, length, 0, h, w))
+        tensor = torch.from_numpy(values).to(device)
+        described = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+    box = isinstance(store.dataset.action_space, gym.spaces.Box)
+    padding = torch.from_numpy(weights > 0).to(device)
+    return Batch(
+        first_frame=first_frame.to(device),
+        frames=next_frames.to(device),
+        actions=torch.from_numpy(store.actions[led]).to(device, torch.float32 if box else torch.int64),
+        rewards=torch.from_numpy(store.rewards[led]).to(device) * padding,
+        terminated=torch.from_numpy(store.terminated[led]).to(device) & padding,
+        weight=torch.from_numpy(weights).to(device),
+        features=described,
+        generator=generator,
+    )
+
+
+def _copy(into: npt.NDArray[Any], source: npt.NDArray[Any], row: int, real: int) -> None:
+    """Copy ``real`` consecutive rows and repeat the last one into what is left."""
+    into[:real] = source[row : row + real]
+    into[real:] = into[real - 1]
+
+
+def _pixels(frames: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Turn (..., h, w, c) uint8 into (..., c, h, w) float32 in [0, 1]; channels stay last in memory."""
+    return torch.from_numpy(frames).to(device).movedim(-1, -3).to(torch.float32).div_(255.0)
