@@ -21,12 +21,7 @@ def parse(command: type[Command], arguments: Sequence[str], *, name: str) -> Com
         arguments: what follows the command's name.
         name: the command's name.
     """
-    return tyro.cli(
-        command,
-        args=list(arguments),
-        prog=f"dreamenv {name}",
-        config=(tyro.conf.OmitArgPrefixes,),  # nested settings read --steps, not --config.steps
-    )
+    return tyro.cli(command, args=list(arguments), prog=f"dreamenv {name}")
 
 
 def report_written(*paths: Path) -> None:

@@ -139,7 +139,7 @@ def check_real_environments() -> Iterator[Finding]:
             env.step(env.action_space.sample())
             env.close()
         except Exception as error:
-            yield Finding(name=name, ok=False, detail=_first_line(error), remedy="pip install --force-reinstall vizdoom")
+            yield Finding(name=name, ok=False, detail=_first_line(error), remedy=_REINSTALL_VIZDOOM)
         else:
             yield Finding(name=name, ok=True, detail=f"runs, {env.action_space}")
 
@@ -149,6 +149,7 @@ def has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+_REINSTALL_VIZDOOM = "pip install --force-reinstall --no-deps vizdoom"
 _REINSTALL = "pip install --force-reinstall --no-deps dreamenv"
 
 

@@ -1,0 +1,126 @@
+"""``dreamenv collect``: record a real environment."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from dreamenv.commands.arguments import parse, report_written
+from dreamenv.commands.places import RealSettings, real_maker, within
+from dreamenv.data import (
+    EpsilonPolicy,
+    MixturePolicy,
+    Policy,
+    RandomPolicy,
+    StickyRandomPolicy,
+    collect,
+)
+from dreamenv.errors import ConfigError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+__all__ = ["Collect", "main", "policy_maker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Record a real environment into a Minari dataset. Run it again to go on after a kill, or to record more.
+
+    Attributes:
+        env: the real environment (take_cover, my_way_home, health_gathering, or a full id).
+        out: folder of the recording.
+        steps: agent steps to have in all; whole episodes are recorded until there are so many.
+        episodes: episodes to have in all, instead of steps.
+        policy: who acts: "sticky" (random, mostly keeping the last action), "random", or a folder that
+            `dreamenv agent` wrote. Several, with the share of the episodes each gets: "sticky=0.3,runs/policy=0.7".
+        world: whose latents such a policy reads.
+        stickiness: probability that "sticky" keeps its action for another step.
+        epsilon: probability of a random action in place of a trained policy's.
+        workers: recording processes.
+        seed: of environment and policy, at least 0; with it, the recording is always the same.
+        real: how the real environment is set up.
+    """
+
+    env: Annotated[str, tyro.conf.Positional]
+    out: Path
+    steps: int | None = None
+    episodes: int | None = None
+    policy: str = "sticky"
+    world: str | None = None
+    stickiness: float = 0.75
+    epsilon: float = 0.0
+    workers: int = 2
+    seed: int = 0
+    real: Annotated[RealSettings, tyro.conf.arg(name="")] = field(default_factory=RealSettings)
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.episodes is None):
+            raise ConfigError("give either --steps or --episodes, such as --steps 50000.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    command = parse(Collect, arguments, name="collect")
+    make_env = real_maker(command.env, command.real)
+    env = make_env()
+    space = env.action_space
+    env.close()
+    dataset = collect(
+        make_env,
+        policy_maker(command, space),
+        command.out,
+        steps=command.steps,
+        episodes=command.episodes,
+        num_workers=command.workers,
+        seed=command.seed,
+    )
+    print(f"{len(dataset)} episodes, {dataset.total_steps} steps")
+    report_written(command.out)
+
+
+def policy_maker(command: Collect, space: gym.Space[object]) -> Callable[[], Policy]:
+    """Return a picklable function that makes the policy which was asked for.
+
+    Raises:
+        ConfigError: shares that are no positive numbers.
+    """
+    parts = [part.strip() for part in command.policy.split(",")]
+    if len(parts) == 1 and "=" not in parts[0]:
+        return _one(parts[0], command, space)
+    mixture = []
+    for part in parts:
+        name, _, share = part.rpartition("=")
+        try:
+            weight = float(share)
+        except ValueError:
+            weight = 0.0
+        if not name or weight <= 0:
+            raise ConfigError(f"{part!r} needs a positive share, as in 'sticky=0.3,runs/policy=0.7'.")
+        mixture.append((weight, _one(name, command, space)))
+    return functools.partial(_mixture, mixture)
+
+
+def _one(name: str, command: Collect, space: gym.Space[object]) -> Callable[[], Policy]:
+    if name == "random":
+        return functools.partial(RandomPolicy, space)
+    if name == "sticky":
+        return functools.partial(StickyRandomPolicy, space, command.stickiness)
+    world = None if command.world is None else str(within(command.world, "world"))
+    return functools.partial(_trained, within(name, "policy"), world, command.epsilon, space)
+
+
+def _mixture(parts: Sequence[tuple[float, Callable[[], Policy]]]) -> Policy:
+    return MixturePolicy([(weight, make()) for weight, make in parts])
+
+
+def _trained(policy: Path, world: str | None, epsilon: float, space: gym.Space[object]) -> Policy:
+    from dreamenv.agents import CollectionPolicy
+
+    agent = CollectionPolicy(policy, world)
+    return EpsilonPolicy(agent, epsilon, space) if epsilon else agent

@@ -1,0 +1,91 @@
+"""``dreamenv evaluate``: the score of a policy in a dream or in a real environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dreamenv.commands.arguments import parse, report_written
+from dreamenv.commands.places import RealSettings, find_place, load_world, within
+
+__all__ = ["Evaluate", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Play episodes with a policy, each seed once, and sum up: mean, interquartile mean, 95% intervals.
+
+    Attributes:
+        policy: folder that `dreamenv agent` wrote, or "random".
+        on: a real environment's name (take_cover) or a world's folder, or hf://owner/name, to dream in.
+        world: whose filter makes the real environment's latents, for a policy that reads them; not needed in a dream.
+        episodes: how many.
+        seed: of the first episode; the others count up from it.
+        deterministic: always take the most likely action instead of sampling.
+        num_envs: episodes played side by side, which does not change the result; None for 16 dreams or 8 real ones.
+        horizon: longest dream, in agent steps; None for the world's own limit.
+        temperature: of the dream's sampling; 1.0 as learned.
+        anywhere: let dreams begin in the middle of recorded episodes too, unlike real ones.
+        real: how the real environment is set up.
+        device: of world and policy, "cpu" or "cuda".
+        out: JSON file to write every episode to; None only prints.
+    """
+
+    policy: Annotated[str, tyro.conf.Positional]
+    on: str
+    world: str | None = None
+    episodes: int = 100
+    seed: int = 0
+    deterministic: bool = False
+    num_envs: int | None = None
+    horizon: int | None = None
+    temperature: float = 1.0
+    anywhere: bool = False
+    real: Annotated[RealSettings, tyro.conf.arg(name="")] = field(default_factory=RealSettings)
+    device: str = "cpu"
+    out: Path | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    command = parse(Evaluate, arguments, name="evaluate")
+
+    from dreamenv.agents import Actor, RandomActor, SavedPolicy, evaluate
+    from dreamenv.benchmarks.common import write_json
+    from dreamenv.world import World
+
+    saved = (
+        None
+        if command.policy == "random"
+        else SavedPolicy.load(within(command.policy, "policy"), device=command.device)
+    )
+    place = find_place(command.on, command.real, saved.provenance if saved else None, command.device)
+    policy: Actor
+    if saved is not None:
+        policy = saved
+    elif isinstance(place, World):
+        policy = RandomActor(place.spec.action_space)
+    else:
+        env = place()
+        policy = RandomActor(env.action_space)
+        env.close()
+    result = evaluate(
+        policy,
+        place,
+        episodes=command.episodes,
+        seed=command.seed,
+        num_envs=command.num_envs,
+        world=None if command.world is None else load_world(command.world, command.device),
+        deterministic=command.deterministic,
+        horizon=command.horizon,
+        temperature=command.temperature,
+        episode_starts_only=not command.anywhere,
+        progress=True,
+    )
+    print(result)
+    if command.out is not None:
+        report_written(write_json(command.out, result.to_json()))

@@ -1,0 +1,126 @@
+"""``dreamenv info``: what a folder holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from dreamenv.commands.arguments import parse
+from dreamenv.commands.places import load_world, within
+from dreamenv.errors import WorldNotFoundError
+
+__all__ = ["Info", "describe", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Describe a world, a recording or a policy.
+
+    Attributes:
+        path: its folder, the folder of the run that made it, or a world's hf://owner/name; None for the world in the
+            package.
+        json: print JSON.
+    """
+
+    path: Annotated[str | None, tyro.conf.Positional] = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    command = parse(Info, arguments, name="info")
+    facts = describe(command.path)
+    if command.json:
+        print(json.dumps(facts, indent=2, default=str))
+    else:
+        print("\n".join(_lines(facts)))
+
+
+def describe(path: str | None) -> dict[str, Any]:
+    """Return what is known about a world, a recording or a policy.
+
+    Raises:
+        WorldNotFoundError: none of them is there.
+    """
+    if path is None or path.startswith("hf://"):
+        return _world(path)
+    folder = Path(path)
+    if (within(folder, "world") / "world.json").is_file():
+        return _world(path)
+    if (within(folder, "policy") / "policy.json").is_file():
+        return _policy(within(folder, "policy"))
+    if folder.is_dir() and (folder / "data").is_dir():
+        return _recording(folder)
+    if not folder.exists():
+        return _world(path)  # which suggests near names
+    raise WorldNotFoundError(
+        f"{path} holds neither a world (world.json), a policy (policy.json) nor a recording (data/)."
+    )
+
+
+def _world(path: str | None) -> dict[str, Any]:
+    from dreamenv.registry import config_to_json
+
+    world = load_world(path)
+    parameters = sum(parameter.numel() for parameter in world.model.parameters())
+    return {
+        "kind": "world",
+        "path": path or "the world in the package",
+        "hash": world.content_hash(),
+        "parameters": parameters,
+        "frame (c, h, w)": list(world.spec.frame_shape),
+        "actions": str(world.spec.action_space),
+        "frames per second": world.spec.frame_rate,
+        "starts": len(world.starts),
+        "backbone": config_to_json(world.config),
+        "provenance": asdict(world.provenance) if world.provenance else None,
+        "record": world.record,
+        "metrics": world.metrics,
+    }
+
+
+def _policy(folder: Path) -> dict[str, Any]:
+    from dreamenv.agents import SavedPolicy
+
+    policy = SavedPolicy.load(folder)
+    return {
+        "kind": "policy",
+        "path": str(folder),
+        "sees": str(policy.observation_space),
+        "does": str(policy.action_space),
+        "world": policy.world_hash or None,
+        "provenance": asdict(policy.provenance) if policy.provenance else None,
+        "record": policy.record,
+        "config": policy.config.to_json(),
+    }
+
+
+def _recording(folder: Path) -> dict[str, Any]:
+    from dreamenv.data import EpisodeDataset
+
+    dataset = EpisodeDataset.open(folder)
+    return {
+        "kind": "recording",
+        "path": str(folder),
+        "hash": dataset.content_hash(),
+        "episodes": len(dataset),
+        "steps": dataset.total_steps,
+        "actions": str(dataset.action_space),
+        "provenance": asdict(dataset.provenance),
+    }
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
+        else:
+            shown = "-" if value is None or value == {} else f"{value:.6g}" if isinstance(value, float) else str(value)
+            lines.append(f"{indent}{name + ':':<22} {shown}")
+    return lines

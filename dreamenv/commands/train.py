@@ -1,0 +1,66 @@
+"""``dreamenv train``: a world from a recording."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from dreamenv.commands.arguments import parse, report_written
+from dreamenv.registry import BackboneConfig, make_config
+from dreamenv.training.config import TrainConfig
+
+__all__ = ["Train", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a world on a recording. A run that was killed goes on where it stopped.
+
+    Attributes:
+        dataset: folder of the recording, as `dreamenv collect` writes it.
+        out: folder of the run: world/, checkpoints/, films/ and tensorboard/ are written in it.
+        backbone: kind of model; its own settings follow under --model when it is given before --help.
+        preset: of the backbone, such as tiny, small or base; None for its default.
+        fresh: begin anew instead of going on from a checkpoint.
+        training: how to train.
+    """
+
+    dataset: Annotated[Path, tyro.conf.Positional]
+    out: Path
+    backbone: str = "rssm"
+    preset: str | None = None
+    fresh: bool = False
+    training: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    command, model = read(arguments)
+
+    from dreamenv.data import EpisodeDataset
+    from dreamenv.training import train
+
+    dataset = EpisodeDataset.open(command.dataset)
+    train(command.training, model, dataset, command.out, resume=not command.fresh)
+    report_written(command.out / "world")
+
+
+def read(arguments: Sequence[str]) -> tuple[Train, BackboneConfig]:
+    """Read the command's settings and, in a second reading, those of the backbone that was asked for."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--backbone", default=Train.backbone)
+    first.add_argument("--preset", default=Train.preset)
+    chosen, _ = first.parse_known_args(list(arguments))
+    model = make_config(chosen.backbone, chosen.preset if chosen.preset != "None" else None)
+    # The backbone's settings become options only once it is known which backbone it is.
+    settings: list[tuple[str, Any, Any]] = [("model", type(model), field(default=model))]
+    whole: Any = dataclasses.make_dataclass("Train", settings, bases=(Train,), frozen=True, kw_only=True)
+    whole.__doc__ = Train.__doc__
+    command = parse(whole, arguments, name="train")
+    return command, command.model

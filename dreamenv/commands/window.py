@@ -1,0 +1,104 @@
+"""A window in which a dream is driven with the keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import pygame
+
+from dreamenv.commands.keyboard import choose_action, describe_keys
+from dreamenv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dreamenv.dream import DreamEnv
+
+__all__ = ["drive"]
+
+_LINE = 20  # height of the line of text below the dream, in pixels
+
+
+def drive(
+    env: DreamEnv,
+    names: Sequence[str],
+    *,
+    frame_rate: float,
+    scale: int,
+    seed: int,
+    start: int | None = None,
+    poll: Callable[[], Sequence[pygame.event.Event]] | None = None,
+) -> int:
+    """Show a dream and step it at its own pace until the window is closed.
+
+    Args:
+        env: a dream of frames with discrete actions.
+        names: of its actions; empty where the world does not say.
+        frame_rate: steps per second.
+        scale: screen pixels per pixel of the dream.
+        seed: of the first dream; those after it go on from its stream.
+        start: number of the recorded start; None draws one.
+        poll: gives the events since it was last called; None asks pygame.
+
+    Returns:
+        How many steps were dreamt.
+
+    Raises:
+        ConfigError: actions that keys cannot choose.
+    """
+    space = env.action_space
+    if not isinstance(space, gym.spaces.Discrete):
+        raise ConfigError(f"keys choose among discrete actions, not {space}; film it instead: dreamenv play --headless")
+    names = names or [str(action) for action in range(int(space.n))]
+    print(f"Keys:\n{describe_keys(names)}\n  R new dream, F5 remember, F9 go back there, P pause, Escape leave")
+    options = {} if start is None else {"start": start}
+    frame, _ = env.reset(seed=seed, options=options)
+    pygame.init()
+    try:
+        screen = pygame.display.set_mode((frame.shape[1] * scale, frame.shape[0] * scale + _LINE))
+        pygame.display.set_caption("dreamenv")
+        font, clock = pygame.font.Font(None, _LINE), pygame.time.Clock()
+        held: set[str] = set()
+        memory: tuple[Any, Any, float, bool] | None = None
+        score, over, paused, steps = 0.0, False, False, 0
+        while True:
+            for event in poll() if poll else pygame.event.get():
+                if event.type == pygame.QUIT:
+                    return steps
+                if event.type == pygame.KEYUP:
+                    held.discard(pygame.key.name(event.key))
+                if event.type != pygame.KEYDOWN:
+                    continue
+                held.add(pygame.key.name(event.key))
+                if event.key == pygame.K_ESCAPE:
+                    return steps
+                if event.key == pygame.K_p:
+                    paused = not paused
+                if event.key == pygame.K_r:
+                    frame, _ = env.reset(options=options)
+                    score, over = 0.0, False
+                if event.key == pygame.K_F5:
+                    memory = env.get_state(), frame, score, over
+                if event.key == pygame.K_F9 and memory is not None:
+                    state, frame, score, over = memory
+                    env.set_state(state)
+            action = choose_action(names, held)
+            if not (over or paused):
+                frame, reward, terminated, truncated, _ = env.step(action)
+                score, over, steps = score + float(reward), terminated or truncated, steps + 1
+            status = "over: R dreams anew" if over else "paused" if paused else names[action]
+            _draw(screen, font, frame, scale, f"return {score:.4g}   {status}")
+            clock.tick(frame_rate)
+    finally:
+        pygame.quit()
+
+
+def _draw(screen: pygame.Surface, font: pygame.font.Font, frame: Any, scale: int, text: str) -> None:
+    rgb = np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame
+    picture = pygame.surfarray.make_surface(np.ascontiguousarray(rgb.swapaxes(0, 1)))
+    height, width = frame.shape[0] * scale, frame.shape[1] * scale
+    screen.fill((0, 0, 0))
+    screen.blit(pygame.transform.scale(picture, (width, height)), (0, 0))
+    screen.blit(font.render(text, True, (200, 200, 200)), (4, height + 3))
+    pygame.display.flip()
