@@ -1,0 +1,97 @@
+"""One dream, as an ordinary Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from dreamenv.dream.vector_env import DreamVectorEnv
+from dreamenv.errors import ConfigError
+from dreamenv.world import World
+from dreamenv.world_model import State
+
+__all__ = ["DreamEnv"]
+
+
+class DreamEnv(gym.Env[Any, Any]):
+    """One row of `DreamVectorEnv`.
+
+    Args:
+        world: a `World`, or where to load one from; None for the world that ships with dreamenv.
+        render_mode: "rgb_array" or "human".
+        **settings: those of `DreamVectorEnv`, except ``num_envs`` and ``autoreset_mode``.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"]}
+
+    def __init__(
+        self, world: World | str | Path | None = None, *, render_mode: str | None = None, **settings: Any
+    ) -> None:
+        taken = {"num_envs", "autoreset_mode"} & set(settings)
+        if taken:
+            raise ConfigError(f"a single environment has no {taken.pop()}; use DreamVectorEnv.")
+        self._batch = DreamVectorEnv(
+            world, 1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **settings
+        )
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": self._batch.metadata["render_fps"]}  # type: ignore[misc]
+        self.observation_space = self._batch.single_observation_space
+        self.action_space = self._batch.single_action_space
+
+    @property
+    def world(self) -> World:
+        """The world that is dreamt in."""
+        return self._batch.world
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a new dream; see `DreamVectorEnv.reset`."""
+        super().reset(seed=seed)
+        if seed is None and not self._batch.seeded:
+            seed = int(self.np_random.integers(2**63))
+        observations, info = self._batch.reset(seed=seed, options=options)
+        return observations[0], _single(info)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Dream one step.
+
+        Raises:
+            ActionError: not in the action space.
+            ResetNeededError: before the first reset, or after the end.
+        """
+        batch = action[None] if isinstance(action, np.ndarray | torch.Tensor) else np.asarray(action)[None]
+        observations, rewards, terminated, truncated, info = self._batch.step(batch)
+        if self._batch.output == "torch":
+            return observations[0], rewards[0], terminated[0], truncated[0], _single(info)
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _single(info)
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Return a picture (h, w, 3), or show it in the window."""
+        pictures = self._batch.render()
+        return None if pictures is None else pictures[0]
+
+    def close(self) -> None:
+        """Close the window."""
+        self._batch.close()
+
+    def get_state(self) -> State:
+        """Return everything the dream's future depends on; see `DreamVectorEnv.get_state`."""
+        return self._batch.get_state()
+
+    def set_state(self, state: State) -> Any:
+        """Go on from a state of one row; returns the observation."""
+        return self._batch.set_state(state)[0]
+
+    def branch(self, n: int = 1, *, seed: int | None = None) -> State:
+        """Return a state of n copies of this dream; see `DreamVectorEnv.branch`."""
+        return self._batch.branch(0, n, seed=seed)
+
+
+def _single(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value[0].item() for key, value in info.items() if not key.startswith("_")}

@@ -1,0 +1,116 @@
+"""Where dreams start: the model's state after each of a world's short real segments.
+
+Each start is filtered once, when it is first needed, and remembered. Starts are filtered in fixed blocks, so that the
+numbers do not depend on which starts were asked for together (a matrix product's last bits depend on its batch).
+
+An *entry* is a start to choose: entries ``0 .. n-1`` are the world's n segments, the dream beginning after the last
+recorded step; the entries after them are the segments that begin with an episode, each as a dream that begins on the
+episode's first frame with nothing remembered, as reality does.
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamenv.data.starts import Starts
+from dreamenv.dream.frames import frames_to_model
+from dreamenv.errors import ConfigError, FrameError
+from dreamenv.world_model import State, WorldModel
+
+__all__ = ["StartStates"]
+
+_BLOCK = 16  # starts filtered together
+_ROOM = 256 * 2**20  # bytes that remembered states may take; beyond it every start is filtered when it is used
+
+Entries = NDArray[np.int64]
+
+
+class StartStates:
+    """The starts of a world, ready to dream from.
+
+    Args:
+        model: the world's model, on ``device``.
+        starts: the segments.
+        device: where the states and frames are made.
+
+    Attributes:
+        segments: how many segments there are; the entries below this are they.
+        count: how many entries there are.
+        segment: (count,) int64, the segment of each entry.
+        frames: (count, h, w, c) uint8 tensor on the device, the real frame each entry's dream begins with.
+    """
+
+    def __init__(self, model: WorldModel, starts: Starts, device: torch.device) -> None:
+        if len(starts) == 0:
+            raise ConfigError("a world needs at least one start; make some with Starts.from_dataset.")
+        c, h, w = model.spec.frame_shape
+        if tuple(starts.first_frames.shape[1:]) != (h, w, c):
+            raise FrameError(f"the starts' frames are {tuple(starts.first_frames.shape[1:])}; the world's {(h, w, c)}.")
+        self._model, self._starts, self._device = model, starts, device
+        self.segments = len(starts)
+        self.segment: Entries = np.concatenate((np.arange(self.segments), np.flatnonzero(starts.at_episode_start)))
+        self.count = len(self.segment)
+        self._lengths = np.concatenate((starts.lengths, np.zeros(self.count - self.segments))).astype(np.int64)
+        self.frames = torch.from_numpy(self._last_frames()).to(device)
+        self._known = np.zeros(self.count, dtype=np.bool_)
+        self._states: State | None = None
+        self._remember = True
+        box = isinstance(model.spec.action_space, gym.spaces.Box)
+        self._action_type = np.float32 if box else np.int64
+        self._counters = np.zeros(self.count, dtype=np.int64)
+
+    def __call__(self, entries: Entries) -> tuple[State, NDArray[np.int64]]:
+        """Return the states of n entries, freely writable, and their random counters (n,) int64 on the host."""
+        if self._remember:
+            self._fill(entries)
+        if self._states is None or not self._remember:
+            state: State = torch.cat([self._filter(entries[i : i + 1]) for i in range(len(entries))])  # type: ignore[arg-type, assignment]
+            return state, state["rng_counter"].cpu().numpy()
+        return self._states[torch.from_numpy(entries)], self._counters[entries]
+
+    def _fill(self, entries: Entries) -> None:
+        """Remember these entries' states."""
+        missing = entries[~self._known[entries]]
+        for block in np.unique(missing // _BLOCK):
+            members = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.count))
+            state = self._filter(members)
+            if self._states is None:
+                if state.bytes() / len(members) * self.count > _ROOM:
+                    self._remember = False
+                    return
+                self._states = state[:1].expand(self.count).clone()
+            self._states[torch.from_numpy(members)] = state
+            self._counters[members] = state["rng_counter"].cpu().numpy()
+            self._known[members] = True
+
+    def _filter(self, entries: Entries) -> State:
+        """Let the model see these entries' segments; entries of one length together."""
+        order = np.argsort(self._lengths[entries], kind="stable")
+        lengths = self._lengths[entries][order]
+        parts = [self._filter_equal(entries[order[lengths == length]], int(length)) for length in np.unique(lengths)]
+        joined: State = torch.cat(parts)  # type: ignore[arg-type, assignment]
+        return joined[torch.from_numpy(np.argsort(order, kind="stable"))]
+
+    def _filter_equal(self, entries: Entries, length: int) -> State:
+        starts, segments = self._starts, self.segment[entries]
+        first = frames_to_model(self._tensor(starts.first_frames[segments]))
+        # A fixed seed per segment: what the model makes of a segment is the same in every environment.
+        state = self._model.start(first, self._tensor(segments))
+        if length:
+            frames = frames_to_model(self._tensor(starts.frames[segments, :length]))
+            actions = starts.actions[segments, :length].astype(self._action_type)
+            state = self._model.observe(state, self._tensor(actions), frames)
+        return state
+
+    def _last_frames(self) -> NDArray[np.uint8]:
+        frames = np.ascontiguousarray(self._starts.first_frames[self.segment])
+        seen = np.flatnonzero(self._lengths)
+        frames[seen] = self._starts.frames[self.segment[seen], self._lengths[seen] - 1]
+        return frames
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

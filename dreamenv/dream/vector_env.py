@@ -1,0 +1,400 @@
+"""Many dreams of one world, stepped as a batch: the primary environment. `DreamEnv` is one row of it.
+
+A dream is a pure function of its state and its actions, and so is this environment: everything a row's future depends
+on is in `get_state`. Rows never influence each other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dreamenv.data.starts import Starts
+from dreamenv.devices import find_device
+from dreamenv.dream.actions import ActionReader
+from dreamenv.dream.dreams import Dreams, Moment
+from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
+from dreamenv.dream.render import Renderer
+from dreamenv.dream.starting import StartStates
+from dreamenv.dream.states import branch_state, check_world
+from dreamenv.errors import ConfigError, InputError, ResetNeededError
+from dreamenv.world import World
+from dreamenv.world_model import Embeds, State
+
+__all__ = ["DreamVectorEnv"]
+
+Rows = NDArray[np.int64]
+Step = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+_DEFAULT_HORIZON = 256  # steps, where the world does not tell the real environment's time limit
+
+
+class DreamVectorEnv(VectorEnv[Any, Any, Any]):
+    """``num_envs`` dreams of one world.
+
+    Args:
+        world: a `World`, or where to load one from (a path, ``hf://owner/name``); None for the world that ships with
+            dreamenv.
+        num_envs: number of dreams, b.
+        observation: "frame" (h, w, c) uint8, or "latent" (d,) float32: the model's embedding of its state, which needs
+            no decoding and is much faster.
+        horizon: steps after which a dream is truncated; by default the real environment's time limit, or 256.
+        temperature: of the model's sampling; (low, high) draws one for each dream.
+        autoreset_mode: NEXT_STEP (gymnasium's default), SAME_STEP or DISABLED.
+        output: "numpy", or "torch" for tensors on ``device`` (observations, rewards, flags; infos stay on the host).
+        device: where to dream; by default where the world is.
+        render_mode: "rgb_array" or "human".
+        render_start: `render` shows the real frame the dream began with to the left of the dream.
+        render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
+        starts: segments to start from instead of the world's own.
+        episode_starts_only: begin every dream on the first frame of a real episode, nothing remembered. Compare
+            dream and reality so: from the middle of episodes, different things happen.
+        uncertainty_penalty: times the model's uncertainty, taken off the reward.
+        max_uncertainty: a dream is truncated where the model's uncertainty is above this.
+
+    Infos of `step`: "termination_probability"; "uncertainty" where the model tells it (its docstring gives the unit);
+    "imagined_reward", before the penalty, where there is one. Of dreams that begin: "start", which of the starts.
+
+    Raises:
+        ConfigError: settings that cannot work, or that this world cannot do.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium declares it
+        "render_modes": ["human", "rgb_array"],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        world: World | str | Path | None = None,
+        num_envs: int = 1,
+        *,
+        observation: Literal["frame", "latent"] = "frame",
+        horizon: int | None = None,
+        temperature: float | tuple[float, float] = 1.0,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        output: Literal["numpy", "torch"] = "numpy",
+        device: str | torch.device | None = None,
+        render_mode: str | None = None,
+        render_start: bool = False,
+        render_scale: int | None = None,
+        starts: Starts | None = None,
+        episode_starts_only: bool = False,
+        uncertainty_penalty: float = 0.0,
+        max_uncertainty: float | None = None,
+    ) -> None:
+        _require(num_envs >= 1, f"num_envs must be at least 1, not {num_envs}.")
+        _require(observation in ("frame", "latent"), f"observation must be 'frame' or 'latent', not {observation!r}.")
+        _require(output in ("numpy", "torch"), f"output must be 'numpy' or 'torch', not {output!r}.")
+        _require(uncertainty_penalty >= 0, f"uncertainty_penalty must be at least 0, not {uncertainty_penalty}.")
+        modes = self.metadata["render_modes"]
+        _require(render_mode in (None, *modes), f"render_mode must be one of {modes} or None, not {render_mode!r}.")
+
+        self.world = _find_world(world, device)
+        spec, model = self.world.spec, self.world.model
+        self._device = find_device(device) if device is not None else self.world.device
+        if self._device != self.world.device:
+            model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
+        model.eval()  # type: ignore[attr-defined]
+        _require(
+            spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step."
+        )
+        _require(
+            observation == "frame" or isinstance(model, Embeds),
+            f"this world's model ({type(model).__name__}) has no embedding; use observation='frame'.",
+        )
+        if horizon is None:
+            provenance = self.world.provenance
+            horizon = (provenance.max_episode_steps if provenance else None) or _DEFAULT_HORIZON
+        _require(horizon >= 1, f"horizon must be at least 1 step, not {horizon}.")
+
+        self.num_envs, self.horizon, self.render_mode = num_envs, horizon, render_mode
+        self.autoreset_mode = _read_autoreset_mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": spec.frame_rate}
+        self._latent, self.output, self._penalty = observation == "latent", output, uncertainty_penalty
+        self.single_action_space = copy.deepcopy(spec.action_space)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.single_observation_space = self._make_observation_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+        self._read = ActionReader(spec.action_space, num_envs, self._device)
+        self._starts = StartStates(model, starts if starts is not None else self.world.starts, self._device)
+        self._pool = episode_pool(self._starts) if episode_starts_only else (0, self._starts.segments)
+        self._dreams = Dreams(
+            model,
+            self._starts,
+            num_envs,
+            device=self._device,
+            horizon=horizon,
+            temperatures=_read_temperature(temperature),
+            decode=not self._latent or render_mode is not None,
+            max_uncertainty=max_uncertainty,
+        )
+        self._renderer = Renderer(
+            human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
+        )
+        self._render_start = render_start
+        self._seeded = np.zeros(num_envs, dtype=np.bool_)
+        self._ended: Rows = _NO_ROWS  # rows whose dream ended in the last step and has not been begun anew
+
+    @property
+    def seeded(self) -> bool:
+        """Whether all rows have been seeded."""
+        return bool(self._seeded.all())
+
+    # gymnasium's interface
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new dreams.
+
+        Args:
+            seed: one for all rows (row i gets seed + i) or one per row; None goes on with the rows' streams, which
+                are seeded at random if they never were.
+            options: "start": which of the world's starts to begin with, one for all or one per row, or "episode" for
+                the first frame of any real episode; "reset_mask": (b,) bool, which rows to reset, the others go on.
+
+        Returns:
+            The observations of all rows, and infos.
+
+        Raises:
+            SeedError, InputError, UnknownNameError: seeds or options that make no sense.
+        """
+        rows, start = read_options(options, self.num_envs)
+        if not self._dreams.begun and len(rows) < self.num_envs:
+            raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
+        seeds = read_seeds(seed, self.num_envs)
+        entries = choose_entries(start, rows, self.num_envs, self._starts)
+        pool = self._pool
+        if isinstance(start, str):
+            if start != "episode":
+                raise InputError(f"options['start'] must be 'episode' or numbers of starts, not {start!r}.")
+            pool = episode_pool(self._starts)
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        self._seed_rows(rows, seeds)
+        self._dreams.begin(rows, pool, entries)
+        self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(), self._begun_info(rows)
+
+    def step(self, actions: Any) -> Step:
+        """Dream one step in every row.
+
+        Args:
+            actions: (b, *a). Those of rows that NEXT_STEP autoreset is about to begin anew have no effect.
+
+        Raises:
+            ActionError: not in the action space.
+            ResetNeededError: before the first reset; with autoreset disabled, also after a row's end.
+        """
+        if not self._dreams.begun:
+            raise ResetNeededError("reset() must be called before step().")
+        began, ended = self._ended, _NO_ROWS
+        if len(began) and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ResetNeededError(f"the dreams of rows {began.tolist()} have ended; reset them before step().")
+        moment = self._dreams.advance(self._read(actions))
+        info = self._step_info(moment)
+        if len(began):  # NEXT_STEP
+            self._dreams.begin(began, self._pool)
+            moment.rewards[began] = 0
+            moment.terminated[began] = moment.truncated[began] = False
+            self._merge(info, self._begun_info(began), began)
+        ended = np.flatnonzero(moment.terminated | moment.truncated)
+        self._ended = ended
+        observations = self._observe()
+        if len(ended) and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observations = self._begin_within_step(ended, observations, info)
+        if self.render_mode == "human":
+            self.render()
+        if self.output == "torch":
+            flags = (torch.from_numpy(flag).to(self._device) for flag in (moment.terminated, moment.truncated))
+            return observations, torch.from_numpy(moment.rewards).to(self._device), *flags, info  # type: ignore[return-value]
+        return observations, moment.rewards, moment.terminated, moment.truncated, info
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+        """Return a picture (h, w, 3) per row, or show all of them in the window."""
+        if self.render_mode is None:
+            raise ConfigError("nothing can be rendered: make the environment with render_mode='rgb_array' or 'human'.")
+        if self._dreams.frames is None:
+            raise ResetNeededError("reset() must be called before render().")
+        frames = self._dreams.frames.cpu().numpy()
+        start = self._dreams.start_frames().cpu().numpy() if self._render_start else None
+        return self._renderer(frames, start)
+
+    def close_extras(self, **kwargs: Any) -> None:  # noqa: ARG002 - gymnasium's signature
+        """Close the window."""
+        self._renderer.close()
+
+    # What only dreams can do
+
+    def get_state(self) -> State:
+        """Return everything the rows' futures depend on: a TensorDict of batch size [b], to keep or to save.
+
+        Rows may be taken, reordered and joined (``state[rows]``, ``torch.cat``), then handed to `set_state`. Under the
+        same actions, restored dreams go on as they would have, to the last bit.
+        """
+        if not self._dreams.begun:
+            raise ResetNeededError("reset() must be called before get_state().")
+        state = self._dreams.get_state()
+        ended = torch.zeros(self.num_envs, dtype=torch.bool)
+        ended[torch.from_numpy(self._ended)] = True
+        state["ended"] = ended.to(self._device)
+        state["world"] = torch.full((self.num_envs,), self.world.fingerprint, device=self._device)
+        return state
+
+    def set_state(self, state: State) -> Any:
+        """Go on from a state, of this environment or another of the same world.
+
+        Returns:
+            The observations of all rows.
+
+        Raises:
+            StateError: of another world, or of another number of rows.
+        """
+        check_world(state, self.world.fingerprint)
+        self._dreams.set_state(state)
+        self._ended = np.flatnonzero(state["ended"].cpu().numpy())
+        self._seeded[:] = True
+        return self._observe()
+
+    def branch(self, rows: int | Sequence[int] | Rows, n: int | None = None, *, seed: int | None = None) -> State:
+        """Return a state whose rows are copies of these rows, for `set_state` here or elsewhere.
+
+        Args:
+            rows: one row, or several.
+            n: of one row, how many copies; by default as many as there are rows here.
+            seed: gives every copy a random stream of its own, so that copies dream differently under the same actions;
+                None leaves them identical.
+
+        Raises:
+            InputError: no such row.
+        """
+        wanted = np.atleast_1d(np.asarray(rows))
+        if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
+            raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
+        wrong = wanted[(wanted < 0) | (wanted >= self.num_envs)]
+        if len(wrong):
+            raise InputError(f"there is no row {wrong[0]}: rows are 0 to {self.num_envs - 1}.")
+        if np.ndim(rows) == 0:
+            wanted = np.repeat(wanted, self.num_envs if n is None else n)
+        elif n is not None:
+            raise InputError("n goes with a single row; repeat the rows you want several copies of.")
+        state = self.get_state()[torch.from_numpy(wanted).to(self._device)]
+        return state if seed is None else branch_state(state, seed)
+
+    # Pieces
+
+    def _make_observation_space(self) -> gym.spaces.Box:
+        if self._latent:
+            # Finite, because gymnasium's checker warns of infinite bounds.
+            most = np.finfo(np.float32).max
+            size = self.world.model.embedding_size  # type: ignore[attr-defined]
+            return gym.spaces.Box(-most, most, (size,), np.float32)
+        c, h, w = self.world.spec.frame_shape
+        return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
+
+    def _seed_rows(self, rows: Rows, seeds: list[int | None]) -> None:
+        for row in rows:
+            if seeds[row] is None and not self._seeded[row]:
+                seeds[row] = int(self.np_random.integers(2**63))
+        new = np.array([row for row in rows if seeds[row] is not None], dtype=np.int64)
+        if len(new):
+            self._dreams.streams.seed(new, np.array([seeds[row] for row in new], dtype=np.int64))
+            self._seeded[new] = True
+
+    def _observe(self) -> Any:
+        """Return the rows' observations, in memory of their own."""
+        if self._latent:
+            observations = self._dreams.embed()
+        else:
+            assert self._dreams.frames is not None
+            observations = self._dreams.frames
+        if self.output == "torch":
+            return observations.clone()  # made outside inference mode, so it may enter a computation with gradients
+        array = observations.cpu().numpy()
+        return array.copy() if self._device.type == "cpu" else array
+
+    def _begin_within_step(self, ended: Rows, final: Any, info: dict[str, Any]) -> Any:
+        """Begin ended rows anew and move what they showed last into the infos, as gymnasium's SAME_STEP asks."""
+        mask = self._mask(ended)
+        if self.output == "torch":
+            info["final_obs"] = final
+        else:
+            info["final_obs"] = np.full(self.num_envs, None, dtype=object)
+            for row in ended:
+                info["final_obs"][row] = final[row].copy()
+        final_info: dict[str, Any] = {}
+        for key in [key for key in info if not key.startswith(("_", "final_"))]:
+            final_info[key], final_info[f"_{key}"] = info[key].copy(), info[f"_{key}"] & mask
+        info.update(_final_obs=mask, final_info=final_info, _final_info=mask.copy())
+        self._dreams.begin(ended, self._pool)
+        self._merge(info, self._begun_info(ended), ended)
+        self._ended = _NO_ROWS
+        return self._observe()
+
+    def _step_info(self, moment: Moment) -> dict[str, Any]:
+        info: dict[str, Any] = {"termination_probability": moment.termination}
+        if moment.uncertainty is not None:
+            info["uncertainty"] = moment.uncertainty
+            if self._penalty:
+                info["imagined_reward"] = moment.rewards
+                moment.rewards = moment.rewards - np.float32(self._penalty) * moment.uncertainty
+        for key in tuple(info):
+            info[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
+        return info
+
+    def _begun_info(self, rows: Rows) -> dict[str, Any]:
+        start = np.zeros(self.num_envs, dtype=np.int64)
+        start[rows] = self._dreams.segment(rows)
+        return {"start": start, "_start": self._mask(rows)}
+
+    @staticmethod
+    def _merge(info: dict[str, Any], begun: dict[str, Any], rows: Rows) -> None:
+        """Rows that begin tell how they begin, and nothing of a step."""
+        for key in [key for key in info if not key.startswith(("_", "final_"))]:
+            info[f"_{key}"][rows] = False
+        info.update(begun)
+
+    def _mask(self, rows: Rows) -> NDArray[np.bool_]:
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[rows] = True
+        return mask
+
+
+_NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
+
+
+def _find_world(world: World | str | Path | None, device: str | torch.device | None) -> World:
+    if isinstance(world, World):
+        return world
+    return World.default(device or "cpu") if world is None else World.load(world, device or "cpu")
+
+
+def _read_temperature(temperature: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = (temperature, temperature) if isinstance(temperature, int | float) else temperature
+    _require(0 <= low <= high < float("inf"), f"temperature must be at least 0, low <= high, not {temperature}.")
+    return float(low), float(high)
+
+
+def _read_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        names = [known.value for known in AutoresetMode]
+        raise ConfigError(f"autoreset_mode must be one of {names}, not {mode!r}.") from error
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

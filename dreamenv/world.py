@@ -1,0 +1,292 @@
+"""A world: a trained model, what it is a model of, and the real segments its dreams start from, in one folder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dreamenv.data.provenance import Provenance
+from dreamenv.data.spaces import space_from_json, space_to_json
+from dreamenv.data.starts import Starts
+from dreamenv.devices import find_device
+from dreamenv.errors import (
+    ConfigError,
+    DreamenvError,
+    UnknownNameError,
+    WorldDamagedError,
+    WorldNotFoundError,
+    WorldVersionError,
+)
+from dreamenv.model_card import make_model_card
+from dreamenv.registry import BackboneConfig, config_from_json, config_to_json
+from dreamenv.world_files import CARD, MODEL, STARTS, read_description, write_folder
+from dreamenv.world_model import WorldModel, WorldModelSpec
+
+__all__ = ["DEFAULT_WORLD", "World", "shipped_worlds"]
+
+DEFAULT_WORLD = "take_cover"
+"""The name of the world that is dreamt in when none is named."""
+
+_HUB = "hf://"
+
+
+@dataclass(eq=False)
+class World:
+    """A world.
+
+    Attributes:
+        model: the trained model.
+        config: the configuration it was built from.
+        starts: short real segments that dreams start from.
+        provenance: the real environment it was recorded from; None if there is none.
+        record: how it was made (JSON values).
+        metrics: how well it does (JSON values).
+    """
+
+    model: WorldModel
+    config: BackboneConfig
+    starts: Starts
+    provenance: Provenance | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> WorldModelSpec:
+        """What the world shows and accepts."""
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((value.device for value in _tensors(self.model).values()), torch.device("cpu"))
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """A 63-bit number of the model, by which dreams tell whether a state is theirs. Taken once, on first use."""
+        return int(self._model_hash().hexdigest()[:16], 16) >> 1
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 of all that dreams depend on: model, spec, provenance and starts."""
+        digest = self._model_hash()
+        digest.update(_canonical(_provenance_to_json(self.provenance)))
+        starts = self.starts
+        for array in (starts.first_frames, starts.actions, starts.frames, starts.lengths, starts.at_episode_start):
+            digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path, *, half: bool = False) -> Path:
+        """Write the world to a folder, replacing a world that is there, or change nothing at all.
+
+        Args:
+            path: the folder.
+            half: write parameters in half precision: half the size, about three digits. They are read back as float32.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StorageError: the disk refused, or something that is no world is in the way.
+        """
+        path = Path(path)
+        write_folder(path, functools.partial(self._write, name=path.name, half=half))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> World:
+        """Read a world.
+
+        Args:
+            path: a folder, ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of a world that ships with
+                dreamenv.
+            device: where to put the model.
+
+        Raises:
+            WorldNotFoundError, WorldDamagedError, WorldVersionError, DeviceError: see `dreamenv.errors`.
+        """
+        place = find_device(device)
+        folder = _find_folder(path)
+        description = read_description(folder, shipped_worlds())
+        spec, provenance = _read_spec(folder, description), _read_provenance(folder, description)
+        try:
+            config = config_from_json(description["backbone"])
+            model = config.build(spec)
+        except (UnknownNameError, ConfigError) as error:
+            raise WorldVersionError(
+                f"{folder} was made by a backbone that this dreamenv ({version('dreamenv')}) does not have: {error} "
+                "Upgrade dreamenv, or import the module that registers it."
+            ) from error
+        try:
+            _load_tensors(model, load_file(folder / MODEL))
+            starts = Starts.load(folder / STARTS)
+        except (SafetensorError, RuntimeError, DreamenvError, OSError, ValueError, KeyError) as error:
+            raise WorldDamagedError(f"{folder} does not fit its own description: {error}") from error
+        assert isinstance(model, nn.Module)
+        model.eval().to(place)
+        return cls(model, config, starts, provenance, description.get("record", {}), description.get("metrics", {}))
+
+    @classmethod
+    def default(cls, device: str | torch.device = "cpu") -> World:
+        """Read the world that ships with dreamenv."""
+        return cls.load(_shipped_folder() / DEFAULT_WORLD, device)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, half: bool = False) -> str:
+        """Upload the world to ``repo_id`` ("owner/name") of the Hugging Face Hub, which `load` reads as hf://owner/name.
+
+        Returns:
+            The address of the upload.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        hub = HfApi()
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.save(Path(folder) / repo_id.rsplit("/", 1)[-1], half=half)
+            return str(hub.upload_folder(repo_id=repo_id, folder_path=path, commit_message="Upload world"))
+
+    def to(self, device: str | torch.device) -> World:
+        """Move the model to a device; returns self."""
+        assert isinstance(self.model, nn.Module)
+        self.model.to(find_device(device))
+        return self
+
+    def __repr__(self) -> str:
+        environment = self.provenance.environment_id if self.provenance else None
+        parameters = sum(value.numel() for value in _tensors(self.model).values())
+        return (
+            f"World({type(self.model).__name__} of {environment}, frames {self.spec.frame_shape}, "
+            f"{self.spec.action_space}, {parameters:,} parameters, {len(self.starts)} starts, {self.device})"
+        )
+
+    def _write(self, folder: Path, *, name: str, half: bool) -> dict[str, Any]:
+        world = self._rounded() if half else self
+        small = {key for key, _ in world.model.named_parameters()} if half else set()  # type: ignore[attr-defined]
+        tensors = {
+            key: value.to(torch.float16 if key in small and value.dtype == torch.float32 else value.dtype)
+            for key, value in _tensors(world.model).items()
+        }
+        save_file({key: value.detach().cpu().clone() for key, value in tensors.items()}, folder / MODEL)
+        world.starts.save(folder / STARTS)
+        description = {
+            "dreamenv": version("dreamenv"),
+            "backbone": config_to_json(world.config),
+            "spec": _spec_to_json(world.spec),
+            "provenance": _provenance_to_json(world.provenance),
+            "content_hash": world.content_hash(),
+            "starts": len(world.starts),
+            "record": world.record,
+            "metrics": world.metrics,
+        }
+        (folder / CARD).write_text(make_model_card(name, description), encoding="utf-8")
+        return description
+
+    def _rounded(self) -> World:
+        """Return the world whose parameters are as they will be read back from half precision."""
+        model = self.config.build(self.spec)
+        assert isinstance(model, nn.Module)
+        model.load_state_dict(_tensors(self.model))
+        for parameter in model.parameters():
+            parameter.data = parameter.data.half().float()
+        return World(model, self.config, self.starts, self.provenance, self.record, self.metrics)
+
+    def _model_hash(self) -> Any:
+        digest = hashlib.sha256(_canonical([config_to_json(self.config), _spec_to_json(self.spec)]))
+        for name, value in sorted(_tensors(self.model).items()):
+            array = value.detach().cpu().contiguous()
+            digest.update(f"{name}{tuple(array.shape)}{array.dtype}".encode())
+            digest.update(array.view(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
+        return digest
+
+
+def shipped_worlds() -> dict[str, Path]:
+    """Return the worlds that ship with dreamenv, by name."""
+    folder = _shipped_folder()
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
+
+
+def _shipped_folder() -> Path:
+    return Path(str(files("dreamenv"))) / "worlds"
+
+
+def _find_folder(path: str | Path) -> Path:
+    name = str(path)
+    if name.startswith(_HUB):
+        return _download(name.removeprefix(_HUB))
+    folder = Path(path).expanduser()
+    return shipped_worlds().get(name, folder) if not folder.exists() else folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo_id, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo_id, revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise WorldNotFoundError(
+            f"there is no world to be had at {_HUB}{name}: {error} "
+            "Check the name and the network, or log in with `hf auth login`."
+        ) from error
+
+
+def _tensors(model: WorldModel) -> dict[str, Tensor]:
+    assert isinstance(model, nn.Module)
+    return dict(model.state_dict())
+
+
+def _load_tensors(model: WorldModel, tensors: Mapping[str, Tensor]) -> None:
+    assert isinstance(model, nn.Module)
+    model.load_state_dict(tensors)  # which converts half precision to the model's
+
+
+def _spec_to_json(spec: WorldModelSpec) -> dict[str, Any]:
+    return {
+        "frame_shape": list(spec.frame_shape),
+        "action_space": space_to_json(spec.action_space),
+        "frame_rate": spec.frame_rate,
+        "context_frames": spec.context_frames,
+        "chunk": spec.chunk,
+    }
+
+
+def _read_spec(folder: Path, description: Mapping[str, Any]) -> WorldModelSpec:
+    try:
+        values = dict(description["spec"])
+        values["frame_shape"] = tuple(values["frame_shape"])
+        values["action_space"] = space_from_json(values["action_space"])
+        return WorldModelSpec(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorldDamagedError(f"the spec in {folder} cannot be read: {error!r}.") from error
+
+
+def _provenance_to_json(provenance: Provenance | None) -> Any:
+    return provenance.to_json() if provenance else None
+
+
+def _read_provenance(folder: Path, description: Mapping[str, Any]) -> Provenance | None:
+    values = description.get("provenance")
+    if values is None:
+        return None
+    try:
+        return Provenance.from_json(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorldDamagedError(f"the provenance in {folder} cannot be read: {error!r}.") from error
+
+
+def _canonical(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True).encode()
