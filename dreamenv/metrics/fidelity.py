@@ -1,0 +1,162 @@
+"""How long a dream stays true: frames dreamed under recorded actions beside the frames that were recorded.
+
+A window is a stretch of a held-out episode: the model observes its context, then imagines the rest under the recorded
+actions without seeing any more of it. Every figure stands beside persistence, the last observed frame again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.store import FrameStore
+from dreamenv.data.windows import windows_for_evaluation
+from dreamenv.metrics.calibration import reward_calibration, termination_calibration
+from dreamenv.metrics.images import brightness, contrast, psnr, sharpness, ssim
+from dreamenv.metrics.statistics import mean_iqm_interval
+from dreamenv.metrics.windows import dreamed_ends, longest_horizon, predict_one_step
+
+__all__ = ["HORIZONS", "calibration", "compare_frames", "dream_fidelity", "drift", "fidelity"]
+
+HORIZONS = (1, 5, 10, 30, 100)
+"""Steps into the dream at which frames are compared."""
+
+
+def fidelity(
+    model: Any,
+    dataset: EpisodeDataset,
+    *,
+    horizons: Sequence[int] = HORIZONS,
+    windows: int = 64,
+    context: int = 8,
+    calibration_steps: int = 10_000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Measure a world on held-out episodes.
+
+    Args:
+        model: a World, or a world model.
+        dataset: episodes the model was not trained on.
+        horizons: steps at which frames are compared; those that no episode is long enough for are left out.
+        windows: how many stretches are dreamed for each horizon.
+        context: steps observed before the dream begins.
+        calibration_steps: recorded steps on which rewards and endings are predicted; whole episodes, the last may
+            exceed it.
+        seed: of the choice of windows and of the dreams.
+        device: where the model is.
+
+    Returns:
+        JSON values: ``horizons`` (horizon as text -> `compare_frames`), ``drift`` (likewise `drift`), ``reward`` and ``termination`` (see
+        `dreamenv.metrics.calibration`), ``windows``, ``context`` and ``seed``.
+
+    Raises:
+        DatasetError: no episode is longer than the context and the shortest horizon.
+    """
+    store = FrameStore(dataset)
+    return {
+        **dream_fidelity(model, store, horizons=horizons, windows=windows, context=context, seed=seed, device=device),
+        **calibration(model, store, steps=calibration_steps, seed=seed, device=device),
+    }
+
+
+def dream_fidelity(
+    model: Any,
+    store: FrameStore,
+    *,
+    horizons: Sequence[int] = HORIZONS,
+    windows: int = 64,
+    context: int = 8,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Return ``horizons``, ``drift``, ``windows``, ``context`` and ``seed`` of `fidelity`."""
+    model = getattr(model, "model", model)
+    longest = longest_horizon(store, context, max(horizons))
+    kept = [horizon for horizon in sorted(set(horizons)) if horizon <= longest] or [longest]
+    frames: dict[str, Any] = {}
+    looks: dict[str, Any] = {}
+    for horizon in kept:
+        # Each horizon has windows of its own, uniform among all that fit: sharing those of the longest would measure
+        # the short ones on long episodes only.
+        rows = windows_for_evaluation(store, context + horizon, windows, seed)
+        parts = list(dreamed_ends(model, store, rows, context=context, horizon=horizon, seed=seed, device=device))
+        dream, truth, last, valid = (torch.cat(column) for column in zip(*parts, strict=True))
+        if bool(valid.any()):
+            frames[str(horizon)] = compare_frames(dream[valid], truth[valid], last[valid], seed=seed)
+            looks[str(horizon)] = drift(dream[valid], truth[valid])
+    return {"horizons": frames, "drift": looks, "windows": windows, "context": context, "seed": seed}
+
+
+def compare_frames(dream: Tensor, truth: Tensor, last: Tensor, *, seed: int = 0) -> dict[str, Any]:
+    """Compare dreamed with real frames.
+
+    Args:
+        dream: (n, c, h, w) in [0, 1].
+        truth: likewise, the real frames.
+        last: likewise, the last frames observed before the dreams.
+        seed: of the intervals.
+
+    Returns:
+        For each of ``psnr`` (decibels), ``ssim``, ``persistence_psnr``, ``persistence_ssim``, ``psnr_gain`` and
+        ``ssim_gain`` (over persistence, window by window) {mean, low, high}, 95% intervals over windows; and ``count``.
+    """
+    values = {
+        "psnr": psnr(dream, truth),
+        "ssim": ssim(dream, truth),
+        "persistence_psnr": psnr(last, truth),
+        "persistence_ssim": ssim(last, truth),
+    }
+    values["psnr_gain"] = values["psnr"] - values["persistence_psnr"]
+    values["ssim_gain"] = values["ssim"] - values["persistence_ssim"]
+    entry: dict[str, Any] = {name: _mean_interval(value, seed) for name, value in values.items()}
+    return entry | {"count": len(dream)}
+
+
+def drift(dream: Tensor, truth: Tensor) -> dict[str, Any]:
+    """Say how the look of dreams departs from the look of reality, whatever they show.
+
+    Args:
+        dream, truth: (n, c, h, w) in [0, 1].
+
+    Returns:
+        ``sharpness_ratio`` and ``contrast_ratio`` (dream over reality; 1 is faithful, below 1 is blurred or washed out;
+        None where reality has none) and ``brightness_shift`` (dream less reality, in [-1, 1]), all of means over frames.
+    """
+    return {
+        "sharpness_ratio": _ratio(sharpness(dream), sharpness(truth)),
+        "contrast_ratio": _ratio(contrast(dream), contrast(truth)),
+        "brightness_shift": float(brightness(dream).mean() - brightness(truth).mean()),
+    }
+
+
+def calibration(
+    model: Any, store: FrameStore, *, steps: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Return ``reward`` and ``termination``: predictions one step ahead over whole episodes beside what happened."""
+    model = getattr(model, "model", model)
+    parts: dict[str, list[npt.NDArray[Any]]] = {"reward": [], "real_reward": [], "ending": [], "real_ending": []}
+    for prediction in predict_one_step(model, store, steps=steps, seed=seed, device=device):
+        for name, values in prediction.items():
+            parts[name].append(values)
+    merged = {name: np.concatenate(values) for name, values in parts.items()}
+    return {
+        "reward": reward_calibration(merged["reward"], merged["real_reward"]),
+        "termination": termination_calibration(merged["ending"], merged["real_ending"]),
+    }
+
+
+def _mean_interval(values: Tensor, seed: int) -> dict[str, float]:
+    summary = mean_iqm_interval(values.numpy(), seed)
+    return {"mean": summary.mean, "low": summary.mean_interval[0], "high": summary.mean_interval[1]}
+
+
+def _ratio(ours: Tensor, real: Tensor) -> float | None:
+    below = float(real.mean())
+    return float(ours.mean()) / below if below > 0 else None

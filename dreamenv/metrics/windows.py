@@ -1,0 +1,170 @@
+"""Stretches of recorded episodes, dreamed and predicted a few at a time so that memory stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dreamenv.data.store import FrameStore
+from dreamenv.data.windows import read_windows
+from dreamenv.errors import DatasetError
+from dreamenv.world_model import Batch, State
+
+__all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step"]
+
+_ROWS = 16  # windows at a time: 84 MB of 64x64 frames for 108 steps
+_STEPS = 32  # steps read at a time when predicting one step ahead
+
+
+def longest_horizon(store: FrameStore, context: int, limit: int) -> int:
+    """Return the most steps that can follow a context in some episode, at most limit.
+
+    Raises:
+        DatasetError: no episode has more steps than the context.
+    """
+    longest = int(store.lengths.max())
+    if longest <= context:
+        raise DatasetError(
+            f"no episode has more than {context} steps, the context (the longest has {longest}). Use a shorter context "
+            "or record longer episodes."
+        )
+    return min(limit, longest - context)
+
+
+@torch.no_grad()
+def dreamed(
+    model: Any,
+    store: FrameStore,
+    rows: npt.NDArray[np.int64],
+    *,
+    context: int,
+    horizon: int,
+    seed: int,
+    device: torch.device | str,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Observe the context of each window, then imagine its horizon under the recorded actions.
+
+    Args:
+        model: a world model.
+        store: where the windows are.
+        rows: (n,) rows of the store at which windows begin.
+        context: m, steps observed; may be 0.
+        horizon: k, steps imagined.
+        seed: of the dreams.
+        device: where the model is.
+
+    Yields:
+        A few windows (of m + k steps) and the frames imagined, (b, k, c, h, w), on the device.
+    """
+    for begin in range(0, len(rows), _ROWS):
+        batch = read_windows(store, rows[begin : begin + _ROWS], context + horizon, device)
+        state = _after_context(model, batch, context, begin, seed)
+        imagined, _ = model.imagine(state, _whole_chunks(batch.actions[:, context:], model.spec.chunk))
+        yield batch, imagined.frames[:, :horizon]
+
+
+@torch.no_grad()
+def dreamed_ends(
+    model: Any,
+    store: FrameStore,
+    rows: npt.NDArray[np.int64],
+    *,
+    context: int,
+    horizon: int,
+    seed: int,
+    device: torch.device | str,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Dream as `dreamed` does, but make only the frame at the horizon.
+
+    Yields:
+        For a few windows, on the CPU: the imagined frames, the real frames and the last observed frames, each
+        (b, c, h, w), and whether the real frame counts (b,): one that ends an episode may be anything.
+    """
+    chunk = model.spec.chunk
+    unseen = (horizon - 1) // chunk * chunk
+    for begin in range(0, len(rows), _ROWS):
+        batch = read_windows(store, rows[begin : begin + _ROWS], context + horizon, device)
+        state = _after_context(model, batch, context, begin, seed)
+        actions = _whole_chunks(batch.actions[:, context:], chunk)
+        if unseen:
+            _, state = model.imagine(state, actions[:, :unseen], decode=False)
+        imagined, _ = model.imagine(state, actions[:, unseen:])
+        last = batch.frames[:, context - 1] if context else batch.first_frame
+        dream = imagined.frames[:, horizon - 1 - unseen]
+        yield dream.cpu(), batch.frames[:, -1].cpu(), last.cpu(), ~batch.terminated[:, -1].cpu()
+
+
+@torch.no_grad()
+def predict_one_step(
+    model: Any, store: FrameStore, *, steps: int, seed: int, device: torch.device | str
+) -> Iterator[dict[str, npt.NDArray[np.float64]]]:
+    """Predict every next step of whole episodes from all that came before it.
+
+    Args:
+        model: a world model.
+        store: where the episodes are.
+        steps: episodes are taken, in an order drawn by seed, until they hold so many steps.
+        seed: of that order and of the model's samples.
+        device: where the model is.
+
+    Yields:
+        For some of the steps, (n,) each: ``reward``, ``real_reward``, ``ending`` (a probability), ``real_ending``.
+    """
+    order = np.random.default_rng((seed, 0xCA11)).permutation(len(store.lengths))
+    enough = int(np.searchsorted(np.cumsum(store.lengths[order]), steps)) + 1
+    # Episodes of like length share a batch, so few rows run on past their end.
+    chosen = sorted(order[:enough], key=lambda episode: -store.lengths[episode])
+    for begin in range(0, len(chosen), _ROWS):
+        episodes = np.asarray(chosen[begin : begin + _ROWS])
+        lengths, firsts = store.lengths[episodes], store.starts[episodes]
+        seeds = torch.arange(begin, begin + len(episodes), device=device) + (seed << 32)
+        state = model.start(_pixels(store.frames[firsts], device), seeds)
+        for at in range(0, int(lengths.max()), _STEPS):
+            reach = np.arange(at, min(at + _STEPS, int(lengths.max())))
+            rows = (
+                firsts[:, None] + 1 + np.minimum(reach, lengths[:, None] - 1)
+            )  # b t; past the end the last step again
+            inside = reach < lengths[:, None]
+            actions = torch.from_numpy(store.actions[rows]).to(device)
+            rewards, endings, state = _one_by_one(model, state, actions, _pixels(store.frames[rows], device))
+            yield {
+                "reward": rewards[inside],
+                "real_reward": store.rewards[rows][inside].astype(np.float64),
+                "ending": endings[inside],
+                "real_ending": store.terminated[rows][inside].astype(np.float64),
+            }
+
+
+def _after_context(model: Any, batch: Batch, context: int, first_row: int, seed: int) -> State:
+    b = batch.actions.shape[0]
+    seeds = torch.arange(first_row, first_row + b, device=batch.actions.device) + (seed << 32)
+    state: State = model.start(batch.first_frame, seeds)
+    return model.observe(state, batch.actions[:, :context], batch.frames[:, :context]) if context else state
+
+
+def _one_by_one(
+    model: Any, state: State, actions: Tensor, frames: Tensor
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], State]:
+    rewards, endings = [], []
+    for step in range(actions.shape[1]):
+        action = actions[:, step : step + 1]
+        imagined, _ = model.imagine(state, _whole_chunks(action, model.spec.chunk), decode=False)
+        rewards.append(imagined.rewards[:, 0])
+        endings.append(imagined.termination[:, 0])
+        state = model.observe(state, action, frames[:, step : step + 1])
+    return torch.stack(rewards, 1).double().cpu().numpy(), torch.stack(endings, 1).double().cpu().numpy(), state
+
+
+def _whole_chunks(actions: Tensor, chunk: int) -> Tensor:
+    """Repeat the last action until the steps are a multiple of the chunk."""
+    missing = -actions.shape[1] % chunk
+    return torch.cat((actions, actions[:, -1:].expand(-1, missing, *actions.shape[2:])), dim=1) if missing else actions
+
+
+def _pixels(frames: npt.NDArray[np.uint8], device: torch.device | str) -> Tensor:
+    return torch.from_numpy(frames).to(device).movedim(-1, -3).float().div_(255.0)

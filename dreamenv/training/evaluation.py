@@ -1,0 +1,142 @@
+"""What a run measures on held-out episodes on its way, and at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import pack, unpack
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.store import FrameStore
+from dreamenv.data.windows import WindowSampler, windows_for_evaluation
+from dreamenv.metrics.fidelity import HORIZONS, calibration, dream_fidelity
+from dreamenv.metrics.windows import dreamed, longest_horizon
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.events import Events
+from dreamenv.training.films import beside, strip, to_uint8, write_mp4
+from dreamenv.world_model import Batch, Stage
+
+__all__ = ["Evaluator"]
+
+_LOSS_BATCHES, _LOSS_ROWS = 4, 8
+_FILM_WINDOWS = 4
+_FILM_STEPS = 100
+_STRIP_STEPS = (1, 5, 15, 30, 50, 100)
+_CONTEXT = 8
+_CALIBRATION_STEPS = 10_000
+_FINAL_WINDOWS = 64
+
+
+class Evaluator:
+    """Evaluates a model in the middle of training. Without held-out episodes it does nothing.
+
+    Args:
+        config: of the run.
+        held_out: episodes the model is not trained on; may be empty.
+        device: where the model is.
+    """
+
+    def __init__(self, config: TrainConfig, held_out: EpisodeDataset, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._store = FrameStore(held_out) if len(held_out) else None
+        # Recordings of one-step episodes leave nothing to dream after a context.
+        self._context = min(_CONTEXT, int(self._store.lengths.max()) - 1) if self._store else 0
+
+    def scalars(self, model: Any, stage: Stage) -> dict[str, float]:
+        """Return the stage's losses and the fidelity of short dreams, as scalars to log."""
+        if self._store is None:
+            return {}
+        config = self._config
+        horizons = sorted({h for h in HORIZONS if h < config.eval_horizon} | {config.eval_horizon})
+        report = dream_fidelity(
+            model,
+            self._store,
+            horizons=horizons,
+            windows=config.eval_windows,
+            context=self._context,
+            seed=config.seed,
+            device=self._device,
+        )
+        scalars = self._losses(stage)
+        for horizon, entry in report["horizons"].items():
+            for name in ("psnr", "ssim", "psnr_gain"):
+                scalars[f"held_out/{name}_{horizon}"] = entry[name]["mean"]
+        return scalars
+
+    def film(self, model: Any, folder: Path, events: Events, step: int) -> None:
+        """Write a film and a strip of reality (left, above) and the dream (right, below) under the same actions."""
+        store = self._store
+        if store is None:
+            return
+        horizon = longest_horizon(store, self._context, _FILM_STEPS)
+        rows = windows_for_evaluation(store, self._context + horizon, _FILM_WINDOWS, self._config.seed)
+        real, dream = [], []
+        for batch, imagined in dreamed(
+            model,
+            store,
+            rows,
+            context=self._context,
+            horizon=horizon,
+            seed=self._config.seed,
+            device=self._device,
+        ):
+            real.append(to_uint8(batch.frames[:, self._context :]))
+            dream.append(to_uint8(imagined))
+        truths, dreams = np.concatenate(real), np.concatenate(dream)
+        both, rate = beside(truths, dreams), store.dataset.provenance.frame_rate
+        events.film("dream_beside_reality", both, rate, step)
+        steps = [s - 1 for s in _STRIP_STEPS if s <= horizon]
+        events.picture("strip", strip((truths[0], dreams[0]), steps, scale=2), step)
+        write_mp4(folder / f"step-{step:08d}.mp4", both, rate, scale=2)
+
+    def final(self, model: Any) -> dict[str, Any]:
+        """Return the metrics that are stored with the world, JSON values."""
+        if self._store is None:
+            return {}
+        seed = self._config.seed
+        report = dream_fidelity(
+            model, self._store, windows=_FINAL_WINDOWS, context=self._context, seed=seed, device=self._device
+        )
+        return report | calibration(model, self._store, steps=_CALIBRATION_STEPS, seed=seed, device=self._device)
+
+    def _losses(self, stage: Stage) -> dict[str, float]:
+        assert self._store is not None
+        sampler = WindowSampler(
+            self._store,
+            batch_size=min(stage.batch_size, _LOSS_ROWS),
+            sequence_length=stage.sequence_length,
+            seed=self._config.seed,
+        )
+        totals: dict[str, float] = {}
+        for step in range(_LOSS_BATCHES):
+            batch = sampler.batch(step, self._device)
+            if stage.precompute is not None:
+                batch = _with_features(batch, stage)
+            for objective in stage.objectives:
+                loss, logs = objective.loss(batch)
+                for name, value in {"loss": loss, **logs}.items():
+                    key = f"held_out_{objective.name}/{name}"
+                    totals[key] = totals.get(key, 0.0) + float(value) / _LOSS_BATCHES
+        return totals
+
+
+def _with_features(batch: Batch, stage: Stage) -> Batch:
+    """Give a batch of frames the features that the stage would have computed beforehand."""
+    assert stage.precompute is not None
+    frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
+    flat, shape = pack([frames], "* c h w")
+    values = stage.precompute(flat)
+    rounded = values.half().float() if values.is_floating_point() else values.long()  # as they are stored
+    return Batch(
+        first_frame=batch.first_frame[:, :0],
+        frames=batch.frames[:, :, :0],
+        actions=batch.actions,
+        rewards=batch.rewards,
+        terminated=batch.terminated,
+        weight=batch.weight,
+        features=unpack(rounded.flatten(1), shape, "* d")[0].unflatten(-1, values.shape[1:]),
+        generator=batch.generator,
+    )

@@ -1,0 +1,72 @@
+"""What a stage computes once for every recorded frame, kept in a memory-mapped file beside the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dreamenv.errors import StorageError
+
+__all__ = ["compute_features", "frames_to_float"]
+
+_CHUNK = 256  # frames at a time
+
+
+def frames_to_float(frames: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Turn (..., h, w, c) uint8 into (..., c, h, w) float32 in [0, 1] on the device."""
+    return torch.from_numpy(np.array(frames)).to(device).movedim(-1, -3).float().div(255.0)
+
+
+def compute_features(
+    path: Path,
+    frames: npt.NDArray[np.uint8],
+    precompute: Callable[[Tensor], Tensor],
+    device: torch.device,
+    *,
+    progress: bool = False,
+) -> None:
+    """Run precompute over all frames (n, h, w, c); write the result (n, ...) to a ``.npy`` file, whole or not at all.
+
+    Floats are stored in half precision, integers in 32 bits.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    stored: npt.NDArray[Any] | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:
+            for begin in range(0, len(frames), _CHUNK):
+                with torch.no_grad():
+                    part = precompute(frames_to_float(frames[begin : begin + _CHUNK], device))
+                values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
+                if stored is None:
+                    shape = (len(frames), *values.shape[1:])
+                    stored = np.lib.format.open_memmap(draft, mode="w+", dtype=values.dtype, shape=shape)
+                    _reserve(draft)
+                stored[begin : begin + len(values)] = values
+                bar.update(len(values))
+        if stored is not None:
+            stored.flush()
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StorageError(
+            f"could not write the features {path} ({len(frames)} frames): {error}. Free some space; the run resumes."
+        ) from error
+
+
+def _reserve(path: Path) -> None:
+    """Claim the file's blocks now: a full disk then is an error here, and not a crash when the mapping is written."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -1,0 +1,106 @@
+"""Films and strips of frames: the dream beside reality under the same actions.
+
+Frames here are numpy uint8 ``t h w c``. Films are GIFs inside TensorBoard's event files and mp4 (H.264) on disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from einops import rearrange, repeat
+from PIL import Image
+from torch import Tensor
+
+from dreamenv.errors import FrameError, StorageError
+
+__all__ = ["beside", "gif_bytes", "strip", "to_uint8", "write_mp4"]
+
+Frames = npt.NDArray[np.uint8]
+_GAP = 2  # pixels between panels
+_GREY = 128
+
+
+def to_uint8(frames: Tensor) -> Frames:
+    """Turn (..., c, h, w) float32 in [0, 1] into (..., h, w, c) uint8, rounding as the environments do."""
+    values = frames.detach().float().clamp(0.0, 1.0).mul(255.0).round().byte().cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(values, -3, -1))
+
+
+def beside(*films: Frames) -> Frames:
+    """Put films (n, t, h, w, c) of the same shape side by side, their n windows below each other: (t, H, W, c).
+
+    Raises:
+        FrameError: the films' shapes differ.
+    """
+    shapes = {film.shape for film in films}
+    if len(shapes) != 1 or films[0].ndim != 5:
+        raise FrameError(f"films must share one shape (n, t, h, w, c), not {sorted(shapes)}.")
+    padded = np.pad(np.stack(films), ((0, 0), (0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=_GREY)
+    return rearrange(padded, "films n t h w c -> t (n h) (films w) c")[:, :-_GAP, :-_GAP]
+
+
+def strip(films: Sequence[Frames], steps: Sequence[int], *, scale: int = 1) -> Frames:
+    """Lay frames of chosen steps (from 0) out in a picture, one row per film (t, h, w, c): (H, W, c)."""
+    rows = np.stack([film[list(steps)] for film in films])
+    padded = np.pad(rows, ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=_GREY)
+    picture = rearrange(padded, "films t h w c -> (films h) (t w) c")[:-_GAP, :-_GAP]
+    return np.ascontiguousarray(repeat(picture, "h w c -> (h y) (w x) c", y=scale, x=scale))
+
+
+def gif_bytes(frames: Frames, frame_rate: float) -> bytes:
+    """Encode (t, h, w, c) as an endlessly repeating GIF; frame_rate in hertz."""
+    pictures = [_picture(frame) for frame in frames]
+    buffer = io.BytesIO()
+    duration = max(20, round(1000 / frame_rate))  # milliseconds; viewers slow down anything below 20
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    return buffer.getvalue()
+
+
+def write_mp4(path: str | Path, frames: Frames, frame_rate: float, *, scale: int = 1) -> Path:
+    """Write (t, h, w, c) as an H.264 film that browsers play; a reader finds the old file or the whole new one.
+
+    Args:
+        path: of the file; its folder is made.
+        frames: grey (c = 1) or RGB.
+        frame_rate: in hertz.
+        scale: enlargement by whole pixels.
+
+    Raises:
+        FrameError: no frames, or of a wrong shape.
+        StorageError: the disk refused.
+    """
+    path = Path(path)
+    if frames.ndim != 4 or len(frames) == 0 or frames.shape[-1] not in (1, 3):
+        raise FrameError(f"a film needs frames (t, h, w, 1 or 3), at least one, not {frames.shape}.")
+    large = repeat(frames, "t h w c -> t (h y) (w x) c", y=scale, x=scale)
+    if large.shape[-1] == 1:
+        large = np.repeat(large, 3, axis=-1)
+    # H.264's 4:2:0 colours need even sides.
+    large = np.pad(large, ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0)), mode="edge")
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(draft), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
+            stream.height, stream.width = large.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": "18"}
+            for frame in large:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(stream.encode())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StorageError(f"could not write {path}: {error}. Free some space or choose another path.") from error
+    return path
+
+
+def _picture(frame: Frames) -> Image.Image:
+    return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)

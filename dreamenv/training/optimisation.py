@@ -1,0 +1,122 @@
+"""Optimisers, learning rates and weight averages of a stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamenv.errors import ConfigError
+from dreamenv.training.config import TrainConfig
+from dreamenv.world_model import Objective, Stage
+
+__all__ = ["WeightAverage", "check_stages", "learning_rate", "make_optimizer", "only_trainable", "stage_steps"]
+
+
+def check_stages(stages: Sequence[Stage], config: TrainConfig) -> None:
+    """Raise ConfigError for stages that cannot be run, and for step counts of stages that do not exist."""
+    names = [stage.name for stage in stages]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"stage names must differ: {names}.")
+    unknown = sorted(set(config.steps) - set(names))
+    if unknown:
+        raise ConfigError(f"steps are given for the stage {unknown[0]!r}, but the stages are {names}.")
+    for stage in stages:
+        objectives = [objective.name for objective in stage.objectives]
+        if not objectives or len(set(objectives)) != len(objectives):
+            raise ConfigError(f"stage {stage.name!r} needs objectives of different names, not {objectives}.")
+        for objective in stage.objectives:
+            if not objective.parameters:
+                raise ConfigError(f"objective {objective.name!r} of stage {stage.name!r} has no parameters to move.")
+        if stage.steps < 0 or stage.batch_size < 1 or stage.sequence_length < 1 or not stage.learning_rate > 0:
+            raise ConfigError(f"stage {stage.name!r} has a size that cannot work: {stage}.")
+
+
+def stage_steps(stage: Stage, config: TrainConfig) -> int:
+    """Return how many optimiser steps the stage runs."""
+    return config.steps.get(stage.name, stage.steps)
+
+
+def make_optimizer(objective: Objective, stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make AdamW for one objective; parameters of one axis (biases, norms) are not decayed."""
+    parameters = list(objective.parameters)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=stage.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        fused=all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters),
+    )
+
+
+def learning_rate(stage: Stage, step: int, config: TrainConfig) -> float:
+    """Return the rate of optimiser step ``step`` (from 0) of the stage."""
+    steps = stage_steps(stage, config)
+    warmup = min(config.warmup_steps, steps // 10)
+    if step < warmup:
+        return stage.learning_rate * (step + 1) / warmup
+    if config.schedule == "constant":
+        return stage.learning_rate
+    progress = (step - warmup) / max(1, steps - warmup)
+    return stage.learning_rate * (
+        config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    )
+
+
+def only_trainable(model: nn.Module, objective: Objective) -> None:
+    """Let gradients end at the objective's own parameters: no work for the others, and none left over on them."""
+    own = {id(parameter) for parameter in objective.parameters}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in own)
+
+
+class WeightAverage:
+    """An exponential moving average of parameters, debiased by a short memory at the start.
+
+    Args:
+        model: whose parameters are averaged.
+        decay: in (0, 1); the memory is about 1 / (1 - decay) steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._names = [name for name, _ in model.named_parameters()]
+        self._live = [parameter for _, parameter in model.named_parameters()]
+        self._mean = [parameter.detach().clone() for parameter in self._live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after optimiser step ``step`` (from 0)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights and the average."""
+        for mean, live in zip(self._mean, self._live, strict=True):
+            kept = live.detach().clone()
+            live.copy_(mean)
+            mean.copy_(kept)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew from the model's weights."""
+        for mean, live in zip(self._mean, self._live, strict=True):
+            mean.copy_(live)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return name -> averaged weight."""
+        return dict(zip(self._names, self._mean, strict=True))
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` returned."""
+        for name, mean in zip(self._names, self._mean, strict=True):
+            mean.copy_(tensors[name])

@@ -1,0 +1,73 @@
+"""What would leak between a run and its surroundings: torch's global random streams and its threads.
+
+dreamenv itself draws from generators of its own; initial weights and layers such as dropout know only torch's global
+stream, so a run is given one that nothing else touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamenv.training.optimisation import WeightAverage
+
+__all__ = ["at_rest", "derived_seed", "isolated", "random_state", "set_random_state"]
+
+
+def derived_seed(*words: int) -> int:
+    """Make one well-mixed 63-bit seed of several small numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def isolated(seed: int, num_threads: int | None, device: torch.device) -> Iterator[None]:
+    """Give a run its own random streams and threads; the caller's are put back afterwards."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(_accelerators(device)):
+        torch.manual_seed(seed)
+        try:
+            if num_threads is not None:
+                torch.set_num_threads(num_threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def at_rest(model: Any, average: WeightAverage | None, device: torch.device) -> Iterator[None]:
+    """Measure a model in the middle of training: no gradients, the averaged weights, and no trace left behind."""
+    training = model.training
+    with torch.random.fork_rng(_accelerators(device)), torch.no_grad():
+        model.eval()
+        if average:
+            average.swap()
+        try:
+            yield
+        finally:
+            if average:
+                average.swap()
+            model.train(training)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return torch's global random streams as tensors."""
+    streams = {"random/cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        streams["random/cuda"] = torch.cuda.get_rng_state(device)
+    return streams
+
+
+def set_random_state(tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(tensors["random/cpu"])
+    if device.type == "cuda" and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+
+
+def _accelerators(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []

@@ -1,0 +1,320 @@
+"""The trainer: runs a model's stages one after another, whatever the model is.
+
+``out/`` becomes: ``world/`` (the result), ``checkpoints/``, ``tensorboard/``, ``films/`` and ``features/`` (while a
+stage needs them). Run again with the same settings, an interrupted run goes on where its last checkpoint stood, and on
+the CPU ends with exactly the weights it would have had.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from tqdm.auto import tqdm
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.starts import Starts
+from dreamenv.data.store import FrameStore
+from dreamenv.data.windows import WindowSampler
+from dreamenv.errors import CheckpointError, ConfigError
+from dreamenv.registry import BackboneConfig, config_to_json
+from dreamenv.training.checkpoint import Checkpoint, Checkpoints, flatten_optimizer, restore_optimizer
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.evaluation import Evaluator
+from dreamenv.training.events import Events
+from dreamenv.training.features import compute_features
+from dreamenv.training.meter import Meter
+from dreamenv.training.optimisation import (
+    WeightAverage,
+    check_stages,
+    learning_rate,
+    make_optimizer,
+    only_trainable,
+    stage_steps,
+)
+from dreamenv.training.prefetch import batches
+from dreamenv.training.processes import Runner, make_fabric, share_of_batch
+from dreamenv.training.random_state import at_rest, derived_seed, isolated, random_state, set_random_state
+from dreamenv.training.record import differences, make_record
+from dreamenv.world import World
+from dreamenv.world_model import Calibrates, Stage, WorldModelSpec
+
+__all__ = ["train"]
+
+
+def train(
+    config: TrainConfig,
+    backbone_config: BackboneConfig,
+    dataset: EpisodeDataset,
+    out: str | Path,
+    *,
+    resume: bool = True,
+) -> World:
+    """Train a world on recorded episodes.
+
+    Args:
+        config: of the run.
+        backbone_config: of the model.
+        dataset: what to learn from; a share of its episodes is held out.
+        out: folder of the run.
+        resume: go on from the run's last checkpoint if there is one; False deletes its checkpoints and begins anew.
+
+    Returns:
+        The world, also saved in ``out/world``.
+
+    Raises:
+        DatasetError: no episodes, or none with a step.
+        CheckpointError: ``out`` holds a run with other settings or other data, or one that cannot be read.
+        ConfigError, DeviceError: settings that cannot work here.
+        DivergedError: a loss became infinite or NaN; the last good checkpoint is kept.
+        StorageError: the disk refused; what was there is untouched.
+    """
+    fabric = make_fabric(config)
+    with isolated(config.seed, config.num_threads, fabric.device):
+        run = _Run(config, backbone_config, dataset, Path(out), fabric)
+        with closing(run):
+            return run.run(resume)
+
+
+class _Run:
+    """One run: its data, model and bookkeeping."""
+
+    def __init__(
+        self, config: TrainConfig, backbone_config: BackboneConfig, dataset: EpisodeDataset, out: Path, fabric: Fabric
+    ) -> None:
+        self.config, self.backbone_config, self.dataset = config, backbone_config, dataset
+        self.out, self.fabric, self.leads = out, fabric, fabric.is_global_zero
+        self.checkpoints = Checkpoints(out / "checkpoints")
+        self.events = Events(None)
+        self.identity: dict[str, Any] = {
+            "train": config.decisive(),
+            "backbone": config_to_json(backbone_config),
+            "data": dataset.content_hash(),
+            "processes": fabric.world_size,
+        }
+        self.training, self.held_out = dataset.split(config.holdout, config.seed)
+        self.store = FrameStore(self.training)
+        height, width, channels = dataset.frame_shape
+        self.spec = WorldModelSpec(
+            frame_shape=(channels, height, width),
+            action_space=dataset.action_space,
+            frame_rate=dataset.provenance.frame_rate,
+        )
+        model = backbone_config.build(self.spec)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"{type(model).__name__} is no torch.nn.Module; a world model to train must be one.")
+        self.model: Any = model  # a WorldModel and an nn.Module at once, which no annotation can say
+        self.trainable = {name: p.requires_grad for name, p in model.named_parameters()}
+        self.stages = tuple(self.model.stages())
+        check_stages(self.stages, config)
+        self.module = fabric.setup_module(Runner(model)) if self.stages else fabric.to_device(model)
+        self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+        self.optimizers: dict[str, Any] = {}
+        self.evaluator = Evaluator(config, self.held_out, fabric.device)
+        self.done = 0  # optimiser steps of the whole run
+        self.seconds, self.began = 0.0, time.monotonic()  # before this process, and since when it runs
+
+    def run(self, resume: bool) -> World:
+        """Train what is left to train and save the world."""
+        first, checkpoint = self._resume(resume)
+        if first == len(self.stages) and checkpoint and (self.out / "world").exists():
+            return World.load(self.out / "world", device=str(self.fabric.device))
+        self.events = Events(self.out / "tensorboard" if self.leads else None, self.done + 1 if checkpoint else None)
+        if checkpoint is None and isinstance(self.model, Calibrates):
+            self.model.calibrate(self.store.statistics())
+        for index in range(first, len(self.stages)):
+            begin = checkpoint.state["stage_step"] if checkpoint and index == first else 0
+            self._run_stage(index, begin, checkpoint if begin else None)
+        return self._finish()
+
+    def close(self) -> None:
+        """Let go of files and of what was set on the model."""
+        self.events.close()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self.trainable[name])
+
+    def _run_stage(self, index: int, begin: int, checkpoint: Checkpoint | None) -> None:
+        config, stage = self.config, self.stages[index]
+        steps = stage_steps(stage, config)
+        if steps == 0:
+            return
+        sampler = WindowSampler(
+            self.store,
+            batch_size=share_of_batch(stage.batch_size, self.fabric.world_size),
+            sequence_length=stage.sequence_length,
+            seed=derived_seed(config.seed, index),
+            features=self._features(stage, fresh=begin == 0),
+        )
+
+        def make(step: int) -> Any:
+            # Each process takes windows of its own.
+            return sampler.batch(step * self.fabric.world_size + self.fabric.global_rank, self.fabric.device)
+
+        self._prepare(index, checkpoint)
+        meter = Meter(stage.name)
+        hidden = not (config.progress and self.leads)
+        with (
+            closing(batches(make, begin, steps)) as stream,
+            tqdm(total=steps, initial=begin, desc=stage.name, unit="step", disable=hidden, mininterval=0.5) as bar,
+        ):
+            for step, batch in enumerate(stream, start=begin):
+                self._step(stage, step, batch, meter)
+                self.done += 1
+                bar.update()
+                last = step + 1 == steps
+                if last or self.done % config.log_every == 0:
+                    rate = learning_rate(stage, step, config)
+                    scalars = meter.take(stage.batch_size * stage.sequence_length, rate)
+                    self.events.scalars(scalars, self.done)
+                    bar.set_postfix_str(f"loss {scalars[f'{stage.objectives[0].name}/loss']:.4g}", refresh=False)
+                if last:
+                    break
+                self._now_and_then(index, step + 1, meter)
+        if self.average:
+            self.average.swap()
+        self._evaluate(stage, None)
+        self._film(None)
+        self.optimizers = {}
+        self._checkpoint(index + 1, 0)
+        if self.leads:
+            shutil.rmtree(self.out / "features", ignore_errors=True)
+
+    def _prepare(self, index: int, checkpoint: Checkpoint | None) -> None:
+        """Make the stage's optimisers, as they were if it goes on."""
+        stage = self.stages[index]
+        self.model.train()
+        only_trainable(self.model, stage.objectives[0])
+        self.optimizers = {
+            objective.name: self.fabric.setup_optimizers(make_optimizer(objective, stage, self.config))
+            for objective in stage.objectives
+        }
+        if checkpoint:
+            for name, optimizer in self.optimizers.items():
+                restore_optimizer(name, optimizer.optimizer, checkpoint.extra)
+            set_random_state(checkpoint.extra, self.fabric.device)
+        else:
+            torch.manual_seed(derived_seed(self.config.seed, index, self.fabric.global_rank))
+            if self.average:
+                self.average.restart()
+
+    def _step(self, stage: Stage, step: int, batch: Any, meter: Meter) -> None:
+        rate = learning_rate(stage, step, self.config)
+        for objective in stage.objectives:
+            optimizer = self.optimizers[objective.name]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if len(stage.objectives) > 1:
+                only_trainable(self.model, objective)
+            optimizer.zero_grad(set_to_none=True)
+            loss, logs = self.module(partial(objective.loss, batch))
+            self.fabric.backward(loss)
+            norm = self.fabric.clip_gradients(
+                self.module, optimizer, max_norm=self.config.gradient_clip or float("inf"), error_if_nonfinite=False
+            )
+            optimizer.step()
+            meter.add(objective.name, loss, logs, norm)
+        if self.average:
+            self.average.update(step)
+
+    def _now_and_then(self, index: int, stage_step: int, meter: Meter) -> None:
+        config = self.config
+        with meter.paused():
+            if config.eval_every and self.done % config.eval_every == 0:
+                self._evaluate(self.stages[index], self.average)
+            if config.film_every and self.done % config.film_every == 0:
+                self._film(self.average)
+            if self.done % config.checkpoint_every == 0:
+                meter.check()
+                self._checkpoint(index, stage_step)
+
+    def _evaluate(self, stage: Stage, average: WeightAverage | None) -> None:
+        if self.leads:
+            with at_rest(self.model, average, self.fabric.device):
+                self.events.scalars(self.evaluator.scalars(self.model, stage), self.done)
+            self.events.flush()
+
+    def _film(self, average: WeightAverage | None) -> None:
+        if self.leads:
+            with at_rest(self.model, average, self.fabric.device):
+                self.evaluator.film(self.model, self.out / "films", self.events, self.done)
+
+    def _features(self, stage: Stage, *, fresh: bool) -> Any:
+        """Compute the stage's features, or find those that it computed before it was interrupted."""
+        if stage.precompute is None:
+            return None
+        path = self.out / "features" / f"{stage.name}.npy"
+        if fresh and self.leads:
+            with at_rest(self.model, None, self.fabric.device):
+                compute_features(
+                    path, self.store.frames, stage.precompute, self.fabric.device, progress=self.config.progress
+                )
+        self.fabric.barrier()
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} is gone, which stage {stage.name!r} had computed before it was interrupted. Pass resume=False "
+                "to begin anew."
+            )
+        return np.load(path, mmap_mode="r")
+
+    def _resume(self, resume: bool) -> tuple[int, Checkpoint | None]:
+        """Find the last checkpoint and take the model's weights from it; say at which stage to go on."""
+        if not resume:
+            if self.leads:
+                self.checkpoints.clear()
+            self.fabric.barrier()
+        checkpoint = self.checkpoints.latest()
+        if checkpoint is None:
+            return 0, None
+        different = differences(checkpoint.state["identity"], self.identity)
+        if different:
+            raise CheckpointError(
+                f"the run in {self.out} was begun with other settings ({'; '.join(different)}). Train into another "
+                "folder, restore the settings, or pass resume=False to begin anew."
+            )
+        self.model.load_state_dict(checkpoint.model)
+        self.done, self.seconds = checkpoint.step, checkpoint.state["seconds"]
+        if self.average:
+            self.average.load({name.removeprefix("average/"): tensor for name, tensor in checkpoint.extra.items()})
+        return int(checkpoint.state["stage"]), checkpoint
+
+    def _checkpoint(self, stage: int, stage_step: int) -> None:
+        """Save where the run stands: so many steps into this stage."""
+        if self.leads:
+            extra = random_state(self.fabric.device)
+            if self.average:
+                extra |= {f"average/{name}": value for name, value in self.average.tensors().items()}
+            for name, optimizer in self.optimizers.items():
+                extra |= flatten_optimizer(name, optimizer.optimizer)
+            state = {"stage": stage, "stage_step": stage_step, "seconds": self._elapsed(), "identity": self.identity}
+            self.checkpoints.save(Checkpoint(step=self.done, model=self.model.state_dict(), extra=extra, state=state))
+        self.fabric.barrier()
+
+    def _finish(self) -> World:
+        self.model.eval()
+        with at_rest(self.model, None, self.fabric.device):
+            metrics = self.evaluator.final(self.model) if self.leads else {}
+        world = World(
+            self.model,
+            self.backbone_config,
+            Starts.from_dataset(
+                self.training, count=self.config.starts, context=self.config.start_context, seed=self.config.seed
+            ),
+            self.dataset.provenance,
+            make_record(self.config, self.training, self.held_out, self.identity, self.done, self._elapsed()),
+            metrics,
+        )
+        if self.leads:
+            world.save(self.out / "world")
+        self.fabric.barrier()
+        return world
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.began
