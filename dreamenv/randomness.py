@@ -2,8 +2,8 @@
 
 A row's stream is a 64-bit key and a counter of imagined steps, both kept in the dream's state. Numbers are a hash of
 (key, counter, stream, index), so they depend on nothing else: not on the other rows, the batch size, the device or on
-what was drawn before. The hash is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
-written on int64 tensors because torch has no unsigned 32-bit arithmetic; masks keep the low 32 bits.
+what was drawn before. The hash is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011), written on int64 tensors because torch has no unsigned 32-bit arithmetic; masks keep the low 32 bits.
 """
 
 from __future__ import annotations

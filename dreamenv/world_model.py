@@ -3,8 +3,8 @@
 Letters: ``b`` rows (independent dreams), ``t`` observed steps, ``k`` imagined steps, ``c h w`` channels, height, width.
 Inside models frames are float32 in [0, 1], ``b t c h w``.
 
-**Time.** ``actions[:, i]`` leads to ``frames[:, i]``, ``rewards[:, i]`` and ``terminated[:, i]``. A sequence starts with
-one more frame, ``first_frame``. An episode of t steps has t actions and t + 1 frames.
+**Time.** ``actions[:, i]`` leads to ``frames[:, i]``, ``rewards[:, i]`` and ``terminated[:, i]``. A sequence starts
+with one more frame, ``first_frame``. An episode of t steps has t actions and t + 1 frames.
 
 **State.** A state is a ``TensorDict`` of batch size ``[b]`` that holds everything a dream depends on: the memory, the
 row's random stream (``rng_key``, ``rng_counter``, see :mod:`dreamenv.randomness`) and its sampling ``temperature``.
@@ -330,4 +330,4 @@ def check_state(state: State, actions: Tensor, names: Sequence[str]) -> None:
     if missing:
         raise StateError(f"this state is of another world: it lacks {missing}. Make it with this model's start().")
     if state.batch_size[0] != actions.shape[0]:
-        raise StateError(f"the state has {state.batch_size[0]} rows and the actions {actions.shape[0]}; they must agree.")
+        raise StateError(f"the state has {state.batch_size[0]} rows, the actions {actions.shape[0]}; they must agree.")

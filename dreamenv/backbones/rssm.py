@@ -342,7 +342,11 @@ class RSSM(nn.Module):
 
     def _step_memory(self, state: State, action: Tensor) -> Tensor:
         """One step of the recurrence; the same equations as `nn.GRU`, on weights of either precision."""
-        inputs, memory, gru = torch.cat((self._one_hot(state["latent"]), action), dim=-1), state["memory"], self.recurrence
+        inputs, memory, gru = (
+            torch.cat((self._one_hot(state["latent"]), action), dim=-1),
+            state["memory"],
+            self.recurrence,
+        )
         dtype = gru.weight_ih_l0.dtype
         new = functional.linear(inputs.to(dtype), gru.weight_ih_l0, gru.bias_ih_l0).float()
         old = functional.linear(memory.to(dtype), gru.weight_hh_l0, gru.bias_hh_l0).float()

@@ -1,0 +1,118 @@
+"""The whole loop of one task in one folder: record, train a world, train agents in the dream, measure in both worlds.
+
+Every step leaves its result on disk and is skipped when the result is there, so a killed run goes on where it stood::
+
+    recording/  recording of all rounds    world-1/, world-2/  a world per round    agents/<name>-<seed>/
+    measurements/<name>-<seed>-<where>.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
+from dreamenv.agents.evaluation import Actor, RandomActor
+from dreamenv.benchmarks.common import write_json
+from dreamenv.benchmarks.recipes import Recipe
+from dreamenv.data import EpisodeDataset, StickyRandomPolicy, collect
+from dreamenv.envs import make_real
+from dreamenv.training import TrainConfig, train
+from dreamenv.world import World
+
+__all__ = ["Loop"]
+
+_DREAM_EPISODES_AT_ONCE = 50
+
+
+class Loop:
+    """One task's loop.
+
+    Args:
+        recipe: what to do.
+        folder: where everything is kept.
+        workers: processes that record.
+        threads: of torch; None leaves its setting.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, workers: int = 2, threads: int | None = None) -> None:
+        self.recipe, self.folder, self.workers, self.threads = recipe, folder, workers, threads
+        self.make_env: Callable[[], gym.Env[Any, Any]] = partial(make_real, recipe.task, reward=recipe.reward)
+
+    def record(self, rounds: int = 1) -> EpisodeDataset:
+        """Record the first round with sticky random actions, the second with the policy of the first."""
+        path = self.folder / "recording"
+        recipe = self.recipe
+        random = partial(_sticky_random, recipe.task, recipe.stickiness)
+        dataset = collect(
+            self.make_env, random, path, steps=recipe.frames, num_workers=self.workers, seed=0, progress=True
+        )
+        if rounds > 1 and recipe.more_frames:
+            agent = partial(
+                CollectionPolicy, self.folder / "agents" / "round-1-0" / "policy", self.folder / "world-1" / "world"
+            )
+            dataset = collect(
+                self.make_env, agent, path, steps=recipe.frames + recipe.more_frames, num_workers=self.workers, seed=0,
+                progress=True,
+            )  # fmt: skip
+        return dataset
+
+    def world(self, number: int = 1) -> World:
+        """Train the world of a round, on everything recorded so far."""
+        finished = self.folder / f"world-{number}" / "world"
+        if (finished / "world.json").exists():
+            return World.load(finished)
+        config = TrainConfig(num_threads=self.threads, starts=1024, start_context=8)
+        return train(config, self.recipe.backbone, self.record(number), finished.parent)
+
+    def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
+        """Train an agent with a seed."""
+        folder = self.folder / "agents" / f"{name}-{seed}"
+        if (folder / "policy" / "policy.json").exists():
+            return SavedPolicy.load(folder / "policy")
+        config = dataclasses.replace(config, seed=seed, num_threads=self.threads)
+        return train_agent(config, out=folder, world=world, real=self.make_env)
+
+    def measure(
+        self, name: str, policy: Actor | None, *, dream: World | None = None, world: World | None = None
+    ) -> dict[str, Any]:
+        """Play the evaluation episodes in the dream, or outside (``dream=None``), and keep the numbers.
+
+        Args:
+            name: of the measurement.
+            policy: who acts; None acts at random.
+            dream: where to dream; None plays outside.
+            world: whose filter makes the latents outside.
+        """
+        path = self.folder / "measurements" / f"{name}-{'dream' if dream else 'real'}.json"
+        if path.exists():
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return kept
+        if policy is None:
+            env = self.make_env()
+            policy = RandomActor(env.action_space)
+            env.close()
+        evaluation = evaluate(
+            policy, dream or self.make_env, episodes=self.recipe.episodes, seed=1_000_000, world=world, progress=True,
+            num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
+        )  # fmt: skip
+        result = evaluation.to_json()
+        if dream is not None and dream.provenance is not None and "tics" in dream.provenance.score:
+            # A dream tells no score; where the score is time survived, its length is the score.
+            result["scores"] = [float(length * dream.provenance.frame_skip) for length in evaluation.lengths]
+        write_json(path, result)
+        return result
+
+
+def _sticky_random(task: str, stickiness: float) -> StickyRandomPolicy:
+    env = make_real(task)
+    try:
+        return StickyRandomPolicy(env.action_space, stickiness)
+    finally:
+        env.close()

@@ -1,0 +1,73 @@
+"""What each task's loop uses: how much to record, which world, which agents. Found by trial; every number is a setting.
+
+Frames are agent steps (four tics of the engine each). ``python -m dreamenv.benchmarks.demo`` and
+``python -m dreamenv.benchmarks.sim_to_real`` both follow these recipes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from dreamenv.agents import AgentConfig, ObservationConfig
+from dreamenv.backbones.rssm import RSSMConfig
+from dreamenv.errors import UnknownNameError
+
+__all__ = ["RECIPES", "Recipe", "recipe_for"]
+
+GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True, size=32)
+
+LATENT_AGENT = AgentConfig(observation=ObservationConfig(kind="latent"), total_steps=400_000)
+FRAME_AGENT = AgentConfig(observation=GREY_FRAMES, total_steps=200_000, epochs=3)
+REAL_AGENT = AgentConfig(
+    where="real", observation=GREY_FRAMES, num_envs=8, rollout_steps=128, batch_size=256, total_steps=50_000
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One task's loop.
+
+    Attributes:
+        task: short name of the real environment.
+        reward: the reward the world learns and PPO is trained on; scores are always the task's own.
+        frames: real agent steps recorded at first, with sticky random actions.
+        more_frames: real agent steps recorded in a second round with the policy of the first; 0 leaves it out.
+        stickiness: probability of repeating the last random action.
+        backbone: the world.
+        latent_agent, frame_agent: PPO in the dream, on latents and on frames.
+        real_agent: PPO in reality, on frames, for as many steps as were recorded in all.
+        episodes: real episodes per evaluation.
+    """
+
+    task: str
+    reward: str
+    frames: int = 50_000
+    more_frames: int = 0
+    stickiness: float = 0.75
+    backbone: RSSMConfig = field(default_factory=RSSMConfig)
+    latent_agent: AgentConfig = LATENT_AGENT
+    frame_agent: AgentConfig = FRAME_AGENT
+    real_agent: AgentConfig = REAL_AGENT
+    episodes: int = 100
+
+
+RECIPES: dict[str, Recipe] = {
+    "take_cover": Recipe(task="take_cover", reward="native"),
+    # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
+    "health_gathering": Recipe(task="health_gathering", reward="medkit"),
+    "my_way_home": Recipe(
+        task="my_way_home", reward="native", frames=100_000, latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256)
+    ),
+}
+
+
+def recipe_for(task: str) -> Recipe:
+    """Return the recipe of a task.
+
+    Raises:
+        UnknownNameError: there is none; near names are suggested.
+    """
+    if task not in RECIPES:
+        raise UnknownNameError("recipe for task", task, RECIPES)
+    return RECIPES[task]

@@ -1,0 +1,121 @@
+"""What a loop looks like: reality beside the dream under the same actions, and policies on film."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
+from dreamenv.data import Episode, EpisodeDataset
+from dreamenv.training.films import to_uint8
+from dreamenv.world import World
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_lines", "dream_along", "film_in_dream", "film_outside", "longest_episodes"]
+
+Frames = npt.NDArray[np.uint8]
+
+
+def longest_episodes(dataset: EpisodeDataset, count: int, least: int) -> list[Episode]:
+    """Return the first ``count`` episodes of at least ``least`` steps, else the longest there are."""
+    lengths = [len(dataset[i].actions) for i in range(len(dataset))]
+    long_enough = [i for i, length in enumerate(lengths) if length >= least]
+    chosen = long_enough or sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [dataset[i] for i in chosen[:count]]
+
+
+def dream_along(world: World, episode: Episode, *, context: int, steps: int, seed: int = 0) -> tuple[Frames, Frames]:
+    """Let the world watch the beginning of an episode, then dream on under the episode's own actions.
+
+    Returns:
+        Reality and dream after 1, 2, ... n steps, each (n, h, w, c) uint8; n < ``steps`` where the episode ends.
+    """
+    device = world.device
+    frames = torch.from_numpy(episode.frames.copy()).permute(0, 3, 1, 2).float().div(255)[None].to(device)
+    actions = torch.from_numpy(np.asarray(episode.actions))[None].to(device)
+    length = min(steps, actions.shape[1] - context - 1)  # the last frame may be the repeated one of a terminal step
+    model: Any = world.model
+    model.eval()
+    with torch.inference_mode():
+        state = model.start(frames[:, 0], torch.tensor([seed], device=device))
+        if context:
+            state = model.observe(state, actions[:, :context], frames[:, 1 : context + 1])
+        imagined, _ = model.imagine(state, actions[:, context : context + length])
+    dreamt: Tensor = imagined.frames[0]
+    return episode.frames[context + 1 : context + 1 + length], to_uint8(dreamt)
+
+
+def film_in_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, deterministic: bool = False) -> Frames:
+    """Film one dream under a policy, from an episode's start to its end, at most ``steps`` frames."""
+    env = DreamVecEnv(
+        world, 1, observation=policy.config.observation, episode_starts_only=True, render_mode="rgb_array"
+    )
+    seeds, rows = np.array([seed], np.int64), np.zeros(1, np.int64)
+    observation, state = env.reset_rows(rows, seeds), policy.start(seeds)
+    film = []
+    try:
+        for _ in range(steps):
+            picture = env.render()
+            if picture is not None:
+                film.append(picture)
+            action, state = policy.act(observation, state, deterministic=deterministic)
+            stepped = env.step_rows(action, np.ones(1, np.bool_))
+            observation = stepped.observations
+            if stepped.terminated[0] or stepped.truncated[0]:
+                break
+    finally:
+        env.close()
+    return np.stack(film)
+
+
+def film_outside(
+    policy: SavedPolicy,
+    world: World | None,
+    env: gym.Env[Any, Any],
+    *,
+    steps: int,
+    seed: int,
+    deterministic: bool = False,
+) -> Frames:
+    """Film one real episode under a policy, at most ``steps`` frames; closes the environment."""
+    actor = CollectionPolicy(policy, world, deterministic=deterministic)
+    film = []
+    try:
+        frame, _ = env.reset(seed=seed)
+        actor.reset(seed)
+        for _ in range(steps):
+            film.append(frame)
+            frame, _, terminated, truncated, _ = env.step(actor.act(frame))
+            if terminated or truncated:
+                break
+    finally:
+        env.close()
+    return np.stack(film)
+
+
+def draw_lines(
+    lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], *, x: str, y: str, log_x: bool = False
+) -> Figure:
+    """Draw (name, xs, ys) lines with named axes."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.2, 3.2))
+    for name, xs, ys in lines:
+        axes.plot(xs, ys, label=name, marker="o" if len(xs) <= 12 else None, markersize=3.5, linewidth=1.6)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,141 @@
+"""Does a policy trained in the dream work outside? Records, trains, dreams, evaluates, and prints the table.
+
+    python -m dreamenv.benchmarks.sim_to_real --task take_cover
+
+Arms: random; PPO in reality on as many frames as were recorded, and on ten times as many; PPO in the dream on latents
+and on frames. Every arm is trained with several seeds and plays the same real episodes; dream arms also play as many
+dreams that begin where recorded episodes began. Killed and run again, it goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from dreamenv.agents import AgentConfig
+from dreamenv.agents.evaluation import Actor
+from dreamenv.benchmarks.common import envelope, print_table, write_json
+from dreamenv.benchmarks.loop import Loop
+from dreamenv.benchmarks.recipes import recipe_for
+from dreamenv.metrics.statistics import mean_iqm_interval
+from dreamenv.world import World
+
+__all__ = ["SimToReal", "main"]
+
+ARMS = ("random", "real", "real_x10", "dream_latents", "dream_frames")
+
+_NAMES = {
+    "random": "random",
+    "real": "PPO in reality, as many frames",
+    "real_x10": "PPO in reality, 10 times as many",
+    "dream_latents": "PPO in the dream, latents",
+    "dream_frames": "PPO in the dream, frames",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimToReal:
+    """The benchmark's settings.
+
+    Attributes:
+        task: which real environment.
+        out: folder of everything; None takes runs/sim_to_real/<task>.
+        seeds: policy seeds per arm.
+        episodes: real episodes per policy.
+        arms: which rows of the table.
+        workers: processes that record.
+        threads: of torch; None leaves its setting.
+    """
+
+    task: Literal["take_cover", "health_gathering", "my_way_home"] = "take_cover"
+    out: Path | None = None
+    seeds: Annotated[int, tyro.conf.arg(help="policy seeds per arm")] = 3
+    episodes: int = 100
+    arms: tuple[str, ...] = ARMS
+    workers: int = 2
+    threads: int | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    config = tyro.cli(SimToReal, args=arguments, description=__doc__)
+    path = run(config)
+    print(f"\nwrote {path}")
+
+
+def run(config: SimToReal) -> Path:
+    """Run all arms; return the path of the results."""
+    recipe = dataclasses.replace(recipe_for(config.task), episodes=config.episodes)
+    folder = config.out or Path("runs/sim_to_real") / config.task
+    loop = Loop(recipe, folder, workers=config.workers, threads=config.threads)
+    rounds = 2 if recipe.more_frames else 1
+    recording = loop.record()
+    world = loop.world(1)
+    if rounds == 2:
+        loop.agent("round-1", recipe.latent_agent, world, 0)
+        recording = loop.record(2)
+        world = loop.world(2)
+
+    frames = recording.total_steps
+    plans: dict[str, AgentConfig | None] = {
+        "random": None,
+        "real": dataclasses.replace(recipe.real_agent, total_steps=frames),
+        "real_x10": dataclasses.replace(recipe.real_agent, total_steps=10 * frames),
+        "dream_latents": recipe.latent_agent,
+        "dream_frames": recipe.frame_agent,
+    }
+    results: dict[str, Any] = {}
+    for arm in config.arms:
+        results[arm] = _measure_arm(loop, arm, plans[arm], world, config.seeds)
+        _print(results)
+    results_path = folder / "sim_to_real.json"
+    facts = {
+        "recorded_frames": frames,
+        "recorded_episodes": len(recording),
+        "score": world.provenance.score if world.provenance else "",
+        "world": world.content_hash(),
+    }
+    settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
+    return write_json(results_path, envelope("sim_to_real", {"facts": facts, "arms": results}, settings))
+
+
+def _measure_arm(loop: Loop, arm: str, plan: AgentConfig | None, world: World, seeds: int) -> dict[str, Any]:
+    """Train an arm's policies and measure them outside and, if they were trained there, in the dream."""
+    real, dreamt = [], []
+    for seed in range(seeds if plan else 1):
+        policy: Actor | None = loop.agent(arm, plan, world, seed) if plan else None
+        real.append(loop.measure(f"{arm}-{seed}", policy, world=world))
+        if plan is None or plan.where == "dream":
+            dreamt.append(loop.measure(f"{arm}-{seed}", policy, dream=world))
+    return {"real": _summary(real), "dream": _summary(dreamt) if dreamt else None}
+
+
+def _summary(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise all episodes of all seeds; ``by_seed`` are the means."""
+    values = [measured["scores"] or measured["returns"] for measured in measurements]
+    pooled = mean_iqm_interval(np.concatenate([np.asarray(one, np.float64) for one in values]))
+    return {**pooled.to_json(), "by_seed": [float(np.mean(one)) for one in values], "seeds": len(values)}
+
+
+def _print(results: dict[str, Any]) -> None:
+    rows = []
+    for arm, result in results.items():
+        real, dreamt = result["real"], result["dream"]
+        low, high = real["mean_interval"]
+        by_seed = ", ".join(f"{mean:.4g}" for mean in real["by_seed"])
+        rows.append(
+            (_NAMES[arm], f"{real['mean']:.4g}", f"{low:.4g} to {high:.4g}", f"{real['iqm']:.4g}", by_seed,
+             f"{dreamt['mean']:.4g}" if dreamt else "-", str(real["count"]))
+        )  # fmt: skip
+    print()
+    print_table(("arm", "real mean", "95% interval", "real IQM", "by seed", "dream mean", "episodes"), rows)
+
+
+if __name__ == "__main__":
+    main()
