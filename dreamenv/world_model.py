@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import torch
@@ -47,7 +47,7 @@ __all__ = [
     "new_state",
 ]
 
-State = TensorDict
+State: TypeAlias = TensorDict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,16 @@ from packaging.requirements import Requirement
 
 from dreamenv.commands.arguments import parse
 
-__all__ = ["Doctor", "Finding", "check_extras", "check_packages", "check_real_environments", "check_worlds", "main"]
+__all__ = [
+    "Doctor",
+    "Finding",
+    "check_devices",
+    "check_extras",
+    "check_packages",
+    "check_real_environments",
+    "check_worlds",
+    "main",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,12 +67,12 @@ def _world(path: str | None) -> dict[str, Any]:
     from dreamenv.registry import config_to_json
 
     world = load_world(path)
-    parameters = sum(parameter.numel() for parameter in world.model.parameters())
+    model: Any = world.model  # a torch module too, which the protocol cannot say
     return {
         "kind": "world",
         "path": path or "the world in the package",
         "hash": world.content_hash(),
-        "parameters": parameters,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "frame (c, h, w)": list(world.spec.frame_shape),
         "actions": str(world.spec.action_space),
         "frames per second": world.spec.frame_rate,
