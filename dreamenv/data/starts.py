@@ -1,0 +1,196 @@
+"""Starts: short real segments that dreams begin from. They travel inside a world's folder.
+
+A segment is one first frame and the steps that followed it; a dream goes on after its last frame, which never ends an
+episode. On disk: ``frames.npy.xz`` (lossless, about 2.3 kB per 64x64 frame of Doom) and ``segments.npz``.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.files import storage_errors, write_file
+from dreamenv.errors import ConfigError, DatasetError, FrameError, WorldDamagedError
+
+__all__ = ["Starts"]
+
+_FRAMES, _SEGMENTS = "frames.npy.xz", "segments.npz"
+_EPISODE_START_SHARE = 0.25  # of the segments, so that dreams can be compared with whole real episodes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Starts:
+    """n segments of up to t steps.
+
+    Attributes:
+        first_frames: (n, h, w, c) uint8.
+        actions: (n, t, *a) int64 or float32; ``actions[:, i]`` led to ``frames[:, i]``.
+        frames: (n, t, h, w, c) uint8.
+        lengths: (n,) int64, how many of the t steps are real; the rest repeats the last one. At least 0.
+        at_episode_start: (n,) bool, whether the first frame is the one an episode began with.
+
+    Raises:
+        FrameError: the arrays do not fit together.
+    """
+
+    first_frames: npt.NDArray[np.uint8]
+    actions: npt.NDArray[Any]
+    frames: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int64]
+    at_episode_start: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n, t = self.frames.shape[:2]
+        shape = self.first_frames.shape
+        if len(shape) != 4 or self.frames.shape != (n, t, *shape[1:]) or shape[0] != n:
+            raise FrameError(f"first_frames {shape} and frames {self.frames.shape} must be (n, h, w, c), (n, t, h, w, c).")
+        if self.frames.dtype != np.uint8 or self.first_frames.dtype != np.uint8:
+            raise FrameError(f"frames must be uint8, not {self.first_frames.dtype} and {self.frames.dtype}.")
+        if self.actions.shape[:2] != (n, t) or self.lengths.shape != (n,) or self.at_episode_start.shape != (n,):
+            raise FrameError(
+                f"{n} segments of {t} steps need actions ({n}, {t}, ...), lengths ({n},) and at_episode_start ({n},), "
+                f"not {self.actions.shape}, {self.lengths.shape}, {self.at_episode_start.shape}."
+            )
+        if n and not (0 <= self.lengths.min() and self.lengths.max() <= t):
+            raise FrameError(f"lengths must lie in 0 … {t}, not {self.lengths.min()} … {self.lengths.max()}.")
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: EpisodeDataset, *, count: int, context: int, seed: int, episode_starts_only: bool = False
+    ) -> Starts:
+        """Cut segments out of recorded episodes.
+
+        A quarter of them are episodes' beginnings (all of them with ``episode_starts_only``), from different episodes as
+        far as there are enough; the others end at steps drawn uniformly from all that do not end an episode, and are
+        shorter than ``context`` only where the episode had not lasted longer.
+
+        Args:
+            dataset: the recording.
+            count: n, at least 1; fewer come back if the recording has fewer.
+            context: t, steps that a dream's memory is filled with, at least 0.
+            seed: at least 0.
+            episode_starts_only: take beginnings only.
+
+        Raises:
+            DatasetError: the dataset has no episodes.
+        """
+        if count < 1 or context < 0 or seed < 0:
+            raise ConfigError(f"count must be at least 1, context and seed at least 0, not {count}, {context}, {seed}.")
+        if len(dataset) == 0:
+            raise DatasetError(f"{dataset.path} has no episodes to start from. Record some with: dreamenv collect")
+        random = np.random.default_rng((seed, 0x57A7))
+        places = _beginnings(dataset, count if episode_starts_only else _share(count), context, random)
+        if not episode_starts_only:
+            places += _middles(dataset, count - len(places), context, random)
+        return _cut(dataset, sorted(places), context)
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.first_frames)
+
+    def __getitem__(self, indices: Any) -> Starts:
+        """Take some of the segments: a slice, or an array of indices or booleans."""
+        if isinstance(indices, int | np.integer):
+            raise TypeError(f"starts are indexed by a slice or an array, not by {indices}; use [[{indices}]].")
+        return Starts(**{name: getattr(self, name)[indices] for name in self.__dataclass_fields__})
+
+    def __repr__(self) -> str:
+        return (
+            f"Starts(segments={len(self)}, steps={self.frames.shape[1]}, frames={self.frames.shape[2:]} uint8, "
+            f"at_episode_start={int(self.at_episode_start.sum())})"
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write into a folder, which is made if need be.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        folder = Path(folder)
+        strips = np.concatenate((self.first_frames[:, None], self.frames), axis=1)
+        pixels, segments = io.BytesIO(), io.BytesIO()
+        np.save(pixels, strips, allow_pickle=False)
+        np.savez(segments, actions=self.actions, lengths=self.lengths, at_episode_start=self.at_episode_start)
+        with storage_errors(f"write the starts {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file(folder / _FRAMES, lzma.compress(pixels.getvalue()))
+            write_file(folder / _SEGMENTS, segments.getvalue())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Starts:
+        """Read what `save` wrote.
+
+        Raises:
+            WorldDamagedError: a file is missing or damaged.
+        """
+        folder = Path(folder)
+        try:
+            strips = np.load(io.BytesIO(lzma.decompress((folder / _FRAMES).read_bytes())), allow_pickle=False)
+            with np.load(folder / _SEGMENTS, allow_pickle=False) as segments:
+                rest = {name: segments[name] for name in ("actions", "lengths", "at_episode_start")}
+            return cls(first_frames=strips[:, 0], frames=strips[:, 1:], **rest)
+        except (OSError, ValueError, KeyError, EOFError, lzma.LZMAError, IndexError) as error:
+            raise WorldDamagedError(
+                f"the starts in {folder} cannot be read: {error}. Restore {_FRAMES} and {_SEGMENTS} from a copy."
+            ) from error
+
+
+_Place = tuple[int, int, int]  # episode, first frame, steps
+
+
+def _share(count: int) -> int:
+    return max(1, round(_EPISODE_START_SHARE * count))
+
+
+def _beginnings(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Place]:
+    chosen = random.permutation(len(dataset))[:count]
+    return [(int(e), 0, min(context, _usable(dataset, int(e)))) for e in chosen]
+
+
+def _middles(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Place]:
+    """Segments that end after 1 or more steps, at steps that do not end an episode."""
+    ends = np.cumsum([_usable(dataset, e) for e in range(len(dataset))])
+    chosen = random.choice(ends[-1], size=min(count, int(ends[-1])), replace=False)
+    episodes = np.searchsorted(ends, chosen, side="right")
+    places = []
+    for episode, number in zip(episodes.tolist(), chosen.tolist(), strict=True):
+        last = number - (int(ends[episode - 1]) if episode else 0) + 1
+        steps = min(context, last)
+        places.append((episode, last - steps, steps))
+    return places
+
+
+def _usable(dataset: EpisodeDataset, episode: int) -> int:
+    """Return the last step of an episode after which it goes on."""
+    record = dataset.records[episode]
+    return record.steps - int(record.terminated)
+
+
+def _cut(dataset: EpisodeDataset, places: list[_Place], context: int) -> Starts:
+    n, space = len(places), dataset.action_space
+    dtype = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
+    strips = np.zeros((n, context + 1, *dataset.frame_shape), np.uint8)
+    actions = np.zeros((n, context, *(space.shape or ())), dtype)
+    previous, read = None, -1
+    for row, (number, first, steps) in enumerate(places):
+        if previous is None or number != read:  # places are sorted, so each episode is read once
+            previous, read = dataset[number], number
+        strips[row, : steps + 1] = previous.frames[first : first + steps + 1]
+        strips[row, steps + 1 :] = strips[row, steps]
+        actions[row, :steps] = previous.actions[first : first + steps]
+        actions[row, steps:] = actions[row, max(steps - 1, 0)] if steps else previous.actions[0]
+    return Starts(
+        first_frames=strips[:, 0],
+        actions=actions,
+        frames=strips[:, 1:],
+        lengths=np.array([steps for _, _, steps in places], np.int64),
+        at_episode_start=np.array([first == 0 for _, first, _ in places], np.bool_),
+    )
