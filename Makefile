@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up: a virtual environment in .venv with the tested versions.
 #
-#   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo-<task>/report.html
+#   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
 #   make test                                      every test
 #   make lint types docs bench clean
 

@@ -64,9 +64,9 @@ class DemoConfig:
     open: bool = True
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the demo from the command line."""
-    config = tyro.cli(DemoConfig, args=arguments, description=__doc__)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the demo from the command line; ``prog`` is the command's name in its help."""
+    config = tyro.cli(DemoConfig, args=arguments, prog=prog, description=__doc__)
     report = run(config)
     print(f"\nreport: {report}")
     if config.open and (os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32")):

@@ -11,4 +11,4 @@ def main(arguments: Sequence[str]) -> None:
     """Run the demo."""
     from dreamenv.benchmarks import demo
 
-    demo.main(arguments)
+    demo.main(arguments, prog="dreamenv demo")

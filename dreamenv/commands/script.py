@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamenv.data.policies import Policy, RandomPolicy, StickyRandomPolicy
 from dreamenv.errors import ConfigError, UnknownNameError
 
 __all__ = ["scripted_actions"]
@@ -31,21 +32,20 @@ def scripted_actions(script: str, space: gym.Space[Any], names: Sequence[str], *
         UnknownNameError: an action that is not among the names.
         ConfigError: a repeat that is no positive number, an empty script, or names for a space that is not Discrete.
     """
-    if script in ("random", "sticky"):
-        return _drawn(space, seed=seed, stickiness=STICKINESS if script == "sticky" else 0.0)
+    if script == "random":
+        return _drawn(RandomPolicy(space), seed)
+    if script == "sticky":
+        return _drawn(StickyRandomPolicy(space, STICKINESS), seed)
     if not isinstance(space, gym.spaces.Discrete):
         raise ConfigError(f"actions of {space} cannot be named; use 'random' or 'sticky' instead of {script!r}.")
     return cycle(_read(script, [*names] or [str(action) for action in range(int(space.n))]))
 
 
-def _drawn(space: gym.Space[Any], *, seed: int, stickiness: float) -> Iterator[Any]:
-    generator = np.random.default_rng(seed)
-    space.seed(seed)
-    action = space.sample()
+def _drawn(policy: Policy, seed: int) -> Iterator[Any]:
+    policy.reset(seed)
+    unseen = np.zeros((1, 1, 3), np.uint8)
     while True:
-        yield action
-        if generator.random() >= stickiness:
-            action = space.sample()
+        yield policy.act(unseen)
 
 
 def _read(script: str, names: Sequence[str]) -> list[int]:
