@@ -179,7 +179,7 @@ class World:
             key: value.to(torch.float16 if key in small and value.dtype == torch.float32 else value.dtype)
             for key, value in _tensors(world.model).items()
         }
-        save_file({key: value.detach().cpu().clone() for key, value in tensors.items()}, folder / MODEL)
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, folder / MODEL)
         world.starts.save(folder / STARTS)
         description = {
             "dreamenv": version("dreamenv"),

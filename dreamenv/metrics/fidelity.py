@@ -53,8 +53,8 @@ def fidelity(
         device: where the model is.
 
     Returns:
-        JSON values: ``horizons`` (horizon as text -> `compare_frames`), ``drift`` (likewise `drift`), ``reward`` and ``termination`` (see
-        `dreamenv.metrics.calibration`), ``windows``, ``context`` and ``seed``.
+        JSON values: ``horizons`` (horizon as text -> `compare_frames`), ``drift`` (horizon as text -> `drift`),
+        ``reward`` and ``termination`` (see `dreamenv.metrics.calibration`), ``windows``, ``context`` and ``seed``.
 
     Raises:
         DatasetError: no episode is longer than the context and the shortest horizon.
@@ -126,8 +126,9 @@ def drift(dream: Tensor, truth: Tensor) -> dict[str, Any]:
         dream, truth: (n, c, h, w) in [0, 1].
 
     Returns:
-        ``sharpness_ratio`` and ``contrast_ratio`` (dream over reality; 1 is faithful, below 1 is blurred or washed out;
-        None where reality has none) and ``brightness_shift`` (dream less reality, in [-1, 1]), all of means over frames.
+        ``sharpness_ratio`` and ``contrast_ratio`` (dream over reality; 1 is faithful, below 1 is blurred or washed
+        out; None where reality has none) and ``brightness_shift`` (dream less reality, in [-1, 1]), all of means over
+        frames.
     """
     return {
         "sharpness_ratio": _ratio(sharpness(dream), sharpness(truth)),

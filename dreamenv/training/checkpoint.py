@@ -135,11 +135,15 @@ def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 def restore_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `flatten_optimizer` returned."""
     prefix = f"optimizer/{name}/"
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, entry = key.removeprefix(prefix).split("/")
-            state.setdefault(int(index), {})[entry] = value
+            parameter = parameters[int(index)]
+            # Fused optimisers read moments in the parameter's own order in memory, which may be channels last.
+            like = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.ndim else value
+            state.setdefault(int(index), {})[entry] = like
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
