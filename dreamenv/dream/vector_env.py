@@ -22,13 +22,14 @@ from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.dreams import Dreams, Moment
+from dreamenv.dream.latents import latent_space
 from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
 from dreamenv.dream.render import Renderer
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
 from dreamenv.errors import ConfigError, InputError, ResetNeededError
 from dreamenv.world import World
-from dreamenv.world_model import Embeds, State
+from dreamenv.world_model import State
 
 __all__ = ["DreamVectorEnv"]
 
@@ -107,10 +108,6 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         model.eval()  # type: ignore[attr-defined]
         _require(
             spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step."
-        )
-        _require(
-            observation == "frame" or isinstance(model, Embeds),
-            f"this world's model ({type(model).__name__}) has no embedding; use observation='frame'.",
         )
         if horizon is None:
             provenance = self.world.provenance
@@ -297,10 +294,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _make_observation_space(self) -> gym.spaces.Box:
         if self._latent:
-            # Finite, because gymnasium's checker warns of infinite bounds.
-            most = np.finfo(np.float32).max
-            size = self.world.model.embedding_size  # type: ignore[attr-defined]
-            return gym.spaces.Box(-most, most, (size,), np.float32)
+            return latent_space(self.world)
         c, h, w = self.world.spec.frame_shape
         return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 

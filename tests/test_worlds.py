@@ -1,0 +1,333 @@
+"""Worlds on disk: saved, loaded, and refused when they are not whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from drifting import make_world
+from safetensors.torch import load_file
+
+from dreamenv.dream import DreamVectorEnv
+from dreamenv.errors import (
+    DeviceError,
+    StorageError,
+    WorldDamagedError,
+    WorldMismatchError,
+    WorldNotFoundError,
+    WorldVersionError,
+)
+from dreamenv.world import World, shipped_worlds
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    world = make_world(noise=0.03)
+    world.record = {"steps": 12, "command": "dreamenv train"}
+    world.metrics = {"psnr_1": 31.5}
+    return world.save(tmp_path / "grey")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def rewrite(folder: Path, **changes) -> None:
+    file = folder / "world.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [gym.spaces.Discrete(3), gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Box(-1, 1, (2,), np.float32)],
+)
+def test_a_loaded_world_is_the_one_that_was_saved(tmp_path, space):
+    world = make_world(noise=0.03, ending=0.01, space=space)
+    world.record, world.metrics = {"steps": 12}, {"psnr_1": 31.5}
+    world.model.scale.data[0] = 1.25
+    loaded = World.load(world.save(tmp_path / "grey"))
+    assert loaded.config == world.config
+    assert loaded.spec == world.spec
+    assert loaded.provenance == world.provenance
+    assert (loaded.record, loaded.metrics) == (world.record, world.metrics)
+    assert torch.equal(loaded.model.scale, world.model.scale)
+    np.testing.assert_array_equal(loaded.starts.frames, world.starts.frames)
+    assert loaded.content_hash() == world.content_hash()
+    assert loaded.fingerprint == world.fingerprint
+
+
+def test_a_loaded_world_dreams_the_same_dreams(saved):
+    dreams = [DreamVectorEnv(world, 3) for world in (make_world(noise=0.03), World.load(saved), str(saved))]
+    for env in dreams:
+        env.reset(seed=1)
+    for _ in range(10):
+        frames = [env.step([0, 1, 2])[0] for env in dreams]
+        np.testing.assert_array_equal(frames[0], frames[1])
+        np.testing.assert_array_equal(frames[0], frames[2])
+
+
+def test_the_content_hash_tells_worlds_apart_but_not_their_records():
+    world, same, model, settings = make_world(), make_world(), make_world(), make_world(noise=0.5)
+    same.record["note"] = "of no consequence"
+    model.model.scale.data[1] = 2.0
+    assert world.content_hash() == same.content_hash()
+    assert len({world.content_hash() for world in (world, model, settings)}) == 3
+    assert len({world.fingerprint for world in (world, model, settings)}) == 3
+
+
+def test_neither_saving_nor_loading_pickles(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("pickled")
+
+    world = make_world()
+    for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+        monkeypatch.setattr(f"pickle.{name}", refuse)
+    World.load(world.save(tmp_path / "grey"))
+
+
+def test_half_precision_takes_half_the_room_and_is_read_back_as_it_was_hashed(tmp_path):
+    world = make_world()
+    world.model.scale.data[:] = torch.tensor([1 / 3, 2 / 3])
+    folder = world.save(tmp_path / "half", half=True)
+    assert load_file(folder / "model.safetensors")["scale"].dtype == torch.float16
+    loaded = World.load(folder)
+    assert loaded.model.scale.dtype == torch.float32
+    torch.testing.assert_close(loaded.model.scale, world.model.scale, rtol=1e-3, atol=0)
+    assert loaded.content_hash() == json.loads((folder / "world.json").read_text())["content_hash"]
+    assert torch.equal(world.model.scale.data, torch.tensor([1 / 3, 2 / 3]))
+
+
+def test_the_model_card_tells_what_the_world_is(saved):
+    card = (saved / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: dreamenv\n")
+    for fact in (
+        "# grey",
+        "`Toy-v0`",
+        "16 x 16",
+        "8.75 per second",
+        "`stay`, `left`, `right`",
+        '"psnr_1": 31.5',
+        '"steps": 12',
+    ):
+        assert fact in card
+
+
+def test_a_model_card_may_be_edited_or_removed(saved):
+    (saved / "README.md").write_text("mine")
+    World.load(saved)
+    (saved / "README.md").unlink()
+    World.load(saved)
+
+
+def test_saving_again_replaces_the_world_and_leaves_nothing_beside_it(saved):
+    world = World.load(saved)
+    world.metrics["psnr_1"] = 40.0
+    world.save(saved)
+    assert World.load(saved).metrics == {"psnr_1": 40.0}
+    assert [path.name for path in saved.parent.iterdir()] == ["grey"]
+
+
+def test_saving_over_something_that_is_no_world_is_refused(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("dear diary")
+    with pytest.raises(StorageError, match="is no world"):
+        make_world().save(tmp_path / "notes")
+    (tmp_path / "file").write_text("dear diary")
+    with pytest.raises(StorageError, match="is no world"):
+        make_world().save(tmp_path / "file")
+    assert contents(tmp_path) == {"notes/diary.txt": b"dear diary", "file": b"dear diary"}
+
+
+@pytest.mark.parametrize(
+    "where", ["dreamenv.world.save_file", "os.fsync", "pathlib.Path.write_text", "pathlib.Path.rename"]
+)
+def test_a_full_disk_leaves_the_world_that_was_there(saved, monkeypatch, where):
+    before = contents(saved)
+    world = World.load(saved)
+    world.model.scale.data += 1
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            world.save(saved)
+    assert contents(saved) == before
+    assert [path.name for path in saved.parent.iterdir()] == ["grey"]
+
+
+def test_a_truly_full_disk_is_reported(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    world = make_world()
+
+    class Full:
+        def __len__(self):
+            return 1
+
+        def save(self, folder):
+            Path("/dev/full").write_bytes(b"1" * 10_000)
+
+    hashed = world.starts
+    world.starts = Full()
+    with pytest.raises(StorageError, match="No space left on device"):
+        world.save(tmp_path / "grey")
+    assert list(tmp_path.iterdir()) == []
+    world.starts = hashed
+
+
+def test_a_missing_world_is_named_with_near_ones(saved):
+    with pytest.raises(WorldNotFoundError, match=r"Did you mean .*grey\?"):
+        World.load(saved.parent / "gray")
+    with pytest.raises(FileNotFoundError):
+        World.load(saved.parent / "gray")
+    with pytest.raises(WorldNotFoundError, match=r"Worlds nearby: .*grey"):
+        World.load(saved.parent / "something-else")
+    with pytest.raises(WorldNotFoundError):
+        World.load(saved.parent / "nowhere" / "at-all")
+
+
+@pytest.mark.parametrize("name", ["world.json", "model.safetensors"])
+def test_a_world_that_lacks_a_file_is_damaged(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(WorldDamagedError, match=f"{name} is missing"):
+        World.load(saved)
+
+
+def test_a_world_that_lacks_its_starts_is_damaged(saved):
+    shutil.rmtree(saved / "starts")
+    with pytest.raises(WorldDamagedError, match=r"starts.* is missing"):
+        World.load(saved)
+
+
+def test_a_file_cut_short_or_altered_is_damage(saved):
+    for file in [saved / "model.safetensors", *(path for path in (saved / "starts").rglob("*") if path.is_file())]:
+        whole = file.read_bytes()
+        for damaged in (whole[:-1], whole[:10] + b"\0" + whole[11:], b""):
+            if damaged != whole:
+                file.write_bytes(damaged)
+                with pytest.raises(WorldDamagedError, match="cut short or altered"):
+                    World.load(saved)
+        file.write_bytes(whole)
+    World.load(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "files": {}, "backbone": {}, "spec": {}}']
+)
+def test_a_description_that_cannot_be_read_is_damage(saved, text):
+    (saved / "world.json").write_text(text)
+    with pytest.raises(WorldDamagedError, match="cannot be read"):
+        World.load(saved)
+
+
+def test_a_description_that_does_not_fit_the_model_is_damage(saved):
+    rewrite(saved, spec={"frame_shape": [3, 16]})
+    with pytest.raises(WorldDamagedError, match="spec"):
+        World.load(saved)
+
+
+def test_a_description_cannot_reach_outside_the_world(saved):
+    (saved.parent / "secret").write_text("x")
+    files = json.loads((saved / "world.json").read_text())["files"]
+    rewrite(saved, files={**files, "../secret": {"sha256": "0"}})
+    with pytest.raises(WorldDamagedError, match="outside the world"):
+        World.load(saved)
+
+
+def test_a_world_of_a_newer_version_is_refused_before_it_is_read(saved):
+    rewrite(saved, format=2, files="told in another way")
+    with pytest.raises(WorldVersionError, match=r"format 2.*reads up to 1.*pip install -U dreamenv"):
+        World.load(saved)
+
+
+@pytest.mark.parametrize("backbone", [{"backbone": "driftin"}, {"backbone": "drifting", "sparkle": 1}])
+def test_a_backbone_this_version_does_not_have_is_named(saved, backbone):
+    rewrite(saved, backbone=backbone)
+    with pytest.raises(WorldVersionError, match=r"driftin|sparkle"):
+        World.load(saved)
+
+
+def test_a_device_that_is_not_there_is_refused(saved):
+    with pytest.raises(DeviceError, match="cuda:77"):
+        World.load(saved, device="cuda:77")
+    with pytest.raises(DeviceError):
+        World.load(saved).to("cuda:77")
+
+
+def test_a_world_refuses_environments_set_up_otherwise(saved):
+    world = World.load(saved)
+    from drifting import make_provenance
+
+    world.provenance.check_matches(make_provenance())
+    with pytest.raises(WorldMismatchError, match="frame_skip"):
+        world.provenance.check_matches(make_provenance(frame_skip=2))
+
+
+def test_worlds_of_the_hub_are_read_through_its_cache(saved, tmp_path, monkeypatch):
+    """As huggingface_hub lays a download out: snapshots by commit, found through refs, files as links to blobs."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub" / "models--someone--grey"
+    shutil.copytree(saved, cache / "snapshots" / commit)
+    for number, path in enumerate(path for path in (cache / "snapshots").rglob("*") if path.is_file()):
+        blob = cache / "blobs" / str(number)
+        blob.parent.mkdir(exist_ok=True)
+        path.rename(blob)
+        path.symlink_to(blob)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    expected = World.load(saved).content_hash()
+    for address in ("hf://someone/grey", "hf://someone/grey@main", f"hf://someone/grey@{commit}"):
+        assert World.load(address).content_hash() == expected
+    with pytest.raises(WorldNotFoundError, match="hf://someone/else"):
+        World.load("hf://someone/else")
+    with pytest.raises(WorldNotFoundError, match="hf://not a name"):
+        World.load("hf://not a name")
+
+
+def test_pushing_to_the_hub_uploads_the_folder(saved, tmp_path, monkeypatch):
+    uploaded = tmp_path / "uploaded"
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo_id, *, private, exist_ok):
+            calls.append((repo_id, private, exist_ok))
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message):
+            shutil.copytree(folder_path, uploaded)
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    world = World.load(saved)
+    assert world.push_to_hub("someone/grey", private=True) == "https://hub/someone/grey"
+    assert calls == [("someone/grey", True, True)]
+    assert World.load(uploaded).content_hash() == world.content_hash()
+    assert "# grey" in (uploaded / "README.md").read_text()
+
+
+def test_shipped_worlds_are_found_by_name(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "worlds" / "take_cover")
+    monkeypatch.setattr("dreamenv.world._shipped_folder", lambda: tmp_path / "worlds")
+    monkeypatch.chdir(tmp_path / "worlds")
+    monkeypatch.chdir(tmp_path)
+    assert list(shipped_worlds()) == ["take_cover"]
+    expected = World.load(saved).content_hash()
+    assert World.default().content_hash() == World.load("take_cover").content_hash() == expected
+    assert DreamVectorEnv().world.content_hash() == expected
+    with pytest.raises(WorldNotFoundError, match=r"Did you mean take_cover\?"):
+        World.load("takecover")
+
+
+def test_a_repr_tells_what_a_world_is_of(saved):
+    text = repr(World.load(saved))
+    assert "Drifting of Toy-v0" in text
+    assert "(3, 16, 16)" in text
+    assert "20 starts" in text
