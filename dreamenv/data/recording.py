@@ -1,0 +1,186 @@
+"""Recording a real environment with several processes, so that the result depends on the seed alone.
+
+Episode j is always played with the seed `episode_seed(seed, j)`, whichever worker plays it. Workers write finished
+episodes to ``<dataset>/pending/<run>/<j>``; this process gives them their place in the dataset in the order of j. After
+a kill both are kept: what is in the dataset stays, whole pending episodes are taken over, the rest is played again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from tqdm.auto import tqdm
+
+from dreamenv.data.crew import Crew, Here, Order, Processes
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.episode_files import EpisodeRecord, read_episode
+from dreamenv.data.files import storage_errors
+from dreamenv.data.policies import Policy
+from dreamenv.data.provenance import Provenance
+from dreamenv.data.spaces import space_from_json
+from dreamenv.data.worker import Description
+from dreamenv.errors import ConfigError, DatasetError
+
+__all__ = ["collect"]
+
+
+def collect(
+    make_env: Callable[[], gym.Env[Any, Any]],
+    make_policy: Callable[[], Policy],
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    episodes: int | None = None,
+    num_workers: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+) -> EpisodeDataset:
+    """Record until a dataset holds so many steps or episodes; go on with what is there.
+
+    Scripts must guard their entry with ``if __name__ == "__main__":``, since workers are spawned.
+
+    Args:
+        make_env: makes the environment; called in every worker. It must have the attribute ``provenance`` and be
+            deterministic by the seed of reset; ``info["score"]`` and ``info["success"]`` are recorded where given.
+        make_policy: makes who acts; called in every worker.
+        path: the dataset's folder, new or begun.
+        steps: record exactly this many agent steps in all. The last episode is cut there, and then has ``truncated``
+            set and neither score nor success.
+        episodes: record this many episodes in all; give this or ``steps``.
+        num_workers: processes, each with one thread and a working directory of its own; 0 plays in this process.
+        seed: at least 0; decides everything, together with the environment and the policy.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ConfigError: a setting that cannot work.
+        DatasetError: the dataset is damaged, of another environment, or being recorded by another process.
+        WorkerError: a worker died; run it again to go on.
+        StorageError: the disk refused; run it again when there is room.
+    """
+    if (steps is None) == (episodes is None):
+        raise ConfigError("give either steps or episodes, such as steps=50_000.")
+    goal = steps if steps is not None else (episodes or 0)
+    for name, value, least in (("the goal", goal, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}, not {value}.")
+    path = Path(path).absolute()
+    if (path / "data" / "metadata.json").exists():
+        dataset = EpisodeDataset.open(path)
+        if (dataset.total_steps if steps is not None else len(dataset)) >= goal:
+            return dataset
+    with storage_errors(f"record to {path}"):
+        path.mkdir(parents=True, exist_ok=True)
+    makers, home = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
+    with _lock(path):
+        crew: Crew = Processes(makers, num_workers, home) if num_workers else Here(makers)
+        with closing(crew):
+            return _record(path, crew, goal, by_steps=steps is not None, seed=seed, home=home, progress=progress)
+
+
+def _record(
+    path: Path, crew: Crew, goal: int, *, by_steps: bool, seed: int, home: Path, progress: bool
+) -> EpisodeDataset:
+    description = crew.describe()
+    dataset = _dataset(path, description)
+    run = path / "pending" / _run_name(description, seed, goal if by_steps else None)
+    order = Order(folder=run, seed=seed, limit=goal if by_steps else None)
+    with storage_errors(f"record to {path}"):
+        _clear(path / "pending", keep=(run, home))
+        run.mkdir(parents=True, exist_ok=True)
+    following = len(dataset)  # the next episode to hand out
+    done = dataset.total_steps if by_steps else len(dataset)
+    with tqdm(
+        total=goal, initial=done, desc="recording", unit="step" if by_steps else "episode", disable=not progress,
+        mininterval=0.5,
+    ) as bar:  # fmt: skip
+        while done < goal:
+            while crew.free() and (by_steps or following < goal):
+                if not (run / str(following)).exists():  # else it was played before a kill
+                    crew.play(order, following)
+                following += 1
+            draft = run / str(len(dataset))
+            if draft.exists():
+                _take(dataset, draft, goal - done if by_steps else None)
+                before, done = done, dataset.total_steps if by_steps else len(dataset)
+                bar.update(done - before)
+            else:
+                crew.wait()
+    shutil.rmtree(run, ignore_errors=True)
+    return dataset
+
+
+def _take(dataset: EpisodeDataset, draft: Path, room: int | None) -> None:
+    """Add a pending episode, cut to the steps there is room for."""
+    record = EpisodeRecord.read(draft)
+    if room is None or record.steps <= room:
+        dataset.adopt(draft)
+        return
+    whole = read_episode(draft, record, dataset.frame_shape)
+    dataset.append(
+        replace(
+            whole, frames=whole.frames[: room + 1], actions=whole.actions[:room], rewards=whole.rewards[:room],
+            terminated=False, truncated=True, score=None, success=None,
+        )
+    )  # fmt: skip
+
+
+def _dataset(path: Path, description: Description) -> EpisodeDataset:
+    """Open the dataset, or create it, and see that it is of this environment."""
+    provenance = Provenance.from_json(description["provenance"])
+    space = space_from_json(description["action_space"])
+    height, width, channels = description["frame_shape"]
+    if not (path / "data" / "metadata.json").exists():
+        return EpisodeDataset.create(path, provenance, space, (height, width, channels))
+    dataset = EpisodeDataset.open(path)
+    found = provenance.differences(dataset.provenance)
+    for name, here, there in (
+        ("environment", provenance.environment_id, dataset.provenance.environment_id),
+        ("arguments", provenance.environment_kwargs, dataset.provenance.environment_kwargs),
+        ("actions", space, dataset.action_space),
+        ("frames", (height, width, channels), dataset.frame_shape),
+    ):
+        if here != there:
+            found.append(f"{name}: {here} against {there}")
+    if found:
+        raise DatasetError(
+            f"{path} was made by another environment: {'; '.join(found)}. Record into another folder, or make the "
+            "environment as the dataset's was."
+        )
+    return dataset
+
+
+def _run_name(description: Description, seed: int, limit: int | None) -> str:
+    """Name the pending episodes so that only the same recording takes them over."""
+    content = json.dumps([description, seed, limit], sort_keys=True, default=str)
+    return f"run-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def _clear(folder: Path, keep: tuple[Path, ...]) -> None:
+    for other in folder.iterdir() if folder.is_dir() else ():
+        if other not in keep:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Keep a second recording out; the lock ends with this process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{path} is being recorded by another process; wait for it or choose another folder.") from None
+        yield
