@@ -10,10 +10,13 @@ from typing import Literal
 
 from dreamenv.errors import ConfigError, UnknownNameError
 
-__all__ = ["TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask", "full_id", "task_names"]
+__all__ = ["HEALTH_WORTH", "TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask", "full_id", "task_names"]
 
 TICS_PER_SECOND = 35.0
 """Doom's clock, in hertz."""
+
+HEALTH_WORTH = 3.0
+"""Tics of survival that a point of health is worth in take_cover's reward "health" (random play: 300 tics on 100)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +71,14 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             action_names=("noop", "left", "right"),
             action_table=((0, 0), (1, 0), (0, 1)),
             max_tics=2100,  # the cap of Ha and Schmidhuber (2018) and of OpenAI Gym's DoomTakeCover-v0
-            rewards=("native",),
+            rewards=("native", "health"),
             score="tics survived",
             scores="tics",
             solved=750.0,  # "solved" in OpenAI Gym's DoomTakeCover-v0: 750 tics on average over 100 episodes
-            about="Dodge the fireballs of ever more monsters by stepping left and right. Reward: +1 per tic survived. "
-            "Death terminates; 2100 tics (60 s) truncate.",
+            about="Dodge the fireballs of ever more monsters by stepping left and right. Reward 'native': +1 per tic "
+            "survived; 'health': the same, and +3 for a point of health gained, -3 for one lost, so that a wound is "
+            "felt when it is dealt (health is a potential, so the best policy stays the best: Ng et al. 1999). Death "
+            "terminates; 2100 tics (60 s) truncate.",
         ),
         VizdoomTask(
             name="health_gathering",

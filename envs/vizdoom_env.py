@@ -25,7 +25,7 @@ import vizdoom
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamenv.envs.tasks import TICS_PER_SECOND, VIZDOOM_TASKS, VizdoomTask
+from dreamenv.envs.tasks import HEALTH_WORTH, TICS_PER_SECOND, VIZDOOM_TASKS, VizdoomTask
 from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownNameError, WorkerError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class VizdoomEnv(gym.Env[NDArray[np.uint8], np.int64]):
         health, before = (0.0 if terminated else self._read_health()), self._health
         self._health = health
         self._reached = self._reached or (self.task.scores == "goal" and native > 0.5)
-        reward = native if self.reward == "native" else float(health > before)
+        reward = self._reward(native, before, health)
         truncated = not terminated and self._tics >= self.task.max_tics
         self._running = not (terminated or truncated)
         if not terminated:
@@ -151,6 +151,11 @@ class VizdoomEnv(gym.Env[NDArray[np.uint8], np.int64]):
         if self._game is not None:
             self._game = None
             self._finalizer()
+
+    def _reward(self, native: float, before: float, after: float) -> float:
+        if self.reward == "medkit":
+            return float(after > before)
+        return native + (HEALTH_WORTH * (after - before) if self.reward == "health" else 0.0)
 
     def _check(self, action: np.int64 | int) -> int:
         try:

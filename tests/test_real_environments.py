@@ -133,6 +133,19 @@ def test_medkit_reward_pays_for_rising_health_only():
     env.close()
 
 
+def test_health_reward_adds_three_tics_for_every_point_of_health() -> None:
+    rewards = {}
+    for reward in ("native", "health"):
+        env = make_real("take_cover", size=16, reward=reward)
+        try:
+            _, rewards[reward], terminated, _, _ = play(env, 3, [0] * 525)
+        finally:
+            env.close()
+    assert terminated
+    assert rewards["health"].sum() == rewards["native"].sum() - 300  # all of the 100 points were lost
+    assert rewards["health"].min() < -3
+
+
 def test_health_gathering_native_reward_is_tics_minus_the_penalty_of_death():
     env = make_real("health_gathering", size=16)
     _, rewards, terminated, _, info = play(env, 3, [0] * 525)
