@@ -1,0 +1,158 @@
+"""Dreams for stable-baselines3, which does not take gymnasium's own vector environments.
+
+::
+
+    from stable_baselines3 import PPO
+    from dreamenv.agents import DreamVecEnv
+
+    PPO("MlpPolicy", DreamVecEnv(num_envs=64, observation="latent")).learn(100_000)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from dreamenv.agents.observations import FrameStack, ObservationConfig
+from dreamenv.agents.rows import RowsVecEnv, Stepped
+from dreamenv.dream.vector_env import DreamVectorEnv
+from dreamenv.errors import ConfigError, ResetNeededError
+from dreamenv.world import World
+
+__all__ = ["DreamVecEnv"]
+
+
+class DreamVecEnv(RowsVecEnv):
+    """A batch of dreams as a stable-baselines3 VecEnv.
+
+    Args:
+        world: a world, its folder or ``hf://`` name; None for the one that comes with dreamenv.
+        num_envs: rows, at least 1.
+        observation: "latent" or "frame" for what `DreamVectorEnv` gives (frames (h, w, c) uint8), or a configuration
+            to stack, grey and shrink frames.
+        settings: further arguments of `DreamVectorEnv`: horizon, temperature, device, ...
+    """
+
+    def __init__(
+        self,
+        world: World | str | Path | None = None,
+        num_envs: int = 1,
+        *,
+        observation: ObservationConfig | Literal["latent", "frame"] = "frame",
+        **settings: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
+        taken = {"autoreset_mode", "output"} & set(settings)
+        if taken:
+            raise ConfigError(f"{taken.pop()} is fixed here: stable-baselines3 wants same-step autoreset and arrays.")
+        kind = observation if isinstance(observation, str) else observation.kind
+        self.dreams = DreamVectorEnv(
+            world, num_envs, observation=kind, autoreset_mode=AutoresetMode.SAME_STEP, **settings
+        )
+        space = self.dreams.single_observation_space
+        self._stack: FrameStack | None = None
+        if isinstance(observation, ObservationConfig) and kind == "frame":
+            height, width, channels = space.shape or (0, 0, 0)
+            try:
+                self._stack = FrameStack(observation, num_envs, (height, width, channels))
+            except BaseException:
+                self.dreams.close()
+                raise
+            space = self._stack.space
+        super().__init__(num_envs, space, self.dreams.single_action_space)
+
+    def reset(self) -> NDArray[Any]:
+        """Begin a dream in every row."""
+        observations, _ = self.dreams.reset(seed=self._seeds, options=self._options[0] or None)
+        self._reset_seeds()
+        self._reset_options()
+        self._returns[:], self._lengths[:] = 0, 0
+        self._ready = True
+        return self._first(self._everything, observations)
+
+    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
+        """Begin dreams in some rows; the seed fixes the start and all that follows."""
+        every: list[int | None] = [None] * self.num_envs
+        mask = np.zeros(self.num_envs, np.bool_)
+        mask[rows] = True
+        for row, seed in zip(rows, seeds, strict=True):
+            every[row] = int(seed)
+        observations, _ = self.dreams.reset(seed=every, options=None if mask.all() else {"reset_mask": mask})
+        return self._first(rows, observations[rows])
+
+    def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
+        """Step every row, the inactive ones too: that costs a batch nothing."""
+        del active
+        observations, rewards, terminated, truncated, infos = self.dreams.step(self._check_actions(actions))
+        done = terminated | truncated
+        finals = observations.copy()
+        for row in np.flatnonzero(done):
+            finals[row] = infos["final_obs"][row]
+        if self._stack is not None:
+            finals = self._stack.push(finals)
+        return Stepped(finals, rewards.astype(np.float32), terminated, truncated, self._row_infos(done, infos))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all rows; rows that end have begun anew already."""
+        if not self._ready or self._actions is None:
+            raise ResetNeededError("step was called before reset; call reset() first.")
+        observations, rewards, terminated, truncated, infos = self.dreams.step(self._check_actions(self._actions))
+        done = terminated | truncated
+        rewards = rewards.astype(np.float32)
+        told = self.bookkeep(rewards, terminated, truncated, self._row_infos(done, infos))
+        ended = np.flatnonzero(done)
+        if self._stack is not None:
+            firsts = observations[ended]
+            last = observations
+            if len(ended):
+                last = observations.copy()
+                for row in ended:
+                    last[row] = infos["final_obs"][row]
+            observations = self._stack.push(last)
+            for row in ended:
+                told[row]["terminal_observation"] = observations[row].copy()
+            if len(ended):
+                observations[ended] = self._stack.reset(ended, firsts)
+        else:
+            for row in ended:
+                told[row]["terminal_observation"] = np.array(infos["final_obs"][row])
+        return observations, rewards, done, told
+
+    def close(self) -> None:
+        """Free the dreams."""
+        self.dreams.close()
+
+    def get_images(self) -> list[NDArray[np.uint8] | None]:
+        """Return what the rows show."""
+        images = self.dreams.render()
+        return [None] * self.num_envs if images is None else list(images)
+
+    def _first(self, rows: NDArray[np.int64], observations: NDArray[Any]) -> NDArray[Any]:
+        return observations.copy() if self._stack is None else self._stack.reset(rows, observations)
+
+    def _row_infos(self, done: NDArray[np.bool_], infos: dict[str, Any]) -> list[dict[str, Any]]:
+        """Pick the ended rows' final infos apart."""
+        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        final = infos.get("final_info", {})
+        for row in np.flatnonzero(done):
+            told[row] = {
+                name: value[row]
+                for name, value in final.items()
+                if not name.startswith("_") and bool(final.get(f"_{name}", done)[row])
+            }
+        return told
+
+    def _target(self, row: int) -> Any:
+        del row
+        return self.dreams
+
+    def _is_wrapped(self, row: int, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
+        del row, wrapper_class
+        return False

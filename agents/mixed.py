@@ -1,0 +1,124 @@
+"""Several VecEnvs as one: dream rows and real rows in one batch, as in Dyna (Sutton 1991)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from dreamenv.agents.rows import RowsVecEnv, Stepped
+from dreamenv.errors import ConfigError
+
+__all__ = ["MixedVecEnv"]
+
+
+class MixedVecEnv(RowsVecEnv):
+    """The rows of several environments one after another.
+
+    Args:
+        parts: environments with equal observation and action spaces.
+    """
+
+    def __init__(self, parts: Sequence[RowsVecEnv]) -> None:
+        self.parts = list(parts)
+        if not self.parts:
+            raise ConfigError("a mixed environment needs at least one part, not none.")
+        first = self.parts[0]
+        for part in self.parts[1:]:
+            if part.observation_space != first.observation_space or part.action_space != first.action_space:
+                raise ConfigError(
+                    f"the parts must agree: {first.observation_space} and {first.action_space} against "
+                    f"{part.observation_space} and {part.action_space}."
+                )
+        bounds = np.cumsum([0, *(part.num_envs for part in self.parts)])
+        self._slices = [slice(int(low), int(high)) for low, high in itertools.pairwise(bounds)]
+        super().__init__(int(bounds[-1]), first.observation_space, first.action_space)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed every part, each with seeds of its own."""
+        super().seed(seed)
+        for part, rows in zip(self.parts, self._slices, strict=True):
+            part.seed(self._seeds[rows][0])
+        return self._seeds
+
+    def reset(self) -> NDArray[Any]:
+        """Begin an episode in every row."""
+        self._reset_seeds()
+        self._ready = True
+        return np.concatenate([part.reset() for part in self.parts])
+
+    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
+        """Begin episodes in some rows."""
+        observations = np.zeros((len(rows), *(self.observation_space.shape or ())), self.observation_space.dtype)
+        for part, span in zip(self.parts, self._slices, strict=True):
+            mine = (rows >= span.start) & (rows < span.stop)
+            if mine.any():
+                observations[mine] = part.reset_rows(rows[mine] - span.start, seeds[mine])
+        return observations
+
+    def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
+        """Step every part."""
+        steps = [
+            part.step_rows(actions[rows], None if active is None else active[rows])
+            for part, rows in zip(self.parts, self._slices, strict=True)
+        ]
+        return Stepped(
+            np.concatenate([step.observations for step in steps]),
+            np.concatenate([step.rewards for step in steps]),
+            np.concatenate([step.terminated for step in steps]),
+            np.concatenate([step.truncated for step in steps]),
+            [info for step in steps for info in step.infos],
+        )
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Hand every part its actions."""
+        for part, rows in zip(self.parts, self._slices, strict=True):
+            part.step_async(actions[rows])
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step every part."""
+        results = [part.step_wait() for part in self.parts]
+        observations, rewards, dones = (np.concatenate([result[i] for result in results]) for i in range(3))
+        return observations, rewards, dones, [info for result in results for info in result[3]]
+
+    def close(self) -> None:
+        """Close every part."""
+        for part in self.parts:
+            part.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute once per row asked for."""
+        return [part.get_attr(attr_name, [row])[0] for part, row in self._located(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the rows asked for."""
+        for part, row in self._located(indices):
+            part.set_attr(attr_name, value, [row])
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the rows asked for."""
+        return [
+            part.env_method(method_name, *method_args, indices=[row], **method_kwargs)[0]
+            for part, row in self._located(indices)
+        ]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """Say for each row whether it is wrapped."""
+        return [part.env_is_wrapped(wrapper_class, [row])[0] for part, row in self._located(indices)]
+
+    def _located(self, indices: VecEnvIndices) -> list[tuple[RowsVecEnv, int]]:
+        found = []
+        for row in self._get_indices(indices):
+            for part, rows in zip(self.parts, self._slices, strict=True):
+                if rows.start <= row < rows.stop:
+                    found.append((part, row - rows.start))
+        return found

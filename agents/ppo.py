@@ -1,0 +1,287 @@
+"""PPO of stable-baselines3 in a dream, in reality, or in both at once.
+
+`train_agent` leaves in its output folder: ``policy/`` (a `SavedPolicy`), ``checkpoints/``, ``tensorboard/``, and
+``evaluations.json``, one entry per evaluation on the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from tqdm import tqdm
+
+from dreamenv.agents.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from dreamenv.agents.config import AgentConfig
+from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.evaluation import Evaluation, evaluate
+from dreamenv.agents.mixed import MixedVecEnv
+from dreamenv.agents.networks import policy_settings
+from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.rows import RowsVecEnv
+from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.devices import find_device
+from dreamenv.errors import ConfigError, StorageError
+from dreamenv.world import World
+
+__all__ = ["make_training_env", "train_agent"]
+
+
+def train_agent(
+    config: AgentConfig,
+    *,
+    out: str | Path,
+    world: World | None = None,
+    real: EnvironmentMaker | None = None,
+    evaluate_in: World | EnvironmentMaker | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> SavedPolicy:
+    """Train a policy with PPO.
+
+    Args:
+        config: all settings.
+        out: folder of everything written.
+        world: to dream in, and whose latents the policy reads; needed unless ``where="real"`` on frames.
+        real: the real environment; needed for "real" and "mixed".
+        evaluate_in: where to evaluate every ``config.eval_every`` steps; None for the dream, or reality without one.
+        resume: go on from the newest checkpoint in ``out``, if there is one.
+        progress: show a progress bar.
+
+    Returns:
+        The trained policy, as it is saved in ``out/policy``.
+
+    Raises:
+        ConfigError: settings that cannot work together.
+        CheckpointError: the checkpoint there was made with other settings, or is damaged.
+        WorldMismatchError: the real environment is not the world's.
+        StorageError: the disk refused; checkpoints already there are untouched.
+    """
+    out = Path(out)
+    device = find_device(config.device)
+    with _own_randomness(config):
+        rows = make_training_env(config, world=world, real=real)
+        try:
+            env: VecEnv = rows
+            if config.normalize_reward:
+                env = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=config.gamma)
+            algorithm = _make_algorithm(config, env, device)
+            seconds = 0.0
+            found = latest_checkpoint(out / "checkpoints") if resume else None
+            if found is not None:
+                seconds = load_checkpoint(found, algorithm, config)
+            env.seed(int(np.random.SeedSequence([config.seed, algorithm.num_timesteps]).generate_state(1)[0] >> 1))
+            try:
+                algorithm.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+            except OSError as error:
+                raise StorageError(f"could not write {out}: {error}. Choose another folder.") from error
+            target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
+            watcher = _Watcher(config, out, rows, world, target, seconds, progress)
+            remaining = config.total_steps - algorithm.num_timesteps
+            if remaining > 0:
+                algorithm.learn(remaining, callback=watcher, reset_num_timesteps=False)
+                algorithm.logger.close()
+                save_checkpoint(out / "checkpoints", algorithm, config, watcher.seconds())
+            policy = watcher.wrap(algorithm)
+            policy.save(out / "policy")
+            return policy
+        finally:
+            rows.close()
+
+
+def make_training_env(
+    config: AgentConfig, *, world: World | None = None, real: EnvironmentMaker | None = None
+) -> RowsVecEnv:
+    """Make the environment that a configuration trains in.
+
+    Raises:
+        ConfigError: a world or real environment is missing.
+    """
+    if config.where != "real" and world is None:
+        raise ConfigError(f"where={config.where!r} needs a world to dream in.")
+    if config.where != "dream" and real is None:
+        raise ConfigError(f"where={config.where!r} needs a real environment, such as 'take_cover'.")
+    real_rows = {"dream": 0, "real": config.num_envs, "mixed": config.real_envs}[config.where]
+    parts: list[RowsVecEnv] = []
+    try:
+        if real_rows < config.num_envs:
+            parts.append(
+                DreamVecEnv(
+                    world,
+                    config.num_envs - real_rows,
+                    observation=config.observation,
+                    horizon=config.horizon,
+                    temperature=config.temperature,
+                    uncertainty_penalty=config.uncertainty_penalty,
+                    max_uncertainty=config.max_uncertainty,
+                    episode_starts_only=config.episode_starts_only,
+                    device=config.device,
+                )
+            )
+        if real_rows and real is not None:
+            parts.append(RealVecEnv(real, real_rows, observation=config.observation, world=world))
+        return parts[0] if len(parts) == 1 else MixedVecEnv(parts)
+    except BaseException:
+        for part in parts:
+            part.close()
+        raise
+
+
+def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> OnPolicyAlgorithm:
+    recurrent = config.algorithm == "recurrent_ppo"
+    kind: Any = RecurrentPPO if recurrent else PPO
+    rate = config.learning_rate
+    algorithm: OnPolicyAlgorithm = kind(
+        RecurrentActorCriticPolicy if recurrent else ActorCriticPolicy,
+        env,
+        learning_rate=(lambda left: rate * left) if config.anneal else rate,
+        n_steps=config.rollout_steps,
+        batch_size=config.batch_size,
+        n_epochs=config.epochs,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip,
+        ent_coef=config.entropy,
+        vf_coef=config.value,
+        max_grad_norm=config.max_grad_norm,
+        policy_kwargs=policy_settings(config),
+        seed=config.seed,
+        device=device,
+    )
+    return algorithm
+
+
+class _Watcher(BaseCallback):
+    """Shows progress, writes checkpoints and evaluates, between an update and the next rollout."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        out: Path,
+        rows: RowsVecEnv,
+        world: World | None,
+        target: World | EnvironmentMaker | None,
+        seconds: float,
+        progress: bool,
+    ) -> None:
+        super().__init__()
+        self.config, self.out, self.rows, self.world, self.target = config, out, rows, world, target
+        self._before, self._began = seconds, time.perf_counter()
+        self._bar = tqdm(total=config.total_steps, desc=f"PPO, {config.where}", unit="step", disable=not progress)
+        self._saved = self._evaluated = 0
+        self._told = 0
+
+    def seconds(self) -> float:
+        """Return the time trained so far, earlier runs included."""
+        return self._before + time.perf_counter() - self._began
+
+    def wrap(self, algorithm: OnPolicyAlgorithm) -> SavedPolicy:
+        """Return the policy as it is now, sharing its network."""
+        provenance = self.world.provenance if self.world is not None else None
+        for part in getattr(self.rows, "parts", [self.rows]):
+            if provenance is None and isinstance(part, RealVecEnv):
+                provenance = part.provenance
+        return SavedPolicy(
+            config=self.config,
+            network=algorithm.policy,
+            observation_space=self.rows.observation_space,  # type: ignore[arg-type]
+            action_space=self.rows.action_space,
+            world_hash=f"{self.world.fingerprint:016x}" if self.world is not None else "",
+            provenance=provenance,
+            record={"steps": algorithm.num_timesteps, "seconds": round(self.seconds(), 1)},
+        )
+
+    def _on_training_start(self) -> None:
+        self._bar.update(self.num_timesteps)
+        self._told = self._saved = self._evaluated = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        steps, config = self.model.num_timesteps, self.config
+        if config.checkpoint_every and steps - self._saved >= config.checkpoint_every:
+            save_checkpoint(self.out / "checkpoints", self._algorithm(), config, self.seconds())
+            self._saved = steps
+        if config.eval_every and steps - self._evaluated >= config.eval_every:
+            self._evaluate()
+            self._evaluated = steps
+
+    def _on_step(self) -> bool:
+        self._bar.update(self.num_timesteps - self._told)
+        self._told = self.num_timesteps
+        return True
+
+    def _on_rollout_end(self) -> None:
+        finished = self.model.ep_info_buffer
+        if finished:
+            self._bar.set_postfix({"return": f"{np.mean([info['r'] for info in finished]):.4g}"}, refresh=False)
+
+    def _on_training_end(self) -> None:
+        if self.config.eval_every:
+            self._evaluate()
+        self._bar.close()
+
+    def _evaluate(self) -> None:
+        if self.target is None:
+            return
+        result = evaluate(
+            self.wrap(self._algorithm()),
+            self.target,
+            episodes=self.config.eval_episodes,
+            seed=_EVALUATION_SEED,
+            world=self.world,
+        )
+        summary = result.summary()
+        self.logger.record("eval/mean", summary.mean)
+        self.logger.record("eval/iqm", summary.iqm)
+        self.logger.record("eval/mean_return", result.return_summary().mean)
+        self._append(result)
+
+    def _append(self, result: Evaluation) -> None:
+        path = self.out / "evaluations.json"
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        entries = [entry for entry in entries if entry["steps"] < self.model.num_timesteps]
+        entries.append({"steps": self.model.num_timesteps, **result.to_json()})
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps(entries), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise StorageError(f"could not write {path}: {error}.") from error
+
+    def _algorithm(self) -> OnPolicyAlgorithm:
+        model: Any = self.model
+        algorithm: OnPolicyAlgorithm = model
+        return algorithm
+
+
+_EVALUATION_SEED = 1_000_000_000  # evaluations on the way use other episodes than final ones, which count from 0
+
+
+@contextlib.contextmanager
+def _own_randomness(config: AgentConfig) -> Iterator[None]:
+    """Keep stable-baselines3, which draws from the process's generators, from changing what others draw."""
+    python, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    devices = [] if config.device == "cpu" else [torch.device(config.device)]
+    with torch.random.fork_rng(devices=devices):
+        try:
+            if config.num_threads is not None:
+                torch.set_num_threads(config.num_threads)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            torch.set_num_threads(threads)

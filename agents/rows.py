@@ -1,0 +1,187 @@
+"""What our VecEnvs of stable-baselines3 have in common: rows that can be reset one by one, each with a seed.
+
+stable-baselines3 knows same-step autoreset only: on the step that ends a row's episode the returned observation is the
+next episode's first, ``info["terminal_observation"]`` the ended one's last, ``info["TimeLimit.truncated"]`` says
+whether to bootstrap from it, and ``info["episode"]`` (return ``r``, length ``l``, seconds ``t``) feeds its log.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from dreamenv.errors import ConfigError, InputError, ResetNeededError, SeedError
+
+__all__ = ["RowsVecEnv", "Stepped"]
+
+_SEED_LIMIT = 2**31  # seeds derived here stay below it, so that every simulator takes them
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step of all rows, before any autoreset. Rows that were not active hold anything.
+
+    Attributes:
+        observations: (b, ...), of ended rows their last.
+        rewards: (b,) float32.
+        terminated, truncated: (b,) bool.
+        infos: per row, what is worth telling; only looked at when the row's episode ends.
+    """
+
+    observations: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    infos: Sequence[dict[str, Any]]
+
+
+class RowsVecEnv(VecEnv):
+    """A VecEnv over rows; subclasses give `reset_rows` and `step_rows`."""
+
+    def __init__(self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
+        super().__init__(num_envs, observation_space, action_space)
+        self._actions: NDArray[Any] | None = None
+        self._random = np.random.default_rng()
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._began = np.full(num_envs, time.perf_counter())
+        self._everything = np.arange(num_envs)
+        self._ready = False
+
+    @abstractmethod
+    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
+        """Begin episodes in some rows.
+
+        Args:
+            rows: (n,) which.
+            seeds: (n,) one seed each; the same seed gives the same episode whatever the row and the other rows.
+
+        Returns:
+            (n, ...) first observations.
+        """
+
+    @abstractmethod
+    def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
+        """Step all rows, or only the active (b,) ones, without autoreset."""
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Fix all following episodes: row i's next one by ``seed + i``, later ones derived from ``seed``."""
+        if seed is None:
+            seed = int(np.random.default_rng().integers(_SEED_LIMIT))
+        if seed < 0:
+            raise SeedError(f"seed must be at least 0, not {seed}.")
+        self._random = np.random.default_rng(seed)
+        self._seeds = [seed + row for row in range(self.num_envs)]
+        return self._seeds
+
+    def reset(self) -> NDArray[Any]:
+        """Begin an episode in every row."""
+        fresh = self._draw_seeds(self.num_envs)
+        seeds = np.array([new if old is None else old for old, new in zip(self._seeds, fresh, strict=True)])
+        self._reset_seeds()
+        self._reset_options()
+        self._returns[:], self._lengths[:], self._began[:] = 0, 0, time.perf_counter()
+        self._ready = True
+        return self.reset_rows(self._everything, seeds)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Hand over one action per row."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all rows; rows that end begin anew."""
+        if not self._ready or self._actions is None:
+            raise ResetNeededError("step was called before reset; call reset() first.")
+        stepped = self.step_rows(self._actions)
+        done = stepped.terminated | stepped.truncated
+        infos = self.bookkeep(stepped.rewards, stepped.terminated, stepped.truncated, stepped.infos)
+        observations = stepped.observations
+        if done.any():
+            rows = np.flatnonzero(done)
+            for row in rows.tolist():
+                infos[row]["terminal_observation"] = observations[row].copy()
+            observations[rows] = self.reset_rows(rows, self._draw_seeds(len(rows)))
+        return observations, stepped.rewards, done, infos
+
+    def bookkeep(
+        self,
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        infos: Sequence[dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Add up returns and lengths; return one dictionary per row, filled where an episode ended."""
+        self._returns += rewards
+        self._lengths += 1
+        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = np.flatnonzero(terminated | truncated)
+        now = time.perf_counter()
+        for row in ended.tolist():
+            told[row] = {
+                **infos[row],
+                "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
+                "episode": {
+                    "r": float(self._returns[row]),
+                    "l": int(self._lengths[row]),
+                    "t": round(now - self._began[row], 6),
+                },
+            }
+        self._returns[ended], self._lengths[ended], self._began[ended] = 0, 0, now
+        return told
+
+    def close(self) -> None:
+        """Free what the rows hold."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute once per row asked for."""
+        return [getattr(self._target(row), attr_name) for row in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the rows asked for."""
+        for row in self._get_indices(indices):
+            setattr(self._target(row), attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the rows asked for."""
+        return [
+            getattr(self._target(row), method_name)(*method_args, **method_kwargs) for row in self._get_indices(indices)
+        ]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """Say for each row whether it is wrapped; episodes are counted here, so Monitor counts as present."""
+        from stable_baselines3.common.monitor import Monitor
+
+        rows: Iterable[int] = self._get_indices(indices)
+        return [issubclass(wrapper_class, Monitor) or self._is_wrapped(row, wrapper_class) for row in rows]
+
+    def _target(self, row: int) -> Any:
+        """Return the object that holds a row's attributes."""
+        raise NotImplementedError
+
+    def _is_wrapped(self, row: int, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
+        del row, wrapper_class
+        return False
+
+    def _draw_seeds(self, count: int) -> NDArray[np.int64]:
+        return self._random.integers(_SEED_LIMIT, size=count)
+
+    def _check_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        actions = np.asarray(actions)
+        if actions.shape[:1] != (self.num_envs,):
+            raise InputError(f"there must be one action per row, {self.num_envs}, not an array of {actions.shape}.")
+        return actions

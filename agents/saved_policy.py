@@ -1,0 +1,192 @@
+"""A trained policy, on disk and in use: tensors and JSON, no pickle.
+
+Like a dream, an acting policy is a pure function of its state and of what it sees: each row's random stream (and the
+LSTM's memory) is part of the state, so an episode depends on its seed and not on the rows beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from tensordict import TensorDict
+
+from dreamenv.agents.config import AgentConfig
+from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
+from dreamenv.agents.storage import read_json, read_tensors, write_folder
+from dreamenv.data.provenance import Provenance
+from dreamenv.data.spaces import space_from_json, space_to_json
+from dreamenv.errors import CheckpointError, ConfigError
+from dreamenv.randomness import categorical, normal, seed_keys
+
+__all__ = ["FORMAT_VERSION", "PolicyState", "SavedPolicy"]
+
+FORMAT_VERSION = 1
+_STREAM = 2**30
+"""The stream of the draws of actions: neither a model's (below 2**16) nor an environment's (2**31)."""
+
+PolicyState: TypeAlias = TensorDict
+
+
+@dataclass(kw_only=True)
+class SavedPolicy:
+    """A policy and all that is needed to use it.
+
+    Attributes:
+        config: what it was trained with.
+        network: stable-baselines3's policy.
+        observation_space, action_space: what it sees and does.
+        world_hash: fingerprint of the model whose latents it reads, or in which it was trained; "" without one.
+        provenance: of the real environment; None if unknown.
+        record: facts of its training: steps, seconds, scores.
+    """
+
+    config: AgentConfig
+    network: ActorCriticPolicy
+    observation_space: gym.spaces.Box
+    action_space: gym.Space[Any]
+    world_hash: str = ""
+    provenance: Provenance | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def start(self, seeds: NDArray[np.int64]) -> PolicyState:
+        """Return the state of rows at their episodes' start, one seed (b,) each."""
+        device = self.network.device
+        seed = torch.as_tensor(seeds, dtype=torch.int64, device=device)
+        state = {"rng_key": seed_keys(seed), "rng_counter": torch.zeros_like(seed)}
+        if isinstance(self.network, RecurrentActorCriticPolicy):
+            layers, _, width = self.network.lstm_hidden_state_shape
+            state["hidden"] = torch.zeros(len(seeds), layers, width, device=device)
+            state["cell"] = torch.zeros(len(seeds), layers, width, device=device)
+        return TensorDict(state, batch_size=[len(seeds)])
+
+    @torch.no_grad()  # not inference_mode: callers may write into the state that comes back
+    def act(
+        self, observations: NDArray[Any], state: PolicyState, *, deterministic: bool = False
+    ) -> tuple[NDArray[Any], PolicyState]:
+        """Choose actions.
+
+        Args:
+            observations: (b, ...) of the observation space.
+            state: of as many rows.
+            deterministic: take the most likely action instead of sampling.
+
+        Returns:
+            (b, *a) actions and the rows' next state.
+        """
+        network = self.network
+        network.set_training_mode(False)
+        seen: Any = network.obs_to_tensor(observations)[0]
+        following = state.clone(recurse=False)
+        distribution: Any
+        if isinstance(network, RecurrentActorCriticPolicy):
+            memory = tuple(state[name].transpose(0, 1).contiguous() for name in ("hidden", "cell"))
+            never = torch.zeros(len(observations), device=network.device)
+            distribution, memory = network.get_distribution(seen, memory, never)
+            following["hidden"], following["cell"] = (part.transpose(0, 1) for part in memory)
+        else:
+            distribution = network.get_distribution(seen)
+        actions = _choose(distribution, state, deterministic)
+        following["rng_counter"] = state["rng_counter"] + 1
+        if isinstance(self.action_space, gym.spaces.Box):
+            actions = actions.clamp(
+                torch.as_tensor(self.action_space.low, device=actions.device),
+                torch.as_tensor(self.action_space.high, device=actions.device),
+            )
+        return actions.cpu().numpy(), following
+
+    def save(self, path: str | Path) -> Path:
+        """Write a folder with policy.safetensors and policy.json, whole or not at all.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        path = Path(path)
+        tensors = tensors_of(self.network)
+        values = {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.to_json(),
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "world_hash": self.world_hash,
+            "provenance": self.provenance.to_json() if self.provenance is not None else None,
+            "record": self.record,
+        }
+
+        def fill(folder: Path) -> None:
+            save_file(tensors, folder / "policy.safetensors")
+            (folder / "policy.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+        write_folder(path, fill)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> SavedPolicy:
+        """Read a policy.
+
+        Raises:
+            CheckpointError: no policy there, a damaged one, or one written by a newer dreamenv.
+        """
+        path = Path(path)
+        values = read_json(path / "policy.json", "policy")
+        version = values.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"the policy at {path} has format {version!r}, this dreamenv reads up to {FORMAT_VERSION}; upgrade it."
+            )
+        tensors = read_tensors(path / "policy.safetensors", "policy")
+        try:
+            config = AgentConfig.from_json(values["config"])
+            observation_space = space_from_json(values["observation_space"])
+            action_space = space_from_json(values["action_space"])
+            provenance = values["provenance"]
+            network = build_policy(config, observation_space, action_space).to(device)
+            load_tensors(network, tensors)
+        except (KeyError, TypeError, RuntimeError, ValueError, LookupError) as error:
+            raise CheckpointError(f"the policy at {path} is damaged: {error}.") from error
+        if not isinstance(observation_space, gym.spaces.Box):
+            raise CheckpointError(f"the policy at {path} is damaged: it sees {observation_space}, not a Box.")
+        return cls(
+            config=config,
+            network=network,
+            observation_space=observation_space,
+            action_space=action_space,
+            world_hash=values["world_hash"],
+            provenance=Provenance.from_json(provenance) if provenance is not None else None,
+            record=values["record"],
+        )
+
+
+def _choose(distribution: Any, state: PolicyState, deterministic: bool) -> torch.Tensor:
+    """Take one action per row: the most likely, or sampled from the rows' own streams."""
+    key, counter = state["rng_key"], state["rng_counter"]
+    if isinstance(distribution, CategoricalDistribution | MultiCategoricalDistribution):
+        several = isinstance(distribution, MultiCategoricalDistribution)
+        parts: Any = distribution.distribution if several else [distribution.distribution]
+        temperature = torch.ones(key.shape, device=key.device)
+        chosen = [
+            part.logits.argmax(dim=-1)
+            if deterministic
+            else categorical(part.logits[:, None], temperature, key, counter, stream=_STREAM + index)[:, 0]
+            for index, part in enumerate(parts)
+        ]
+        return torch.stack(chosen, dim=1) if several else chosen[0]
+    if isinstance(distribution, DiagGaussianDistribution):
+        mean, std = distribution.distribution.mean, distribution.distribution.stddev
+        noise = normal(key, counter, tuple(mean.shape[1:]), stream=_STREAM)
+        return mean if deterministic else mean + std * noise
+    raise ConfigError(f"policies with a {type(distribution).__name__} are not supported.")

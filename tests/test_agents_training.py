@@ -1,0 +1,265 @@
+"""Promises of training agents, and of what is saved of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from drifting import make_world
+from test_agents_environments import FRAMES, LATENTS, Brightness
+from test_evaluation import make_policy
+
+from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
+from dreamenv.agents import storage as storage_module
+from dreamenv.agents.checkpoints import latest_checkpoint
+from dreamenv.agents.saved_policy import SavedPolicy as Policy
+from dreamenv.errors import CheckpointError, ConfigError, DeviceError, StorageError, UnknownNameError
+
+SMALL = AgentConfig(
+    total_steps=512,
+    num_envs=8,
+    real_envs=2,
+    rollout_steps=16,
+    batch_size=64,
+    epochs=2,
+    hidden=(16,),
+    channels=(4, 4, 4),
+    features=16,
+    lstm_size=8,
+    horizon=8,
+    checkpoint_every=256,
+    num_threads=1,
+)
+
+
+def tensors(policy):
+    return {name: value.clone() for name, value in policy.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "recurrent_ppo"])
+@pytest.mark.parametrize("observation", [LATENTS, FRAMES])
+def test_training_in_a_dream_leaves_a_policy_that_loads_and_acts_alike(tmp_path, algorithm, observation):
+    world = make_world()
+    config = dataclasses.replace(SMALL, algorithm=algorithm, observation=observation, total_steps=256)
+    policy = train_agent(config, out=tmp_path, world=world, progress=False)
+    loaded = SavedPolicy.load(tmp_path / "policy")
+    assert loaded.config == config
+    assert loaded.record["steps"] == 256
+    assert loaded.world_hash == f"{world.fingerprint:016x}"
+    assert loaded.provenance == world.provenance
+    observations = np.stack([policy.observation_space.sample() for _ in range(3)])
+    if observation is LATENTS:
+        observations = np.array([[0.1, 3], [0.5, 1], [0.9, 0]], np.float32)
+    states = policy.start(np.arange(3)), loaded.start(np.arange(3))
+    for _ in range(4):
+        (one, first), (other, second) = policy.act(observations, states[0]), loaded.act(observations, states[1])
+        np.testing.assert_array_equal(one, other)
+        states = first, second
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_ppo_learns_in_a_dream_and_the_policy_works_outside(tmp_path):
+    """In the drifting world and in the real one alike the reward is the action, at most 2 a step."""
+    world = make_world()
+    config = dataclasses.replace(SMALL, total_steps=4096, learning_rate=0.01, entropy=0.0, epochs=4)
+    policy = train_agent(config, out=tmp_path, world=world, progress=False)
+    dream = evaluate(policy, world, episodes=8, horizon=5)
+    real = evaluate(policy, Brightness, episodes=8, world=world)
+    assert dream.return_summary().mean > 9
+    assert real.return_summary().mean > 9
+
+
+@pytest.mark.parametrize("where", ["real", "mixed"])
+def test_ppo_runs_in_reality_and_in_both(tmp_path, where):
+    config = dataclasses.replace(SMALL, where=where, total_steps=256)
+    policy = train_agent(config, out=tmp_path, world=make_world(), real=Brightness, progress=False)
+    assert policy.record["steps"] == 256
+
+
+def test_reality_on_frames_needs_no_world(tmp_path):
+    config = dataclasses.replace(SMALL, where="real", observation=FRAMES, total_steps=128)
+    policy = train_agent(config, out=tmp_path, real=Brightness, progress=False)
+    assert policy.world_hash == ""
+    assert policy.provenance.frame_skip == 4
+    assert evaluate(policy, Brightness, episodes=2).episodes == 2
+
+
+def test_the_same_seed_trains_the_same_policy(tmp_path):
+    world = make_world()
+    one, same = (train_agent(SMALL, out=tmp_path / name, world=world, progress=False) for name in "ab")
+    other = train_agent(dataclasses.replace(SMALL, seed=1), out=tmp_path / "c", world=world, progress=False)
+    for name, value in tensors(one).items():
+        assert torch.equal(value, tensors(same)[name]), name
+    assert any(not torch.equal(value, tensors(other)[name]) for name, value in tensors(one).items())
+
+
+def test_training_leaves_the_processs_random_generators_alone(tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=make_world(), progress=False)
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+def test_training_resumes_from_its_newest_checkpoint(tmp_path):
+    world = make_world()
+    short = dataclasses.replace(SMALL, total_steps=256)
+    train_agent(short, out=tmp_path, world=world, progress=False)
+    assert latest_checkpoint(tmp_path / "checkpoints").name == "step_000000000256"
+    policy = train_agent(SMALL, out=tmp_path, world=world, progress=False)
+    assert policy.record["steps"] == 512
+    # Nothing is left to do: the policy comes back as it was.
+    again = train_agent(SMALL, out=tmp_path, world=world, progress=False)
+    for name, value in tensors(policy).items():
+        assert torch.equal(value, tensors(again)[name])
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_a_resumed_run_goes_on_with_weights_optimiser_and_reward_scale(tmp_path, monkeypatch):
+    from dreamenv.agents import ppo
+
+    world, seen = make_world(), []
+    train_agent(dataclasses.replace(SMALL, total_steps=256), out=tmp_path, world=world, progress=False)
+    load = ppo.load_checkpoint
+
+    def noting(path, algorithm, config):
+        seconds = load(path, algorithm, config)
+        state = algorithm.policy.optimizer.state_dict()["state"]
+        seen.append(
+            (algorithm.num_timesteps, float(state[0]["step"]), float(algorithm.get_vec_normalize_env().ret_rms.count))
+        )
+        return seconds
+
+    monkeypatch.setattr(ppo, "load_checkpoint", noting)
+    train_agent(SMALL, out=tmp_path, world=world, progress=False)
+    assert seen[0][0] == 256
+    assert seen[0][1] == 8  # 2 rollouts of 2 batches in 2 epochs
+    assert seen[0][2] == pytest.approx(256, abs=1)
+
+
+def test_other_settings_than_the_checkpoints_are_refused(tmp_path):
+    world = make_world()
+    train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=world, progress=False)
+    with pytest.raises(CheckpointError, match="gamma"):
+        train_agent(dataclasses.replace(SMALL, gamma=0.5), out=tmp_path, world=world, progress=False)
+    policy = train_agent(
+        dataclasses.replace(SMALL, gamma=0.5, total_steps=128), out=tmp_path, world=world, progress=False, resume=False
+    )
+    assert policy.config.gamma == 0.5
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    world = make_world()
+    train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=world, progress=False)
+    file = latest_checkpoint(tmp_path / "checkpoints") / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train_agent(SMALL, out=tmp_path, world=world, progress=False)
+
+
+def test_evaluations_on_the_way_are_written_and_do_not_change_the_training(tmp_path):
+    world = make_world()
+    config = dataclasses.replace(SMALL, eval_every=256, eval_episodes=3)
+    watched = train_agent(config, out=tmp_path / "a", world=world, evaluate_in=Brightness, progress=False)
+    plain = train_agent(SMALL, out=tmp_path / "b", world=world, progress=False)
+    entries = json.loads((tmp_path / "a" / "evaluations.json").read_text())
+    assert [entry["steps"] for entry in entries] == [256, 512]
+    assert all(entry["episodes"] == 3 for entry in entries)
+    for name, value in tensors(watched).items():
+        assert torch.equal(value, tensors(plain)[name])
+
+
+def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
+    policy = make_policy()
+    policy.save(tmp_path / "policy")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage_module.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space"):
+        make_policy().save(tmp_path / "policy")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_saved_policies_hold_no_pickle_and_damage_is_named(tmp_path):
+    folder = make_policy().save(tmp_path / "policy")
+    assert sorted(path.name for path in folder.iterdir()) == ["policy.json", "policy.safetensors"]
+    with pytest.raises(CheckpointError, match="no policy"):
+        SavedPolicy.load(tmp_path / "nowhere")
+    values = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps({**values, "format_version": 99}))
+    with pytest.raises(CheckpointError, match="99"):
+        SavedPolicy.load(folder)
+    (folder / "policy.json").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        SavedPolicy.load(folder)
+    (folder / "policy.json").write_text(json.dumps(values))
+    file = folder / "policy.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="damaged"):
+        SavedPolicy.load(folder)
+
+
+@pytest.mark.parametrize("space", [gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.MultiDiscrete([3, 2])])
+def test_policies_act_in_other_action_spaces(space):
+    from dreamenv.agents.networks import build_policy
+
+    config = dataclasses.replace(SMALL)
+    seen = gym.spaces.Box(-1, 1, (2,), np.float32)
+    policy = Policy(
+        config=config, network=build_policy(config, seen, space), observation_space=seen, action_space=space
+    )
+    state = policy.start(np.arange(4))
+    actions, state = policy.act(np.zeros((4, 2), np.float32), state)
+    assert all(action in space for action in actions.astype(space.dtype))
+    assert (actions != policy.act(np.zeros((4, 2), np.float32), state)[0]).any()
+    modes = policy.act(np.zeros((4, 2), np.float32), state, deterministic=True)[0]
+    assert (modes == modes[0]).all()
+
+
+@pytest.mark.parametrize("observation", [LATENTS, FRAMES])
+def test_a_policy_records_as_it_is_evaluated(tmp_path, observation):
+    world = make_world()
+    policy = make_policy(observation, world)
+    result = evaluate(policy, Brightness, seeds=[3, 4], world=world)
+    recorder = CollectionPolicy(policy.save(tmp_path / "policy"), world.save(tmp_path / "world"))
+    env, returns = Brightness(), []
+    for seed in (3, 4):
+        frame, _ = env.reset(seed=seed)
+        recorder.reset(seed)
+        total, done = 0.0, False
+        while not done:
+            frame, reward, done, _, _ = env.step(recorder.act(frame))
+            total += reward
+        returns.append(total)
+    assert returns == result.returns
+
+
+def test_bad_settings_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="batch_size"):
+        AgentConfig(batch_size=500)
+    with pytest.raises(ConfigError, match="gamma"):
+        AgentConfig(gamma=1.5)
+    with pytest.raises(ConfigError, match="num_envs"):
+        AgentConfig(num_envs=0)
+    with pytest.raises(ConfigError, match="real_envs"):
+        AgentConfig(where="mixed", real_envs=64)
+    with pytest.raises(UnknownNameError, match="recurrent_ppo"):
+        AgentConfig(algorithm="recurent_ppo")
+    with pytest.raises(ConfigError, match="world"):
+        train_agent(SMALL, out=tmp_path)
+    with pytest.raises(ConfigError, match="real environment"):
+        train_agent(dataclasses.replace(SMALL, where="real"), out=tmp_path, world=make_world())
+    with pytest.raises(DeviceError):
+        train_agent(dataclasses.replace(SMALL, device="cuda:99"), out=tmp_path, world=make_world())
+    assert AgentConfig.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
