@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from dreamenv.errors import InputError
-from dreamenv.metrics.statistics import interquartile_mean, mean_iqm_interval, wilson_interval
+from dreamenv.metrics.statistics import interquartile_mean, mean_intervals, mean_iqm_interval, wilson_interval
 
 
 def test_the_interquartile_mean_is_rliables():
@@ -34,6 +34,15 @@ def test_the_bootstrap_of_the_mean_agrees_with_the_normal_theory():
     half = 1.96 * values.std(ddof=1) / 20
     assert summary.mean == pytest.approx(values.mean())
     assert summary.mean_interval == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
+
+
+def test_intervals_of_several_means_agree_with_those_of_each():
+    columns = np.random.default_rng(5).exponential(size=(80, 3))
+    found = mean_intervals(columns, seed=0)
+    for column in range(3):
+        expected = mean_iqm_interval(columns[:, column], seed=1).mean_interval
+        assert found[column] == pytest.approx(expected, rel=0.05)
+    assert np.array_equal(found, mean_intervals(columns, seed=0))
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():

@@ -19,7 +19,7 @@ from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import windows_for_evaluation
 from dreamenv.metrics.calibration import reward_calibration, termination_calibration
 from dreamenv.metrics.images import brightness, contrast, psnr, sharpness, ssim
-from dreamenv.metrics.statistics import mean_iqm_interval
+from dreamenv.metrics.statistics import mean_intervals
 from dreamenv.metrics.windows import dreamed_ends, longest_horizon, predict_one_step
 
 __all__ = ["HORIZONS", "calibration", "compare_frames", "dream_fidelity", "drift", "fidelity"]
@@ -115,7 +115,12 @@ def compare_frames(dream: Tensor, truth: Tensor, last: Tensor, *, seed: int = 0)
     }
     values["psnr_gain"] = values["psnr"] - values["persistence_psnr"]
     values["ssim_gain"] = values["ssim"] - values["persistence_ssim"]
-    entry: dict[str, Any] = {name: _mean_interval(value, seed) for name, value in values.items()}
+    columns = torch.stack(list(values.values()), dim=1).double().numpy()  # n measures
+    intervals = mean_intervals(columns, seed)
+    entry: dict[str, Any] = {
+        name: {"mean": float(columns[:, i].mean()), "low": float(intervals[i, 0]), "high": float(intervals[i, 1])}
+        for i, name in enumerate(values)
+    }
     return entry | {"count": len(dream)}
 
 
@@ -151,11 +156,6 @@ def calibration(
         "reward": reward_calibration(merged["reward"], merged["real_reward"]),
         "termination": termination_calibration(merged["ending"], merged["real_ending"]),
     }
-
-
-def _mean_interval(values: Tensor, seed: int) -> dict[str, float]:
-    summary = mean_iqm_interval(values.numpy(), seed)
-    return {"mean": summary.mean, "low": summary.mean_interval[0], "high": summary.mean_interval[1]}
 
 
 def _ratio(ours: Tensor, real: Tensor) -> float | None:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from dreamenv.errors import InputError
 
-__all__ = ["Summary", "interquartile_mean", "mean_iqm_interval", "wilson_interval"]
+__all__ = ["Summary", "interquartile_mean", "mean_intervals", "mean_iqm_interval", "wilson_interval"]
 
 _RESAMPLES = 2000
 _BATCH = 200  # resamples held in memory at once
@@ -101,6 +101,30 @@ def mean_iqm_interval(
         confidence=confidence,
         count=len(data),
     )
+
+
+def mean_intervals(
+    columns: npt.ArrayLike, seed: int = 0, *, confidence: float = 0.95, resamples: int = _RESAMPLES
+) -> npt.NDArray[np.float64]:
+    """Return the percentile bootstrap intervals of several means over the same units, resampled together.
+
+    Args:
+        columns: (n, m) finite numbers, n units of m measurements each.
+        seed: of the resampling.
+        confidence: in (0, 1).
+        resamples: how many times the units are drawn again.
+
+    Returns:
+        (m, 2), low and high.
+    """
+    data = np.asarray(columns, dtype=np.float64)
+    _checked(data)
+    n, rng = len(data), np.random.default_rng(seed)
+    # How often each unit is drawn is all a mean depends on.
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+    tail = (1 - confidence) / 2
+    intervals: npt.NDArray[np.float64] = np.quantile(counts @ data / n, [tail, 1 - tail], axis=0).T
+    return intervals
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:

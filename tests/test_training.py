@@ -1,0 +1,325 @@
+"""The trainer runs any model's stages, measures on the way, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from test_training_resumes import settings
+from toy import empty_dataset, random_episode, toy_dataset
+from trainable import Trainable, TrainableConfig
+
+from dreamenv.data.store import FrameStore
+from dreamenv.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    DeviceError,
+    DivergedError,
+    FrameError,
+    StorageError,
+)
+from dreamenv.registry import make_config
+from dreamenv.training import films
+from dreamenv.training.checkpoint import Checkpoints
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.features import compute_features
+from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer
+from dreamenv.training.prefetch import batches
+from dreamenv.training.processes import share_of_batch
+from dreamenv.training.trainer import train
+from dreamenv.world import World
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return toy_dataset(tmp_path_factory.mktemp("data") / "toy", 6)
+
+
+@pytest.fixture
+def model(dataset):
+    height, width, channels = dataset.frame_shape
+    from dreamenv.world_model import WorldModelSpec
+
+    spec = WorldModelSpec(frame_shape=(channels, height, width), action_space=dataset.action_space, frame_rate=10.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Trainable(TrainableConfig(), spec)
+
+
+def scalars_of(folder: Path) -> dict[str, dict[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    return found | {
+        tag: {e.step: e.encoded_image_string for e in events.Images(tag)} for tag in events.Tags()["images"]
+    }
+
+
+# What a run does
+
+
+def test_a_run_leaves_a_world_scalars_films_and_checkpoints(dataset, tmp_path):
+    world = train(settings(film_every=16), TrainableConfig(), dataset, tmp_path)
+    loaded = World.load(tmp_path / "world")
+    assert loaded.content_hash() == world.content_hash()
+    assert loaded.provenance == dataset.provenance
+    assert loaded.record["optimizer_steps"] == 40
+    assert loaded.record["data"]["sha256"] == dataset.content_hash()
+    assert loaded.record["data"]["training_episodes"] + loaded.record["data"]["held_out_episodes"] == 6
+    assert loaded.metrics["horizons"]["1"]["persistence_psnr"]["mean"] > 0
+    assert loaded.metrics["termination"]["steps"] == loaded.record["data"]["held_out_steps"]
+
+    logged = scalars_of(tmp_path / "tensorboard")
+    assert {"maker/loss", "maker/error", "critic/loss", "rewards/loss", "rewards/gradient_norm"} <= set(logged)
+    assert {"held_out_maker/loss", "held_out_rewards/loss", "held_out/psnr_1", "train/frames_per_second"} <= set(logged)
+    assert sorted(logged["maker/loss"]) == [5, 10, 15, 20]
+    assert sorted(logged["held_out/psnr_1"]) == [9, 18, 20, 27, 36, 40]
+    assert sorted(logged["dream_beside_reality"]) == [16, 20, 32, 40]
+    assert logged["dream_beside_reality"][20][:6] == b"GIF89a"
+    assert len(list((tmp_path / "films").glob("*.mp4"))) == 4
+    assert not (tmp_path / "features").exists()
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000035", "step-00000040"]
+
+
+def test_what_the_recurrent_world_learns_carries_over_to_held_out_episodes(tmp_path):
+    dataset = toy_dataset(tmp_path / "toy", 24)
+    config = settings(steps={"joint": 150, "dynamics": 100}, holdout=0.2, eval_every=0, checkpoint_every=1000)
+    world = train(config, make_config("rssm", "tiny"), dataset, tmp_path / "run")
+    losses = scalars_of(tmp_path / "run" / "tensorboard")
+    held_out = losses["held_out_joint/reconstruction"]
+    assert held_out[150] < 0.5 * losses["joint/reconstruction"][5]
+    ending = world.metrics["termination"]
+    assert ending["log_loss"] < ending["log_loss_base_rate"]
+
+
+def test_a_stage_moves_its_own_parameters_only(dataset, tmp_path, model):
+    after_images = train(settings(steps={"rewards": 0}), TrainableConfig(), dataset, tmp_path / "one").model
+    after_both = train(settings(), TrainableConfig(), dataset, tmp_path / "two").model
+    for name, tensor in after_images.state_dict().items():
+        moved = not torch.equal(tensor, after_both.state_dict()[name])
+        assert moved == name.startswith("reward."), name
+    assert all(parameter.requires_grad for parameter in after_both.parameters())
+    assert all(
+        parameter.grad is None or name.startswith("reward.") for name, parameter in after_both.named_parameters()
+    )
+
+
+def test_a_model_is_calibrated_on_the_training_episodes(dataset, tmp_path):
+    world = train(settings(), TrainableConfig(), dataset, tmp_path)
+    training, _ = dataset.split(0.1, 0)
+    assert float(world.model.mean_reward) == pytest.approx(FrameStore(training).statistics().reward_mean)
+
+
+def test_a_model_without_stages_becomes_a_world_too(dataset, tmp_path):
+    world = train(settings(), make_config("persistence"), dataset, tmp_path)
+    assert world.metrics["horizons"]["1"]["psnr_gain"]["mean"] == 0.0
+    assert World.load(tmp_path / "world").record["optimizer_steps"] == 0
+
+
+def test_a_run_leaves_random_streams_and_threads_as_they_were(dataset, tmp_path):
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    train(settings(num_threads=2), TrainableConfig(), dataset, tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dreamenv-batches")]
+
+
+def test_all_episodes_may_be_trained_on(dataset, tmp_path):
+    world = train(settings(holdout=0.0), TrainableConfig(), dataset, tmp_path)
+    assert world.record["data"]["held_out_episodes"] == 0
+    assert world.metrics == {}
+
+
+def test_episodes_of_a_single_step_are_enough(tmp_path):
+    dataset = empty_dataset(tmp_path / "short")
+    for seed in range(4):
+        dataset.append(random_episode(1, seed=seed))
+    world = train(settings(start_context=0, holdout=0.3), TrainableConfig(), dataset, tmp_path / "run")
+    assert list(world.metrics["horizons"]) == ["1"]
+
+
+# What goes wrong
+
+
+def test_a_run_that_diverges_says_so_and_keeps_the_last_good_checkpoint(dataset, tmp_path):
+    with pytest.raises(DivergedError, match=r"'maker' of stage 'images'.*learning rate"):
+        train(settings(log_every=50), TrainableConfig(explode_at=10), dataset, tmp_path)
+    checkpoint = Checkpoints(tmp_path / "checkpoints").latest()
+    assert checkpoint is not None
+    assert checkpoint.step == 7
+    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint.model.values())
+    assert not (tmp_path / "world").exists()
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no episodes"):
+        train(settings(), TrainableConfig(), empty_dataset(tmp_path / "empty"), tmp_path / "run")
+
+
+def test_a_device_that_is_not_there_is_refused(dataset, tmp_path):
+    with pytest.raises(DeviceError, match="cuda:77"):
+        train(settings(device="cuda:77"), TrainableConfig(), dataset, tmp_path)
+
+
+def test_steps_of_an_unknown_stage_are_refused(dataset, tmp_path):
+    with pytest.raises(ConfigError, match=r"'image'.*\['images', 'rewards'\]"):
+        train(settings(steps={"image": 3}), TrainableConfig(), dataset, tmp_path)
+
+
+def test_features_that_were_deleted_are_missed(dataset, tmp_path, monkeypatch):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    save = Checkpoints.save
+
+    def stop_later(self, checkpoint):
+        save(self, checkpoint)
+        if checkpoint.step == 28:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stop_later)
+        with pytest.raises(Stop):
+            train(settings(), TrainableConfig(), dataset, tmp_path)
+    (tmp_path / "features" / "rewards.npy").unlink()
+    with pytest.raises(CheckpointError, match=r"rewards\.npy is gone"):
+        train(settings(), TrainableConfig(), dataset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"log_every": 0}, {"seed": -1}, {"holdout": 1.0}, {"ema_decay": -0.1}, {"schedule": "linear"}, {"starts": 0},
+        {"precision": "float16"}, {"final_rate": 2.0}, {"steps": {"joint": -1}}, {"num_threads": 0},
+        {"weight_decay": float("nan")},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_named(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    assert share_of_batch(12, 4) == 3
+    with pytest.raises(ConfigError, match="10 windows .* 4 processes"):
+        share_of_batch(10, 4)
+
+
+# Pieces
+
+
+def test_the_learning_rate_rises_then_falls_along_a_cosine(model):
+    stage = dataclasses.replace(model.stages()[0], steps=1000, learning_rate=1.0)
+    config = TrainConfig(warmup_steps=50, final_rate=0.1)
+    assert learning_rate(stage, 0, config) == pytest.approx(1 / 50)
+    assert learning_rate(stage, 49, config) == pytest.approx(1.0)
+    assert learning_rate(stage, 525, config) == pytest.approx(0.1 + 0.9 * 0.5)  # half way, by hand
+    assert learning_rate(stage, 999, config) == pytest.approx(0.1, abs=1e-4)
+    assert learning_rate(stage, 999, TrainConfig(schedule="constant")) == 1.0
+    assert learning_rate(dataclasses.replace(stage, steps=20), 1, config) == pytest.approx(1.0)  # a tenth at most
+
+
+def test_biases_and_norms_are_not_decayed(model):
+    objective = model.stages()[0].objectives[0]
+    optimizer = make_optimizer(objective, model.stages()[0], TrainConfig(weight_decay=0.3))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[id(model.encode.weight)] == 0.3
+    assert decay[id(model.encode.bias)] == decay[id(model.norm.weight)] == 0.0
+    assert set(decay) == {id(parameter) for parameter in objective.parameters}
+
+
+def test_the_average_of_weights_is_the_one_by_hand():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.0)
+        average = WeightAverage(layer, 0.5)
+        layer.weight.fill_(1.0)
+        average.update(0)  # decay 1/10: 0.1 * 0 + 0.9 * 1
+        layer.weight.fill_(2.0)
+        average.update(100)  # decay 0.5
+    assert float(average.tensors()["weight"]) == pytest.approx(0.5 * 0.9 + 0.5 * 2.0)
+    average.swap()
+    assert float(layer.weight) == pytest.approx(1.45)
+    average.swap()
+    assert float(layer.weight) == 2.0
+
+
+def test_features_are_those_of_every_frame(tmp_path, model):
+    frames = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    compute_features(tmp_path / "f.npy", frames, model.features, torch.device("cpu"))
+    stored = np.load(tmp_path / "f.npy")
+    assert stored.dtype == np.float16
+    one = torch.from_numpy(frames[271]).permute(2, 0, 1)[None].float() / 255
+    assert stored[271] == pytest.approx(model.features(one)[0].detach().numpy(), abs=2e-3)
+    compute_features(tmp_path / "i.npy", frames, lambda x: (x.flatten(1)[:, :2] * 255).long(), torch.device("cpu"))
+    assert np.load(tmp_path / "i.npy").dtype == np.int32
+
+
+def test_features_on_a_full_disk_leave_nothing_behind(tmp_path, model, monkeypatch):
+    def refuse(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    frames = np.zeros((5, 16, 16, 3), np.uint8)
+    with pytest.raises(StorageError, match="No space left"):
+        compute_features(tmp_path / "f.npy", frames, model.features, torch.device("cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batches_come_in_order_and_errors_come_through():
+    assert list(batches(lambda step: step, 3, 9)) == [3, 4, 5, 6, 7, 8]
+
+    def fail(step):
+        if step == 2:
+            raise DatasetError("broken")
+        return step
+
+    with pytest.raises(DatasetError, match="broken"):
+        list(batches(fail, 0, 5))
+
+
+def test_a_film_is_read_back_as_it_was_written(tmp_path):
+    frames = np.zeros((12, 17, 16, 3), np.uint8)
+    frames[6:] = 200
+    path = films.write_mp4(tmp_path / "film.mp4", frames, 8.75, scale=3)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == 8.75
+    assert len(decoded) == 12
+    assert decoded[0].shape == (52, 48, 3)  # 17 * 3 = 51 is made even
+    assert decoded[0].mean() < 10
+    assert 190 < decoded[-1].mean() < 210
+
+
+def test_films_of_nothing_or_onto_a_full_disk_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(FrameError, match="at least one"):
+        films.write_mp4(tmp_path / "film.mp4", np.zeros((0, 16, 16, 3), np.uint8), 10)
+
+    def refuse(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StorageError):
+        films.write_mp4(tmp_path / "film.mp4", np.zeros((2, 16, 16, 3), np.uint8), 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reality_and_dream_stand_side_by_side():
+    real, dream = np.full((2, 5, 4, 6, 3), 10, np.uint8), np.full((2, 5, 4, 6, 3), 90, np.uint8)
+    both = films.beside(real, dream)
+    assert both.shape == (5, 4 * 2 + 2, 6 * 2 + 2, 3)
+    assert (both[:, :4, :6] == 10).all()
+    assert (both[:, -4:, -6:] == 90).all()
+    picture = films.strip((real[0], dream[0]), (0, 2, 4), scale=2)
+    assert picture.shape == ((4 * 2 + 2) * 2, (6 * 3 + 4) * 2, 3)
+    with pytest.raises(FrameError):
+        films.beside(real, dream[:, :3])
