@@ -107,9 +107,7 @@ def test_a_stage_moves_its_own_parameters_only(dataset, tmp_path, model):
         moved = not torch.equal(tensor, after_both.state_dict()[name])
         assert moved == name.startswith("reward."), name
     assert all(parameter.requires_grad for parameter in after_both.parameters())
-    assert all(
-        parameter.grad is None or name.startswith("reward.") for name, parameter in after_both.named_parameters()
-    )
+    assert all(parameter.grad is None for parameter in after_both.parameters())
 
 
 def test_a_model_is_calibrated_on_the_training_episodes(dataset, tmp_path):
@@ -209,7 +207,7 @@ def test_settings_that_cannot_work_are_named(wrong):
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     assert share_of_batch(12, 4) == 3
-    with pytest.raises(ConfigError, match="10 windows .* 4 processes"):
+    with pytest.raises(ConfigError, match=r"10 windows .* 4 processes"):
         share_of_batch(10, 4)
 
 
@@ -247,9 +245,9 @@ def test_the_average_of_weights_is_the_one_by_hand():
         average.update(100)  # decay 0.5
     assert float(average.tensors()["weight"]) == pytest.approx(0.5 * 0.9 + 0.5 * 2.0)
     average.swap()
-    assert float(layer.weight) == pytest.approx(1.45)
+    assert layer.weight.item() == pytest.approx(1.45)
     average.swap()
-    assert float(layer.weight) == 2.0
+    assert layer.weight.item() == 2.0
 
 
 def test_features_are_those_of_every_frame(tmp_path, model):

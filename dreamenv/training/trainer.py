@@ -183,6 +183,8 @@ class _Run:
         self._evaluate(stage, None)
         self._film(None)
         self.optimizers = {}
+        for parameter in self.model.parameters():
+            parameter.grad = None
         self._checkpoint(index + 1, 0)
         if self.leads:
             shutil.rmtree(self.out / "features", ignore_errors=True)
