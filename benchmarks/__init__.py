@@ -1,0 +1,1 @@
+"""Questions with answers: scripts that measure, one command each, JSON out."""

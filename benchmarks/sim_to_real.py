@@ -26,7 +26,7 @@ from dreamenv.benchmarks.recipes import recipe_for
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.world import World
 
-__all__ = ["SimToReal", "main"]
+__all__ = ["SimToReal", "main", "run"]
 
 ARMS = ("random", "real", "real_x10", "dream_latents", "dream_frames")
 

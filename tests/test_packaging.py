@@ -22,7 +22,7 @@ LAYERS = (
     {"backbones"},
     {"dream", "importers", "metrics", "model_card", "training", "world", "world_files"},
     {"agents", "envs"},
-    {"benchmarks", "cli", "commands"},
+    {"__main__", "benchmarks", "cli", "commands"},
 )
 NEVER_A_BACKBONE = {"agents", "dream", "metrics", "training", "world"}
 

@@ -23,6 +23,7 @@ __all__ = [
     "check_packages",
     "check_real_environments",
     "check_worlds",
+    "has_display",
     "main",
 ]
 

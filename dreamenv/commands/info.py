@@ -118,9 +118,21 @@ def _recording(folder: Path) -> dict[str, Any]:
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
     lines = []
     for name, value in facts.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and set(value) != _INTERVAL:
             lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
-            shown = "-" if value is None or value == {} else f"{value:.6g}" if isinstance(value, float) else str(value)
-            lines.append(f"{indent}{name + ':':<22} {shown}")
+            lines.append(f"{indent}{name + ':':<22} {_shown(value)}")
     return lines
+
+
+_INTERVAL = {"mean", "low", "high"}
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, Mapping):
+        return f"{value['mean']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return f"{len(value)} entries (--json shows them)"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

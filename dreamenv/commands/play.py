@@ -93,13 +93,13 @@ def film(env: DreamEnv, command: Play, names: Sequence[str], frame_rate: float) 
     script = scripted_actions(command.actions, env.action_space, names, seed=command.seed)
     options = {} if command.start is None else {"start": command.start}
     frame, _ = env.reset(seed=command.seed, options=options)
-    frames, score, terminated = [frame], 0.0, False
+    frames, score, end = [frame], 0.0, "goes on"
     for _ in tqdm(range(command.steps), desc="dreaming", unit="step", leave=False):
         frame, reward, terminated, truncated, _ = env.step(next(script))
         frames.append(frame)
         score += float(reward)
         if terminated or truncated:
+            end = "ended" if terminated else "reached its horizon"
             break
-    end = "ended" if terminated else "was cut off"
     print(f"The dream {end} after {len(frames) - 1} steps with a return of {score:.4g}.")
     return write_mp4(command.out, np.stack(frames), frame_rate, scale=command.scale)

@@ -15,7 +15,7 @@ from dreamenv.commands.arguments import parse, report_written
 from dreamenv.registry import BackboneConfig, make_config
 from dreamenv.training.config import TrainConfig
 
-__all__ = ["Train", "main"]
+__all__ = ["Train", "main", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)

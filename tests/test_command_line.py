@@ -1,0 +1,303 @@
+"""The command line goes all the way round, explains itself, and turns bad input into one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import gymnasium as gym
+import numpy as np
+import pygame
+import pytest
+
+from dreamenv.cli import COMMANDS, main
+from dreamenv.commands import doctor
+from dreamenv.commands.keyboard import choose_action, describe_keys
+from dreamenv.commands.script import scripted_actions
+from dreamenv.errors import ConfigError, DreamenvError, UnknownNameError
+
+WALK = ("noop", "turn_left", "turn_right", "forward", "forward_left", "forward_right")
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recording, a world that was trained on it and a policy that was trained in its dreams."""
+    folder = tmp_path_factory.mktemp("loop")
+    run = [
+        ["collect", "take_cover", "--out", "data", "--episodes", "2", "--workers", "1"],
+        ["train", "data", "--out", "run", "--backbone", "persistence", "--starts", "8", "--eval-windows", "2",
+         "--eval-horizon", "5", "--holdout", "0.5", "--no-progress"],
+        ["agent", "--world", "run", "--out", "ppo", "--total-steps", "32", "--num-envs", "2", "--rollout-steps", "8",
+         "--batch-size", "16", "--epochs", "1", "--observation.kind", "frame", "--horizon", "5"],
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for arguments in run:
+            assert main(arguments) == 0, arguments
+    return folder
+
+
+@pytest.fixture
+def in_loop(loop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(loop)
+    return loop
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert main([]) == 0
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options_and_their_defaults(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: dreamenv {command}" in shown
+    assert command == "doctor" or "default:" in shown
+
+
+def test_the_settings_of_a_backbone_become_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "data", "--out", "world", "--backbone", "rssm", "--preset", "tiny", "--help"])
+    shown = capsys.readouterr().out
+    assert "--model.memory" in shown
+    assert "--learning-rate" in shown or "--seed" in shown
+
+
+def test_asking_for_help_imports_no_torch() -> None:
+    code = "import sys; from dreamenv.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_an_unknown_command_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["colect"]) == 2
+    assert capsys.readouterr().err == "error: No command named 'colect'. Did you mean 'collect' or 'doctor'?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "no/such/world"], "no/such/world"),
+        (["play", "no/such/world", "--headless"], "no/such/world"),
+        (["evaluate", "random", "--on", "take_covr"], "take_cover"),
+        (["evaluate", "random", "--on", "no/such/world"], "no/such/world"),
+        (["evaluate", "no/such/policy", "--on", "take_cover"], "no/such/policy"),
+        (["train", "no/such/data", "--out", "out"], "no/such/data"),
+        (["train", "no/such/data", "--out", "out", "--backbone", "rsm"], "rssm"),
+        (["collect", "take_covr", "--out", "out", "--steps", "1"], "take_cover"),
+        (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "sticky=0,random=1"], "positive share"),
+        (["agent", "--out", "out", "--world", "no/such/world"], "no/such/world"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert len(shown) == 1
+    assert shown[0].startswith("error: ")
+    assert said in shown[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_origin_of_an_error_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMENV_DEBUG", "1")
+    with pytest.raises(UnknownNameError):
+        main(["colect"])
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from dreamenv.commands import info
+
+    def interrupt(path: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "describe", interrupt)
+    assert main(["info"]) == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_collecting_again_adds_nothing_that_is_there(in_loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "take_cover", "--out", "data", "--episodes", "2", "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 episodes, ")
+    assert shown.endswith("Wrote data\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("data", "recording"), ("run", "world"), ("run/world", "world"), ("ppo", "policy")]
+)
+def test_info_describes_what_a_folder_holds(
+    path: str, kind: str, in_loop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", path, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == kind
+    assert facts["provenance"]["environment_id"] == "dreamenv/VizdoomTakeCover-v0"
+    assert main(["info", path]) == 0
+    assert f"kind:                  {kind}\n" in capsys.readouterr().out
+
+
+def test_info_refuses_a_folder_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tmp_path)]) == 2
+    assert "neither a world" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["run", "take_cover"])
+def test_a_policy_is_scored_in_the_dream_and_outside(
+    place: str, in_loop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "ppo", "--on", place, "--episodes", "2", "--num-envs", "1", "--out", "score.json"]
+    horizon = ["--horizon", "5"] if place == "run" else []
+    assert main([*arguments, *horizon]) == 0
+    result = json.loads((in_loop / "score.json").read_text())
+    assert result["episodes"] == 2
+    assert len(result["returns"]) == 2
+    shown = capsys.readouterr().out
+    assert "n = 2" in shown
+    assert shown.endswith("Wrote score.json\n")
+
+
+def test_without_a_display_play_writes_a_film_of_the_dream(
+    in_loop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dreamenv.commands.play.has_display", lambda: False)
+    film = in_loop / "film.mp4"
+    assert main(["play", "run", "--out", str(film), "--steps", "6", "--actions", "left*2,1", "--horizon", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert "no display" in shown
+    assert shown.endswith(f"Wrote {film}\n")
+    with av.open(str(film)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 6  # the start, and five steps to the horizon
+    assert frames[0].shape == (512, 512, 3)
+
+
+def test_a_dream_is_driven_remembered_and_restored_with_keys(in_loop: Path) -> None:
+    from dreamenv.commands.window import drive
+    from dreamenv.dream import DreamEnv
+
+    def press(*keys: int) -> list[pygame.event.Event]:
+        return [pygame.event.Event(pygame.KEYDOWN, key=key) for key in keys]
+
+    turns: Iterator[list[pygame.event.Event]] = iter(
+        [
+            press(pygame.K_LEFT),
+            [pygame.event.Event(pygame.KEYUP, key=pygame.K_LEFT)],
+            press(pygame.K_F5),
+            press(pygame.K_r),
+            press(pygame.K_F9),
+            press(pygame.K_p),
+            [],
+            press(pygame.K_ESCAPE),
+        ]
+    )
+    done: list[int] = []
+
+    class Watched(DreamEnv):
+        def step(self, action):  # type: ignore[no-untyped-def]
+            done.append(int(action))
+            return super().step(action)
+
+    env = Watched(in_loop / "run" / "world", horizon=100)
+    steps = drive(env, ("noop", "left", "right"), frame_rate=1000.0, scale=2, seed=0, poll=lambda: next(turns))
+    assert done == [1, 0, 0, 0, 0]  # paused after five, then left
+    assert steps == 5
+    env.close()
+
+
+def test_keys_choose_the_action_that_says_most_of_what_is_held() -> None:
+    assert choose_action(WALK, {"up"}) == 3
+    assert choose_action(WALK, {"w", "a"}) == 4
+    assert choose_action(WALK, {"left"}) == 1
+    assert choose_action(WALK, {"left", "right", "up"}) == 3, "opposite keys cancel"
+    assert choose_action(WALK, {"down"}) == 0, "no such action here"
+    assert choose_action(WALK, {"2"}) == 2
+    assert choose_action(("noop", "attack"), {"space"}) == 1
+    assert "left + up, or 4" in describe_keys(WALK)
+
+
+def test_scripts_of_actions_repeat_for_ever() -> None:
+    space = gym.spaces.Discrete(3)
+    script = scripted_actions("left*2, noop, 2", space, ("noop", "left", "right"), seed=0)
+    assert [next(script) for _ in range(6)] == [1, 1, 0, 2, 1, 1]
+
+
+def test_random_scripts_follow_their_seed_and_sticky_ones_stick() -> None:
+    def draw(kind: str, seed: int) -> list[int]:
+        script = scripted_actions(kind, gym.spaces.Discrete(5), (), seed=seed)
+        return [int(next(script)) for _ in range(400)]
+
+    def changes(actions: list[int]) -> float:
+        return float(np.mean(np.diff(actions) != 0))
+
+    assert draw("random", 1) == draw("random", 1) != draw("random", 2)
+    assert changes(draw("random", 0)) == pytest.approx(0.8, abs=0.1)
+    assert changes(draw("sticky", 0)) == pytest.approx(0.08, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("script", "space", "error"),
+    [
+        ("lft", gym.spaces.Discrete(2), UnknownNameError),
+        ("left*x", gym.spaces.Discrete(2), ConfigError),
+        ("left*0", gym.spaces.Discrete(2), ConfigError),
+        (" , ", gym.spaces.Discrete(2), ConfigError),
+        ("left", gym.spaces.Box(-1, 1, (2,)), ConfigError),
+    ],
+)
+def test_a_script_that_cannot_be_read_is_refused(
+    script: str, space: gym.Space[object], error: type[DreamenvError]
+) -> None:
+    with pytest.raises(error):
+        scripted_actions(script, space, ("noop", "left"), seed=0)
+
+
+def test_doctor_checks_packages_and_environments_and_fails_if_one_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = doctor.Finding(name="broken", ok=False, detail="does not start", remedy="pip install broken")
+    monkeypatch.setattr(doctor, "check_worlds", lambda: iter([broken]))
+    monkeypatch.setattr(doctor, "check_real_environments", lambda: iter([]))
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert stop.value.code == 1
+    shown = capsys.readouterr().out
+    assert "ok    torch" in shown
+    assert "FAILS broken" in shown
+    assert "make it run: pip install broken" in shown
+
+
+def test_doctor_names_the_command_that_installs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    extras = {finding.name: finding for finding in doctor.check_extras()}
+    assert extras["minigrid"].remedy == "pip install 'dreamenv[minigrid]'"
+    assert not extras["minigrid"].required
+    assert all(not finding.ok and finding.remedy for finding in doctor.check_packages())
+
+
+def test_doctor_starts_every_real_environment() -> None:
+    found = list(doctor.check_real_environments())
+    assert {finding.name for finding in found} == {"take_cover", "my_way_home", "health_gathering"}
+    assert all(finding.ok for finding in found), found

@@ -1,0 +1,97 @@
+"""The code in the README and the documentation runs, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import WorldModelContract
+
+from dreamenv import World, registry
+from dreamenv.cli import COMMANDS
+from dreamenv.errors import WorldNotFoundError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# The same code, with less to do. Every rule must still find its text in the README.
+SHORTER = {
+    r"total_timesteps=400_000": "total_timesteps=64",
+    r"num_envs=64, observation=\"latent\"": 'num_envs=4, observation="latent"',
+    r"n_steps=64, batch_size=512": "n_steps=16, batch_size=64",
+    r"AgentConfig\(total_steps=400_000\)": (
+        "AgentConfig(total_steps=64, num_envs=4, rollout_steps=16, batch_size=64, checkpoint_every=0)"
+    ),
+    r"episodes=100": "episodes=1",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def documented_backbone() -> Any:
+    """The example of the documentation as the module that it says it is."""
+    name = "dreamenv.backbones.bottleneck"
+    module = sys.modules[name] = types.ModuleType(name)
+    configuration, presets = blocks(ROOT / "docs" / "add_a_backbone.md", "python")[:2]
+    exec(compile(configuration + presets, "add_a_backbone.md", "exec"), module.__dict__)
+    return module
+
+
+EXAMPLE = documented_backbone()
+
+
+class TestTheBackboneOfTheDocumentation(WorldModelContract):
+    config = EXAMPLE.tiny()
+
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        entry = ("dreamenv.backbones.bottleneck:BottleneckConfig", ("small", "tiny"))
+        monkeypatch.setitem(registry._BACKBONES, "bottleneck", entry)
+
+
+@pytest.fixture(scope="module")
+def default_world() -> World:
+    try:
+        return World.default()
+    except WorldNotFoundError as error:
+        pytest.skip(f"the trained world of the package is not in this tree: {error}")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_code_on_a_page_runs(
+    page: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
+    code = "\n".join(blocks(page, "python"))
+    if "Dream-v0" in code:
+        request.getfixturevalue("default_world")
+    for pattern, replacement in SHORTER.items():
+        assert page.name != "README.md" or re.search(pattern, code), f"{pattern} is not in the README any more"
+        code = re.sub(pattern, replacement, code)
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_to_files_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_on_a_page_exist(page: Path) -> None:
+    shell = "\n".join(blocks(page, "sh"))
+    used = set(re.findall(r"^dreamenv (\w+)", shell, re.MULTILINE))
+    assert used <= set(COMMANDS)
+    targets = set(re.findall(r"^make ([a-z ]+?)(?: [A-Z].*| *#.*)?$", shell, re.MULTILINE))
+    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {word for target in targets for word in target.split()} <= rules
+    for module in re.findall(r"python -m dreamenv\.benchmarks\.(\w+)", page.read_text()):
+        assert (ROOT / "benchmarks" / f"{module}.py").exists(), module
