@@ -23,12 +23,12 @@ __all__ = ["DreamEnv", "DreamVectorEnv", "EpisodeDataset", "World", "__version__
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
-        "DreamEnv": "dreamenv.dream.env",
-        "DreamVectorEnv": "dreamenv.dream.vector_env",
-        "EpisodeDataset": "dreamenv.data.dataset",
-        "World": "dreamenv.world",
-        "__version__": "dreamenv.version",
-        "make_real": "dreamenv.envs.make",
+        "DreamEnv": "dream.env",
+        "DreamVectorEnv": "dream.vector_env",
+        "EpisodeDataset": "data.dataset",
+        "World": "world",
+        "__version__": "version",
+        "make_real": "envs.make",
     },
 )
 

@@ -17,7 +17,7 @@ def on_first_use(package: str, where: Mapping[str, str]) -> tuple[Callable[[str]
 
     Args:
         package: its ``__name__``.
-        where: public name -> the module that defines it.
+        where: public name -> the module inside the package that defines it.
     """
 
     def get(name: str) -> Any:
@@ -25,7 +25,7 @@ def on_first_use(package: str, where: Mapping[str, str]) -> tuple[Callable[[str]
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}. It offers: {', '.join(sorted(where))}."
             )
-        value = getattr(importlib.import_module(where[name]), name)
+        value = getattr(importlib.import_module(f"{package}.{where[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value
 

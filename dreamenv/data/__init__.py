@@ -5,8 +5,9 @@ Names are imported on first use, so that a recording process needs neither torch
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from dreamenv.data.dataset import EpisodeDataset
@@ -38,31 +39,24 @@ __all__ = [
     "windows_for_evaluation",
 ]
 
-_WHERE = {
-    "Episode": "episode",
-    "EpisodeDataset": "dataset",
-    "EpsilonPolicy": "policies",
-    "FrameStore": "store",
-    "MixturePolicy": "policies",
-    "Policy": "policies",
-    "Provenance": "provenance",
-    "RandomPolicy": "policies",
-    "Starts": "starts",
-    "StickyRandomPolicy": "policies",
-    "WindowSampler": "windows",
-    "collect": "recording",  # a module of the same name would hide the function
-    "read_windows": "windows",
-    "space_from_json": "spaces",
-    "space_to_json": "spaces",
-    "windows_for_evaluation": "windows",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'dreamenv.data' has no attribute {name!r}. It offers: {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f"dreamenv.data.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {
+        "Episode": "episode",
+        "EpisodeDataset": "dataset",
+        "EpsilonPolicy": "policies",
+        "FrameStore": "store",
+        "MixturePolicy": "policies",
+        "Policy": "policies",
+        "Provenance": "provenance",
+        "RandomPolicy": "policies",
+        "Starts": "starts",
+        "StickyRandomPolicy": "policies",
+        "WindowSampler": "windows",
+        "collect": "recording",  # a module of the same name would hide the function
+        "read_windows": "windows",
+        "space_from_json": "spaces",
+        "space_to_json": "spaces",
+        "windows_for_evaluation": "windows",
+    },
+)

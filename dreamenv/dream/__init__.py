@@ -5,8 +5,9 @@ Names are imported on first use, so that registering the ids does not import tor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from dreamenv.dream.env import DreamEnv
@@ -25,23 +26,15 @@ __all__ = [
     "save_state",
 ]
 
-_WHERE = {
-    "DreamEnv": "env",
-    "DreamVectorEnv": "vector_env",
-    "LatentFilter": "latents",
-    "LatentObservation": "latents",
-    "load_state": "states",
-    "register": "registration",
-    "save_state": "states",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'dreamenv.dream' has no attribute {name!r}. It offers: {', '.join(__all__)}.")
-    value = globals()[name] = getattr(importlib.import_module(f"dreamenv.dream.{_WHERE[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {
+        "DreamEnv": "env",
+        "DreamVectorEnv": "vector_env",
+        "LatentFilter": "latents",
+        "LatentObservation": "latents",
+        "load_state": "states",
+        "register": "registration",
+        "save_state": "states",
+    },
+)

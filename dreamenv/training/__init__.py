@@ -5,8 +5,9 @@ Names are imported on first use, so that reading a configuration does not wait f
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from dreamenv.training.config import TrainConfig
@@ -15,14 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainConfig", "gif_bytes", "train", "write_mp4"]
 
-_WHERE = {"TrainConfig": "config", "gif_bytes": "films", "train": "trainer", "write_mp4": "films"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'dreamenv.training' has no attribute {name!r}. It offers: {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f"dreamenv.training.{_WHERE[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {"TrainConfig": "config", "gif_bytes": "films", "train": "trainer", "write_mp4": "films"},
+)
