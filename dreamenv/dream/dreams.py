@@ -27,8 +27,6 @@ Flags = NDArray[np.bool_]
 Numbers = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_BRANCH_STREAM_SEED = 0xB7A2  # sets the seeds of branches apart from those of resets
-
 
 @dataclass(slots=True)
 class Moment:
@@ -105,11 +103,10 @@ class Dreams:
         beginnings = self.streams.begin(rows)
         if entries is None:
             entries = pool[0] + beginnings.choose(pool[1] - pool[0])
-        fresh, counters = self._starts(entries)
+        fresh = self._starts(entries)
         low, high = self._temperatures
         fresh["rng_key"] = self._tensor(beginnings.key)
         fresh["temperature"] = self._tensor((low + (high - low) * beginnings.warmth).astype(np.float32))
-        self.streams.follow(rows, beginnings.key, counters)
         self.entry[rows] = entries
         self.steps[rows] = 0
         if len(rows) == self.rows:
@@ -194,12 +191,11 @@ class Dreams:
         self._state = cast(State, state["dream"].to(self._device).clone())
         self.frames = state["frame"].to(self._device).clone() if self._decode else None
         self.entry, self.steps = entries.copy(), state["steps"].cpu().numpy().copy()
-        self.streams.row_key = state["row_key"].cpu().numpy().copy()
-        self.streams.dreams = state["dreams"].cpu().numpy().copy()
-        self.streams.follow(
-            np.arange(self.rows),
+        self.streams.restore(
+            state["row_key"].cpu().numpy(),
+            state["dreams"].cpu().numpy(),
             self._state["rng_key"].cpu().numpy(),
-            self._state["rng_counter"].cpu().numpy(),
+            self.steps,
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:

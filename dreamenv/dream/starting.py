@@ -61,16 +61,14 @@ class StartStates:
         self._remember = True
         box = isinstance(model.spec.action_space, gym.spaces.Box)
         self._action_type = np.float32 if box else np.int64
-        self._counters = np.zeros(self.count, dtype=np.int64)
 
-    def __call__(self, entries: Entries) -> tuple[State, NDArray[np.int64]]:
-        """Return the states of n entries, freely writable, and their random counters (n,) int64 on the host."""
+    def __call__(self, entries: Entries) -> State:
+        """Return the states of n entries, freely writable."""
         if self._remember:
             self._fill(entries)
         if self._states is None or not self._remember:
-            state: State = torch.cat([self._filter(entries[i : i + 1]) for i in range(len(entries))])  # type: ignore[arg-type, assignment]
-            return state, state["rng_counter"].cpu().numpy()
-        return self._states[torch.from_numpy(entries)], self._counters[entries]
+            return _joined([self._filter(entries[i : i + 1]) for i in range(len(entries))])
+        return self._states[torch.from_numpy(entries)]
 
     def _fill(self, entries: Entries) -> None:
         """Remember these entries' states."""
@@ -84,7 +82,6 @@ class StartStates:
                     return
                 self._states = state[:1].expand(self.count).clone()
             self._states[torch.from_numpy(members)] = state
-            self._counters[members] = state["rng_counter"].cpu().numpy()
             self._known[members] = True
 
     def _filter(self, entries: Entries) -> State:
@@ -92,8 +89,7 @@ class StartStates:
         order = np.argsort(self._lengths[entries], kind="stable")
         lengths = self._lengths[entries][order]
         parts = [self._filter_equal(entries[order[lengths == length]], int(length)) for length in np.unique(lengths)]
-        joined: State = torch.cat(parts)  # type: ignore[arg-type, assignment]
-        return joined[torch.from_numpy(np.argsort(order, kind="stable"))]
+        return _joined(parts)[torch.from_numpy(np.argsort(order, kind="stable"))]
 
     def _filter_equal(self, entries: Entries, length: int) -> State:
         starts, segments = self._starts, self.segment[entries]
@@ -114,3 +110,8 @@ class StartStates:
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _joined(states: list[State]) -> State:
+    joined: State = torch.cat(states)  # type: ignore[arg-type, assignment]
+    return joined

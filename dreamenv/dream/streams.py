@@ -2,10 +2,11 @@
 
 A row has a key of its own, made from its seed. Its n-th dream hashes (row key, n) into the dream's random stream, its
 start and its temperature; while dreaming, the uniform number that decides whether a step ends the dream is a hash of
-the dream's stream and counter. So a seeded row is reproducible for ever, whatever the other rows do.
+the dream's stream and the steps dreamt. So a seeded row is reproducible for ever, whatever the other rows do.
 
 The hash is that of :mod:`dreamenv.randomness`, value for value, on numpy arrays: for so few numbers numpy is several
-times faster than torch, and numbers for many steps to come are made at once.
+times faster than torch. A call costs the same for one number or a thousand, so all that can be known is drawn ahead:
+each row's next dream, and the draws of many steps to come.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TERMINATION_STREAM = 2**31
 _BEGINNING_STREAM = TERMINATION_STREAM + 1  # the stream, under a row's key, from which its dreams begin
 _AHEAD = 64  # steps whose draws are made at once
 
+Numbers = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _MASK = np.uint64(0xFFFFFFFF)
@@ -36,7 +38,7 @@ _SCHEDULE = np.arange(10, dtype=np.uint64)[:, None, None] * _WEYL  # what each o
 
 
 class Beginnings(NamedTuple):
-    """What a row's stream decides about its next dream.
+    """What the rows' streams decide about the dreams that begin.
 
     Attributes:
         key: (n,) int64, the dream's random stream.
@@ -54,59 +56,84 @@ class Beginnings(NamedTuple):
 
 
 class RowStreams:
-    """The streams of ``rows`` rows. `row_key` and `dreams` (how many have begun) are all that needs saving."""
+    """The streams of ``rows`` rows.
+
+    Attributes:
+        row_key: (b,) int64, each row's own key.
+        dreams: (b,) int64, how many dreams each row has begun.
+    """
 
     def __init__(self, rows: int) -> None:
         self.row_key: Rows = np.zeros(rows, dtype=np.int64)
         self.dreams: Rows = np.zeros(rows, dtype=np.int64)
-        self._key: Rows = np.zeros(rows, dtype=np.int64)
-        self._counter: Rows = np.zeros(rows, dtype=np.int64)  # of the first draw in `_draws`
-        self._draws = np.zeros((rows, _AHEAD), dtype=np.float32)
-        self._used = np.zeros(rows, dtype=np.int64)
         self._every = np.arange(rows)
+        self._key: Rows = np.zeros(rows, dtype=np.int64)  # of the dreams being dreamt
+        self._base: Rows = np.zeros(rows, dtype=np.int64)  # the step of the first of each row's draws
+        self._draws: Numbers = np.zeros((rows, _AHEAD), dtype=np.float32)
+        self._used: Rows = np.zeros(rows, dtype=np.int64)
         self._left = 0  # steps until some row has used all of its draws
+        self._next = Beginnings(self._key.copy(), np.zeros(rows, dtype=np.uint64), np.zeros(rows))
+        self._next_draws = self._draws.copy()
+        self._ready = np.zeros(rows, dtype=np.bool_)  # whether the next dream has been drawn
 
     def seed(self, rows: Rows, seeds: Rows) -> None:
         """Start the rows' streams anew."""
         self.row_key[rows] = seed_keys(torch.from_numpy(seeds)).numpy()
         self.dreams[rows] = 0
+        self._ready[rows] = False
+
+    def restore(self, row_key: Rows, dreams: Rows, key: Rows, steps: Rows) -> None:
+        """Go on with rows that have begun ``dreams`` dreams and are ``steps`` steps into the one of stream ``key``."""
+        self.row_key, self.dreams = row_key.copy(), dreams.copy()
+        self._key, self._base = key.copy(), steps.copy()
+        self._draws = _draw_ahead(self._key, self._base)
+        self._used[:], self._left = 0, _AHEAD
+        self._ready[:] = False
 
     def begin(self, rows: Rows) -> Beginnings:
-        """Decide about the rows' next dreams."""
-        dreams = self.dreams[rows].view(np.uint64)
-        counter = np.zeros((4, len(rows)), dtype=np.uint64)
-        counter[1] = _BEGINNING_STREAM
-        counter[2], counter[3] = dreams & _MASK, dreams >> _SHIFT
-        words = host_philox(counter, _halves(self.row_key[rows]))
+        """Go on to the rows' next dreams."""
+        if not self._ready[rows].all():
+            self._prepare(np.flatnonzero(~self._ready))
+        begun = Beginnings(*(array[rows] for array in self._next))
+        self._key[rows], self._base[rows], self._used[rows] = begun.key, 0, 0
+        self._draws[rows] = self._next_draws[rows]
+        self._left = _AHEAD - int(self._used.max())
         self.dreams[rows] += 1
-        return Beginnings((words[0] << _SHIFT | words[1]).view(np.int64), words[2], words[3] * 2.0**-32)
+        self._ready[rows] = False
+        return begun
 
-    def follow(self, rows: Rows, keys: Rows, counters: Rows) -> None:
-        """Draw for these dreams from now on, the next draw being that of ``counters``."""
-        self._key[rows] = keys
-        self._counter[rows] = counters
-        self._refill(rows)
-
-    def draw(self) -> NDArray[np.float32]:
+    def draw(self) -> Numbers:
         """Return each row's uniform number (b,) in (0, 1) for the step being made, and go on to the next step."""
         if self._left == 0:
-            self._counter += self._used
-            self._refill(self._every)
+            self._base += self._used
+            self._draws = _draw_ahead(self._key, self._base)
+            self._used[:], self._left = 0, _AHEAD
         drawn = self._draws[self._every, self._used]
         self._used += 1
         self._left -= 1
         return drawn
 
-    def _refill(self, rows: Rows) -> None:
-        counters = (self._counter[rows, None] + np.arange(_AHEAD)).view(np.uint64)
-        counter = np.zeros((4, *counters.shape), dtype=np.uint64)
-        counter[1] = TERMINATION_STREAM
-        counter[2], counter[3] = counters & _MASK, counters >> _SHIFT
-        words = host_philox(counter, _halves(self._key[rows])[..., None])
-        # As in `randomness.uniform`: 23 bits and a half step.
-        self._draws[rows] = ((words[0] >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-        self._used[rows] = 0
-        self._left = _AHEAD - int(self._used.max())
+    def _prepare(self, rows: Rows) -> None:
+        dreams = self.dreams[rows].view(np.uint64)
+        counter = np.zeros((4, len(rows)), dtype=np.uint64)
+        counter[1] = _BEGINNING_STREAM
+        counter[2], counter[3] = dreams & _MASK, dreams >> _SHIFT
+        words = host_philox(counter, _halves(self.row_key[rows]))
+        key = (words[0] << _SHIFT | words[1]).view(np.int64)
+        self._next.key[rows], self._next.start[rows], self._next.warmth[rows] = key, words[2], words[3] * 2.0**-32
+        self._next_draws[rows] = _draw_ahead(key, np.zeros_like(key))
+        self._ready[rows] = True
+
+
+def _draw_ahead(keys: Rows, steps: Rows) -> Numbers:
+    """Return what `randomness.uniform` draws under keys (n,) from each of ``steps`` on: (n, ahead)."""
+    counters = (steps[:, None] + np.arange(_AHEAD)).view(np.uint64)
+    counter = np.zeros((4, *counters.shape), dtype=np.uint64)
+    counter[1] = TERMINATION_STREAM
+    counter[2], counter[3] = counters & _MASK, counters >> _SHIFT
+    words = host_philox(counter, _halves(keys)[..., None])
+    # As there: 23 bits and a half step.
+    return ((words[0] >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
 
 
 def host_philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:

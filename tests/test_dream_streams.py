@@ -1,0 +1,121 @@
+"""The draws an environment makes for its rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dreamenv.dream.frames import frames_from_model, frames_to_model
+from dreamenv.dream.streams import TERMINATION_STREAM, RowStreams, host_philox
+from dreamenv.randomness import philox4x32, seed_keys, uniform
+
+ROWS = np.arange(5)
+
+
+def begun(seeds=(1, 2, 3, 4, 5)) -> tuple[RowStreams, np.ndarray]:
+    streams = RowStreams(5)
+    streams.seed(ROWS, np.array(seeds))
+    return streams, streams.begin(ROWS).key
+
+
+def test_the_hash_on_the_host_is_that_of_the_models():
+    rng = np.random.default_rng(0)
+    counter, key = (rng.integers(0, 2**32, (n, 7, 3), dtype=np.uint64) for n in (4, 2))
+    expected = philox4x32(torch.from_numpy(counter.astype(np.int64)), torch.from_numpy(key.astype(np.int64)))
+    np.testing.assert_array_equal(host_philox(counter, key).astype(np.int64), expected.numpy())
+
+
+def test_the_hash_reproduces_the_published_vectors():
+    """Random123's kat_vectors for philox4x32-10."""
+    for counter, key, expected in [
+        ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ]:
+        words = host_philox(np.array(counter, dtype=np.uint64)[:, None], np.array(key, dtype=np.uint64)[:, None])
+        assert words[:, 0].tolist() == expected
+
+
+def test_draws_are_the_rows_uniform_numbers_step_by_step():
+    streams, keys = begun()
+    for step in range(200):
+        expected = uniform(torch.from_numpy(keys), torch.full((5,), step), stream=TERMINATION_STREAM)
+        np.testing.assert_array_equal(streams.draw(), expected.numpy())
+
+
+def test_beginning_one_row_anew_does_not_touch_the_others():
+    streams, _ = begun()
+    undisturbed, _ = begun()
+    for step in range(300):
+        if step % 7 == 3:
+            streams.begin(np.array([2]))
+        left, right = streams.draw(), undisturbed.draw()
+        np.testing.assert_array_equal(np.delete(left, 2), np.delete(right, 2))
+
+
+def test_a_rows_dreams_do_not_depend_on_when_the_others_begin_theirs():
+    streams, first = begun()
+    keys = [first[1], *(streams.begin(np.array([1])).key[0] for _ in range(3))]
+    other, _ = begun((9, 2, 9, 9, 9))
+    for row in (0, 3, 0, 4):
+        other.begin(np.array([row]))
+    assert [other.begin(np.array([1])).key[0] for _ in range(3)] == keys[1:]
+    assert len(set(keys)) == 4
+
+
+def test_restored_streams_go_on_exactly():
+    streams, _ = begun()
+    streams.begin(np.array([3]))
+    for _ in range(70):
+        streams.draw()
+    key = streams._key.copy()
+    other = RowStreams(5)
+    other.restore(streams.row_key, streams.dreams, key, np.full(5, 70))
+    for _ in range(100):
+        np.testing.assert_array_equal(streams.draw(), other.draw())
+    assert (streams.begin(ROWS).key == other.begin(ROWS).key).all()
+
+
+def test_seeding_again_begins_the_same_dreams():
+    streams, keys = begun()
+    streams.begin(ROWS)
+    streams.seed(np.array([1, 4]), np.array([2, 5]))
+    again = streams.begin(np.array([1, 4]))
+    assert again.key.tolist() == keys[[1, 4]].tolist()
+    assert streams.row_key[1] == int(seed_keys(torch.tensor([2]))[0])
+
+
+def test_starts_and_temperatures_are_spread_evenly():
+    streams = RowStreams(20_000)
+    rows = np.arange(20_000)
+    streams.seed(rows, rows)
+    beginnings = streams.begin(rows)
+    counts = np.bincount(beginnings.choose(10), minlength=10)
+    assert ((counts - 2000) ** 2 / 2000).sum() < 27.9  # chi-squared with 9 degrees of freedom, p = 0.001
+    assert abs(beginnings.warmth.mean() - 0.5) < 4 / np.sqrt(12 * 20_000)
+    assert len(np.unique(beginnings.key)) == 20_000
+
+
+def test_every_pixel_value_survives_the_way_into_a_model_and_back():
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(2, 1, 1, 3)
+    pixels[..., 1] = 255 - pixels[..., 1]
+    assert torch.equal(frames_from_model(frames_to_model(pixels)), pixels)
+
+
+def test_frames_are_rounded_to_the_nearest_in_every_memory_layout():
+    frames = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    expected = np.rint(frames.numpy().transpose(0, 2, 3, 1).astype(np.float64) * 255)
+    for layout in (
+        frames,
+        frames.to(memory_format=torch.channels_last),
+        frames.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+    ):
+        made = frames_from_model(layout)
+        assert made.is_contiguous()
+        np.testing.assert_array_equal(made.numpy(), expected)
+    flat = torch.full((2, 1, 1, 1), 0.5).expand(2, 3, 8, 6)
+    assert (frames_from_model(flat) == 128).all()
