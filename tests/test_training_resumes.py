@@ -71,14 +71,12 @@ def train_until_killed(dataset, out, config, backbone, *, length, step):
     assert child.returncode == -signal.SIGKILL, child.stderr
 
 
-def test_killed_twice_and_resumed_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
     config = settings(steps={"joint": 20, "dynamics": 20}, ema_decay=0.9)
     backbone = make_config("rssm", "tiny")
     assert backbone.joint_length != backbone.dynamics_length
     whole = train(config, backbone, dataset, tmp_path / "whole")
 
-    train_until_killed(dataset, tmp_path / "cut", config, backbone, length=backbone.joint_length, step=12)
-    assert [p.name for p in sorted((tmp_path / "cut" / "checkpoints").glob("step-*"))] == ["step-00000007"]
     train_until_killed(dataset, tmp_path / "cut", config, backbone, length=backbone.dynamics_length, step=17)
     assert sorted((tmp_path / "cut" / "checkpoints").glob("step-*"))[-1].name in ("step-00000028", "step-00000035")
     resumed = train(config, backbone, dataset, tmp_path / "cut")

@@ -41,7 +41,7 @@ def compute_features(
         StorageError: the disk refused.
     """
     draft = path.with_name(f".{path.name}.part")
-    stored: npt.NDArray[Any] | None = None
+    stored: np.memmap[Any, np.dtype[Any]] | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:

@@ -6,7 +6,7 @@ A batch is a pure function of its step, so reading ahead changes nothing about t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from dreamenv.world_model import Batch
@@ -14,7 +14,7 @@ from dreamenv.world_model import Batch
 __all__ = ["batches"]
 
 
-def batches(make: Callable[[int], Batch], first: int, last: int, *, ahead: int = 2) -> Iterator[Batch]:
+def batches(make: Callable[[int], Batch], first: int, last: int, *, ahead: int = 2) -> Generator[Batch, None, None]:
     """Yield make(first) ... make(last - 1), up to ``ahead`` of them made before they are asked for.
 
     Close the iterator (or exhaust it) to end its thread. What `make` raises is raised here.
