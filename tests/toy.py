@@ -7,7 +7,7 @@ and drops another; missing it ends the episode. Everything follows from the seed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -28,7 +28,7 @@ class ToyEnv(gym.Env[np.ndarray, np.int64]):
         lethal: whether a missed square ends the episode.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, *, max_episode_steps: int = 30, lethal: bool = True, render_mode: str | None = None) -> None:
         self.observation_space = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
@@ -48,7 +48,9 @@ class ToyEnv(gym.Env[np.ndarray, np.int64]):
             score="squares caught",
         )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.step_count = self.caught = 0
         self.paddle = int(self.np_random.integers(SIZE - SQUARE))

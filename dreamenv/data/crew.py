@@ -23,7 +23,12 @@ __all__ = ["Crew", "Here", "Order", "Processes"]
 
 _QUEUED = 2  # episodes a worker holds: the one it plays, and the next, so that it never waits for us
 _PATIENCE = 10.0  # seconds that a worker has to close its environment
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +132,13 @@ class Processes:
                     ours, theirs = context.Pipe()
                     process = context.Process(
                         target=work,
-                        args=(theirs, CloudpickleWrapper(makers), home / str(index), self._stop),
+                        args=(
+                            theirs,
+                            CloudpickleWrapper(makers[0]),
+                            CloudpickleWrapper(makers[1]),
+                            home / str(index),
+                            self._stop,
+                        ),
                         name=f"recorder-{index}",
                         daemon=False,  # an environment may need processes of its own
                     )

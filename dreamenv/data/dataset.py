@@ -152,7 +152,7 @@ class EpisodeDataset(Sequence[Episode]):
         """Copy a Minari dataset of frames into a new dataset.
 
         Args:
-            dataset: a ``minari.MinariDataset`` whose observations are uint8 (h, w, c), or a Dict that has such an entry.
+            dataset: a ``minari.MinariDataset`` that observes uint8 (h, w, c), or a Dict that has such an entry.
             path: the new dataset's folder.
             provenance: the environment; by default what Minari knows of it.
             frame_key: the entry of a Dict observation that is the frame.

@@ -103,9 +103,9 @@ def read_episode(folder: Path, record: EpisodeRecord, frame_shape: tuple[int, in
             table = pa.ipc.open_file(file).read_all()
         ending = _numbers(table["terminations"])[-2], _numbers(table["truncations"])[-2]
         episode = Episode(
-            frames=_numbers(table["observations"]).reshape(-1, *frame_shape),
-            actions=_numbers(table["actions"])[:-1],
-            rewards=_numbers(table["rewards"])[:-1],
+            frames=np.array(_numbers(table["observations"])).reshape(-1, *frame_shape),  # Arrow's own is read-only
+            actions=np.array(_numbers(table["actions"])[:-1]),
+            rewards=np.array(_numbers(table["rewards"])[:-1]),
             terminated=ending[0],
             truncated=ending[1],
             policy=record.policy,

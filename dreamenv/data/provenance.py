@@ -70,7 +70,9 @@ class Provenance:
         try:
             return cls(**values)
         except TypeError as error:
-            raise DatasetError(f"this provenance cannot be read: {error}. It was written by another dreamenv.") from None
+            raise DatasetError(
+                f"this provenance cannot be read: {error}. It was written by another dreamenv."
+            ) from None
 
     def differences(self, other: Provenance) -> list[str]:
         """Name what makes frames and actions of the two mean different things, with both values; empty if nothing."""

@@ -182,5 +182,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DatasetError(f"{path} is being recorded by another process; wait for it or choose another folder.") from None
+            raise DatasetError(
+                f"{path} is being recorded by another process; wait for it or choose another folder."
+            ) from None
         yield

@@ -36,7 +36,9 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
         case spaces.Dict():
             return {"type": "Dict", "subspaces": {key: space_to_json(value) for key, value in space.items()}}
         case _:
-            raise ConfigError(f"a space of type {type(space).__name__} has no JSON form; use one of {', '.join(_MAKERS)}.")
+            raise ConfigError(
+                f"a space of type {type(space).__name__} has no JSON form; use one of {', '.join(_MAKERS)}."
+            )
 
 
 def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:

@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import gymnasium as gym
 import numpy as np
@@ -52,7 +53,9 @@ class Starts:
         n, t = self.frames.shape[:2]
         shape = self.first_frames.shape
         if len(shape) != 4 or self.frames.shape != (n, t, *shape[1:]) or shape[0] != n:
-            raise FrameError(f"first_frames {shape} and frames {self.frames.shape} must be (n, h, w, c), (n, t, h, w, c).")
+            raise FrameError(
+                f"first_frames {shape} and frames {self.frames.shape} must be (n, h, w, c), (n, t, h, w, c)."
+            )
         if self.frames.dtype != np.uint8 or self.first_frames.dtype != np.uint8:
             raise FrameError(f"frames must be uint8, not {self.first_frames.dtype} and {self.frames.dtype}.")
         if self.actions.shape[:2] != (n, t) or self.lengths.shape != (n,) or self.at_episode_start.shape != (n,):
@@ -60,7 +63,7 @@ class Starts:
                 f"{n} segments of {t} steps need actions ({n}, {t}, ...), lengths ({n},) and at_episode_start ({n},), "
                 f"not {self.actions.shape}, {self.lengths.shape}, {self.at_episode_start.shape}."
             )
-        if n and not (0 <= self.lengths.min() and self.lengths.max() <= t):
+        if n and not (self.lengths.min() >= 0 and self.lengths.max() <= t):
             raise FrameError(f"lengths must lie in 0 … {t}, not {self.lengths.min()} … {self.lengths.max()}.")
 
     @classmethod
@@ -69,9 +72,9 @@ class Starts:
     ) -> Starts:
         """Cut segments out of recorded episodes.
 
-        A quarter of them are episodes' beginnings (all of them with ``episode_starts_only``), from different episodes as
-        far as there are enough; the others end at steps drawn uniformly from all that do not end an episode, and are
-        shorter than ``context`` only where the episode had not lasted longer.
+        A quarter of them are the beginnings of different episodes (all of them, with ``episode_starts_only``). The
+        others end at steps drawn uniformly from all that do not end an episode, and are shorter than ``context`` only
+        where the episode had not lasted longer.
 
         Args:
             dataset: the recording.
@@ -122,7 +125,9 @@ class Starts:
         np.savez(segments, actions=self.actions, lengths=self.lengths, at_episode_start=self.at_episode_start)
         with storage_errors(f"write the starts {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            write_file(folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True))
+            write_file(
+                folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True)
+            )
             write_file(folder / _SEGMENTS, segments.getvalue())
 
     @classmethod
@@ -136,10 +141,10 @@ class Starts:
         try:
             with pa.CompressedInputStream(pa.OSFile(str(folder / _FRAMES)), "zstd") as stream:
                 strips = np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
-            with np.load(folder / _SEGMENTS, allow_pickle=False) as segments:
+            with np.load(io.BytesIO((folder / _SEGMENTS).read_bytes()), allow_pickle=False) as segments:
                 rest = {name: segments[name] for name in ("actions", "lengths", "at_episode_start")}
             return cls(first_frames=strips[:, 0], frames=strips[:, 1:], **rest)
-        except (OSError, ValueError, KeyError, EOFError, IndexError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, EOFError, IndexError, BadZipFile, pa.ArrowException) as error:
             raise WorldDamagedError(
                 f"the starts in {folder} cannot be read: {error}. Restore {_FRAMES} and {_SEGMENTS} from a copy."
             ) from error

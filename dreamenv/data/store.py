@@ -1,9 +1,9 @@
 """All recorded frames as flat, memory-mapped arrays: what training reads.
 
 Made once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
-**frame**, episode after episode; the row of a frame holds the action that led to it, the reward and the ending that came
-with it. An episode of t steps takes t + 1 rows, and the first of them holds no step (zeros). So the window of t steps
-from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
+**frame**, episode after episode; the row of a frame holds the action that led to it, and the reward and the ending that
+came with it. An episode of t steps takes t + 1 rows, and the first of them holds no step (zeros). So the window of t
+steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FrameStore:
             episodes only.
 
     Attributes:
-        frames: (n, h, w, c) uint8, memory-mapped.
+        frames: (n, h, w, c) uint8, memory-mapped; what is written to it stays in memory and never reaches the disk.
         actions: (n, *a) int64 or float32, the action that led to the frame.
         rewards: (n,) float32.
         terminated: (n,) bool.
@@ -138,7 +138,7 @@ def _build(dataset: EpisodeDataset, folder: Path) -> None:
 
 def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(
             f"the cache {path.parent} is damaged ({error}). Delete it; it is made again from the recording."

@@ -6,8 +6,8 @@ For an episode of T steps and windows of t <= T, a raw start s is uniform on -(t
     coverage(i) = number of starts strictly between the ends that reach i  +  t [i < t]  +  t [i >= T - t]
 
 of the T + t - 1 raw starts (2t - 1 if T = t), so it weighs t / coverage(i), which lies in [1/2, 1]. Episodes are chosen
-in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than t
-starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
+in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than
+t starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class WindowSampler:
         features: npt.NDArray[Any] | None = None,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
-            raise ConfigError(f"batch_size and sequence_length must be at least 1, not {batch_size}, {sequence_length}.")
+            raise ConfigError(
+                f"batch_size and sequence_length must be at least 1, not {batch_size}, {sequence_length}."
+            )
         if seed < 0:
             raise ConfigError(f"seed must be at least 0, not {seed}.")
         if features is not None and len(features) != len(store.frames):
             raise DatasetError(
-                f"there are {len(features)} features for {len(store.frames)} frames; compute them again for this dataset."
+                f"there are {len(features)} features for {len(store.frames)} frames; compute them for this dataset."
             )
         self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
         self.features = features

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import shutil
+import signal
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,7 +96,9 @@ class Player:
         own_seed = episode_seed(seed, number)
         self._policy.reset(episode_seed(seed, number, _POLICY))
         frame, info = self._env.reset(seed=own_seed)
-        frames, actions, rewards = [np.array(frame)], [], []
+        frames = [np.array(frame)]
+        actions: list[Any] = []
+        rewards: list[Any] = []
         terminated = truncated = False
         while not (terminated or truncated or len(actions) == limit):
             if len(actions) % _CHECK_EVERY == 0 and stopped():
@@ -136,7 +138,7 @@ def write_pending(folder: Path, number: int, episode: Episode) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def work(connection: Connection, makers: CloudpickleWrapper, home: Path, stop: Event) -> None:
+def work(connection: Connection, make_env: CloudpickleWrapper, make_policy: Any, home: Path, stop: Event) -> None:
     """Serve jobs until told to stop or until the recording process is gone: the main function of a worker process.
 
     Sends ("ready", description), then ("done", number) for each job (folder, seed, number, limit), or
@@ -150,7 +152,7 @@ def work(connection: Connection, makers: CloudpickleWrapper, home: Path, stop: E
 
     player: Player | None = None
     try:
-        player = Player(makers.fn, home)
+        player = Player((make_env.fn, make_policy.fn), home)
         connection.send(("ready", player.describe()))
         while (job := connection.recv()) is not None:
             folder, seed, number, limit = job
