@@ -35,7 +35,7 @@ class Collect:
     Attributes:
         env: the real environment (take_cover, my_way_home, health_gathering, or a full id).
         out: folder of the recording.
-        steps: agent steps to have in all; whole episodes are recorded until there are so many.
+        steps: agent steps to have in all, exactly: the last episode is cut there.
         episodes: episodes to have in all, instead of steps.
         policy: who acts: "sticky" (random, mostly keeping the last action), "random", or a folder that
             `dreamenv agent` wrote. Several, with the share of the episodes each gets: "sticky=0.3,runs/policy=0.7".
