@@ -64,6 +64,8 @@ class RSSMConfig:
         detail: a pixel's squared error counts 1 + detail * |x - mean frame|, so that small moving things are not
             smoothed away against a still background.
         reward_weight, termination_weight: of these heads' losses.
+        dropout: share of the latents entering the recurrence, and of the memory its heads read, hidden while training;
+            endings are few, and without it their head learns them by heart.
         joint_steps, dynamics_steps: optimiser steps of the two stages.
         joint_batch, joint_length: windows x steps of the joint stage.
         dynamics_batch, dynamics_length: likewise of the stage on cached latents.
@@ -83,6 +85,7 @@ class RSSMConfig:
     detail: float = 20.0
     reward_weight: float = 1.0
     termination_weight: float = 5.0
+    dropout: float = 0.2
     joint_steps: int = 1000
     dynamics_steps: int = 1000
     joint_batch: int = 8
@@ -99,8 +102,9 @@ class RSSMConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.classes < 2:
             raise ConfigError(f"classes must be at least 2, not {self.classes}.")
-        if not 0 <= self.uniform_mix < 1:
-            raise ConfigError(f"uniform_mix must be in [0, 1), not {self.uniform_mix}.")
+        for name in ("uniform_mix", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
         if not self.channels or min(self.channels) < 1:
             raise ConfigError(f"channels must be positive sizes, finest stage first, not {self.channels}.")
 
@@ -294,9 +298,11 @@ class RSSM(nn.Module):
         return loss, terms
 
     def _dynamics_terms(self, batch: Batch, latents: Tensor, posterior: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        inputs = torch.cat((rearrange(latents[:, :-1], "b t n k -> b t (n k)"), self.action(batch.actions)), dim=-1)
+        seen = self._hide(latents[:, :-1], (*latents[:, :-1].shape[:3], 1), batch.generator)
+        inputs = torch.cat((rearrange(seen, "b t n k -> b t (n k)"), self.action(batch.actions)), dim=-1)
         with autocast(inputs.device, self._low):
             path, _ = self.recurrence(inputs)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
+            path = self._hide(path, path.shape, batch.generator)
             prior = self.prior(path)
         path, prior = path.float(), self._mix(prior.float())
         kept = _kept(batch)
@@ -336,6 +342,13 @@ class RSSM(nn.Module):
         index = (probabilities.detach().cumsum(dim=-1) < threshold).sum(dim=-1).clamp(max=self.config.classes - 1)
         one_hot = functional.one_hot(index, self.config.classes).to(probabilities)
         return one_hot + probabilities - probabilities.detach()
+
+    def _hide(self, values: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Set a random share of the values to 0 while training and scale up the rest (Srivastava et al. 2014)."""
+        if not self.training or self.config.dropout == 0:
+            return values
+        kept = torch.rand(tuple(shape), generator=generator, device=values.device) >= self.config.dropout
+        return values * kept / (1 - self.config.dropout)
 
     def _one_hot(self, latent: Tensor) -> Tensor:
         return functional.one_hot(latent, self.config.classes).flatten(-2).float()
