@@ -85,7 +85,7 @@ class World:
         starts = self.starts
         for array in (starts.first_frames, starts.actions, starts.frames, starts.lengths, starts.at_episode_start):
             digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Write the world to a folder, replacing a world that is there, or change nothing at all.

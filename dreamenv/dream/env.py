@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, SupportsFloat
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -29,7 +29,7 @@ class DreamEnv(gym.Env[Any, Any]):
         **settings: those of `DreamVectorEnv`, except ``num_envs`` and ``autoreset_mode``.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "rgb_array"]}
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - as gymnasium declares it
 
     def __init__(
         self, world: World | str | Path | None = None, *, render_mode: str | None = None, **settings: Any
@@ -41,7 +41,7 @@ class DreamEnv(gym.Env[Any, Any]):
             world, 1, render_mode=render_mode, autoreset_mode=AutoresetMode.DISABLED, **settings
         )
         self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": self._batch.metadata["render_fps"]}  # type: ignore[misc]
+        self.metadata = {**self.metadata, "render_fps": self._batch.metadata["render_fps"]}
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
 
@@ -71,7 +71,7 @@ class DreamEnv(gym.Env[Any, Any]):
             return observations[0], rewards[0], terminated[0], truncated[0], _single(info)
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _single(info)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Return a picture (h, w, 3), or show it in the window."""
         pictures = self._batch.render()
         return None if pictures is None else pictures[0]

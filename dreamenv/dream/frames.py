@@ -10,7 +10,7 @@ __all__ = ["frames_from_model", "frames_to_model"]
 
 
 def frames_from_model(frames: Tensor) -> Tensor:
-    """Turn (b, c, h, w) float32 in [0, 1] into (b, h, w, c) uint8, 255 x rounded to the nearest, in memory of its own."""
+    """Turn (b, c, h, w) float32 in [0, 1] into (b, h, w, c) uint8, 255 x rounded, in memory of its own."""
     channels_last = frames.is_contiguous(memory_format=torch.channels_last)
     if channels_last:
         frames = rearrange(frames, "b c h w -> b h w c")

@@ -113,5 +113,5 @@ class StartStates:
 
 
 def _joined(states: list[State]) -> State:
-    joined: State = torch.cat(states)  # type: ignore[arg-type, assignment]
+    joined: State = torch.cat(states)
     return joined

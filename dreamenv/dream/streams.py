@@ -94,7 +94,7 @@ class RowStreams:
         """Go on to the rows' next dreams."""
         if not self._ready[rows].all():
             self._prepare(np.flatnonzero(~self._ready))
-        begun = Beginnings(*(array[rows] for array in self._next))
+        begun = Beginnings(self._next.key[rows], self._next.start[rows], self._next.warmth[rows])
         self._key[rows], self._base[rows], self._used[rows] = begun.key, 0, 0
         self._draws[rows] = self._next_draws[rows]
         self._left = _AHEAD - int(self._used.max())
@@ -133,7 +133,8 @@ def _draw_ahead(keys: Rows, steps: Rows) -> Numbers:
     counter[2], counter[3] = counters & _MASK, counters >> _SHIFT
     words = host_philox(counter, _halves(keys)[..., None])
     # As there: 23 bits and a half step.
-    return ((words[0] >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    draws: Numbers = ((words[0] >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    return draws
 
 
 def host_philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:

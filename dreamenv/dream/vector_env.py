@@ -216,10 +216,10 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             self.render()
         if self.output == "torch":
             flags = (torch.from_numpy(flag).to(self._device) for flag in (moment.terminated, moment.truncated))
-            return observations, torch.from_numpy(moment.rewards).to(self._device), *flags, info  # type: ignore[return-value]
+            return observations, torch.from_numpy(moment.rewards).to(self._device), *flags, info
         return observations, moment.rewards, moment.terminated, moment.truncated, info
 
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """Return a picture (h, w, 3) per row, or show all of them in the window."""
         if self.render_mode is None:
             raise ConfigError("nothing can be rendered: make the environment with render_mode='rgb_array' or 'human'.")
