@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,18 @@ from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler
 from dreamenv.errors import CheckpointError, ConfigError
 from dreamenv.registry import BackboneConfig, config_to_json
-from dreamenv.training.checkpoint import Checkpoint, Checkpoints, flatten_optimizer, restore_optimizer
+from dreamenv.training.checkpoint import Checkpoint, Checkpoints
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.evaluation import Evaluator
 from dreamenv.training.events import Events
 from dreamenv.training.features import compute_features
 from dreamenv.training.meter import Meter
-from dreamenv.training.optimisation import (
-    WeightAverage,
-    check_stages,
-    learning_rate,
-    make_optimizer,
-    only_trainable,
-    stage_steps,
-)
+from dreamenv.training.optimisation import WeightAverage, check_stages, learning_rate, stage_steps
 from dreamenv.training.prefetch import batches
 from dreamenv.training.processes import Runner, make_fabric, share_of_batch
 from dreamenv.training.random_state import at_rest, derived_seed, isolated, random_state, set_random_state
 from dreamenv.training.record import differences, make_record
+from dreamenv.training.stepper import Stepper
 from dreamenv.world import World
 from dreamenv.world_model import Calibrates, Stage, WorldModelSpec
 
@@ -117,7 +110,6 @@ class _Run:
         check_stages(self.stages, config)
         self.module = fabric.setup_module(Runner(model)) if self.stages else fabric.to_device(model)
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
-        self.optimizers: dict[str, Any] = {}
         self.evaluator = Evaluator(config, self.held_out, fabric.device)
         self.done = 0  # optimiser steps of the whole run
         self.seconds, self.began = 0.0, time.monotonic()  # before this process, and since when it runs
@@ -158,7 +150,7 @@ class _Run:
             # Each process takes windows of its own.
             return sampler.batch(step * self.fabric.world_size + self.fabric.global_rank, self.fabric.device)
 
-        self._prepare(index, checkpoint)
+        stepper = self._prepare(index, checkpoint)
         meter = Meter(stage.name)
         hidden = not (config.progress and self.leads)
         with (
@@ -166,7 +158,7 @@ class _Run:
             tqdm(total=steps, initial=begin, desc=stage.name, unit="step", disable=hidden, mininterval=0.5) as bar,
         ):
             for step, batch in enumerate(stream, start=begin):
-                self._step(stage, step, batch, meter)
+                stepper.step(step, batch, meter)
                 self.done += 1
                 bar.update()
                 last = step + 1 == steps
@@ -177,56 +169,29 @@ class _Run:
                     bar.set_postfix_str(f"loss {scalars[f'{stage.objectives[0].name}/loss']:.4g}", refresh=False)
                 if last:
                     break
-                self._now_and_then(index, step + 1, meter)
+                self._now_and_then(index, step + 1, stepper, meter)
         if self.average:
             self.average.swap()
         self._evaluate(stage, None)
         self._film(None)
-        self.optimizers = {}
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        self._checkpoint(index + 1, 0)
+        stepper.close()
+        self._checkpoint(index + 1, 0, None)
         if self.leads:
             shutil.rmtree(self.out / "features", ignore_errors=True)
 
-    def _prepare(self, index: int, checkpoint: Checkpoint | None) -> None:
+    def _prepare(self, index: int, checkpoint: Checkpoint | None) -> Stepper:
         """Make the stage's optimisers, as they were if it goes on."""
-        stage = self.stages[index]
-        self.model.train()
-        only_trainable(self.model, stage.objectives[0])
-        self.optimizers = {
-            objective.name: self.fabric.setup_optimizers(make_optimizer(objective, stage, self.config))
-            for objective in stage.objectives
-        }
+        stepper = Stepper(self.stages[index], self.config, self.fabric, self.module, self.average)
         if checkpoint:
-            for name, optimizer in self.optimizers.items():
-                restore_optimizer(name, optimizer.optimizer, checkpoint.extra)
+            stepper.restore(checkpoint.extra)
             set_random_state(checkpoint.extra, self.fabric.device)
         else:
             torch.manual_seed(derived_seed(self.config.seed, index, self.fabric.global_rank))
             if self.average:
                 self.average.restart()
+        return stepper
 
-    def _step(self, stage: Stage, step: int, batch: Any, meter: Meter) -> None:
-        rate = learning_rate(stage, step, self.config)
-        for objective in stage.objectives:
-            optimizer = self.optimizers[objective.name]
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if len(stage.objectives) > 1:
-                only_trainable(self.model, objective)
-            optimizer.zero_grad(set_to_none=True)
-            loss, logs = self.module(partial(objective.loss, batch))
-            self.fabric.backward(loss)
-            norm = self.fabric.clip_gradients(
-                self.module, optimizer, max_norm=self.config.gradient_clip or float("inf"), error_if_nonfinite=False
-            )
-            optimizer.step()
-            meter.add(objective.name, loss, logs, norm)
-        if self.average:
-            self.average.update(step)
-
-    def _now_and_then(self, index: int, stage_step: int, meter: Meter) -> None:
+    def _now_and_then(self, index: int, stage_step: int, stepper: Stepper, meter: Meter) -> None:
         config = self.config
         with meter.paused():
             if config.eval_every and self.done % config.eval_every == 0:
@@ -235,7 +200,7 @@ class _Run:
                 self._film(self.average)
             if self.done % config.checkpoint_every == 0:
                 meter.check()
-                self._checkpoint(index, stage_step)
+                self._checkpoint(index, stage_step, stepper)
 
     def _evaluate(self, stage: Stage, average: WeightAverage | None) -> None:
         if self.leads:
@@ -287,14 +252,14 @@ class _Run:
             self.average.load({name.removeprefix("average/"): tensor for name, tensor in checkpoint.extra.items()})
         return int(checkpoint.state["stage"]), checkpoint
 
-    def _checkpoint(self, stage: int, stage_step: int) -> None:
+    def _checkpoint(self, stage: int, stage_step: int, stepper: Stepper | None) -> None:
         """Save where the run stands: so many steps into this stage."""
         if self.leads:
             extra = random_state(self.fabric.device)
             if self.average:
                 extra |= {f"average/{name}": value for name, value in self.average.tensors().items()}
-            for name, optimizer in self.optimizers.items():
-                extra |= flatten_optimizer(name, optimizer.optimizer)
+            if stepper:
+                extra |= stepper.tensors()
             state = {"stage": stage, "stage_step": stage_step, "seconds": self._elapsed(), "identity": self.identity}
             self.checkpoints.save(Checkpoint(step=self.done, model=self.model.state_dict(), extra=extra, state=state))
         self.fabric.barrier()

@@ -1,0 +1,129 @@
+"""How faithful is a world? ``python -m dreamenv.benchmarks.fidelity --world W --data D``.
+
+PSNR and SSIM 1, 5, 10, 30 and 100 steps into the dream beside persistence, drift, and the calibration of rewards and
+endings. On the recording a world was trained on, only the episodes held out from it are used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from dreamenv.benchmarks.common import envelope, print_table, write_json
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.errors import DatasetError
+from dreamenv.metrics.fidelity import HORIZONS, fidelity
+from dreamenv.world import World
+
+__all__ = ["Fidelity", "held_out_of", "main", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """Measure how faithful a world is.
+
+    Attributes:
+        world: folder of the world, or hf://owner/name.
+        data: folder of a recording of the same environment.
+        out: JSON file to write.
+        horizons: steps into the dream at which frames are compared.
+        windows: stretches dreamed for each horizon.
+        context: steps observed before each dream.
+        calibration_steps: recorded steps on which rewards and endings are predicted.
+        seed: of the choice of windows and of the dreams.
+        device: "cpu", "cuda", ...
+    """
+
+    world: str
+    data: Path
+    out: Path = Path("fidelity.json")
+    horizons: tuple[int, ...] = HORIZONS
+    windows: int = 256
+    context: int = 8
+    calibration_steps: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    settings = tyro.cli(Fidelity, args=arguments, description=__doc__)
+    results = measure(settings)
+    rows = [
+        (
+            horizon,
+            entry["count"],
+            _interval(entry["psnr"]),
+            _interval(entry["persistence_psnr"]),
+            _interval(entry["ssim"]),
+            _interval(entry["persistence_ssim"]),
+        )
+        for horizon, entry in results["horizons"].items()
+    ]
+    print_table(("step", "windows", "PSNR (dB)", "persistence", "SSIM", "persistence"), rows)
+    reward, ending = results["reward"], results["termination"]
+    print(
+        f"\nreward: mean absolute error {reward['mean_absolute_error']:.4g}, bias {reward['bias']:+.4g}\n"
+        f"ending: predicted {ending['predicted_rate']:.4%} a step, real {ending['real_rate']:.4%}; log loss "
+        f"{ending['log_loss']:.4f} nats (base rate {ending['log_loss_base_rate']:.4f}), calibration error "
+        f"{ending['expected_calibration_error']:.4f}"
+    )
+    print(f"wrote {write_json(settings.out, envelope('fidelity', results, vars(settings)))}", file=sys.stderr)
+
+
+def measure(settings: Fidelity) -> dict[str, Any]:
+    """Return `dreamenv.metrics.fidelity.fidelity` of the world, and which episodes it was measured on.
+
+    Raises:
+        WorldMismatchError: the recording is of another environment.
+        DatasetError: the world has seen all of the recording.
+    """
+    world = World.load(settings.world, settings.device)
+    dataset = EpisodeDataset.open(settings.data)
+    if world.provenance is not None:
+        world.provenance.check_matches(dataset.provenance)
+    episodes, which = held_out_of(world, dataset)
+    report = fidelity(
+        world,
+        episodes,
+        horizons=settings.horizons,
+        windows=settings.windows,
+        context=settings.context,
+        calibration_steps=settings.calibration_steps,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    data = {"episodes": len(episodes), "steps": episodes.total_steps, "which": which, "sha256": dataset.content_hash()}
+    return report | {"data": data, "world": world.content_hash()}
+
+
+def held_out_of(world: World, dataset: EpisodeDataset) -> tuple[EpisodeDataset, str]:
+    """Return the episodes that the world was not trained on, and which those are: "held out" or "all".
+
+    Raises:
+        DatasetError: it was trained on all of them.
+    """
+    record = world.record
+    if record.get("data", {}).get("sha256") != dataset.content_hash():
+        return dataset, "all"
+    config = record["train_config"]
+    _, held_out = dataset.split(config["holdout"], config["seed"])
+    if len(held_out) == 0:
+        raise DatasetError(
+            f"the world was trained on every episode of {dataset.path}; measure it on another recording of "
+            f"{dataset.provenance.environment_id}."
+        )
+    return held_out, "held out"
+
+
+def _interval(entry: dict[str, float]) -> str:
+    return f"{entry['mean']:.3g} [{entry['low']:.3g}, {entry['high']:.3g}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""How fast does a world train? ``python -m dreamenv.benchmarks.train_speed [--data D]``.
+
+Frames per second of every stage of a backbone, through the trainer and through a bare torch loop in turn, and peak
+memory. Without a recording, random frames of the size are used; speed does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+
+from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.episode import Episode
+from dreamenv.data.provenance import Provenance
+from dreamenv.data.store import FrameStore
+from dreamenv.data.windows import WindowSampler
+from dreamenv.registry import config_to_json, make_config
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.features import compute_features
+from dreamenv.training.meter import Meter
+from dreamenv.training.optimisation import make_optimizer, only_trainable
+from dreamenv.training.prefetch import batches
+from dreamenv.training.processes import Runner, make_fabric
+from dreamenv.training.stepper import Stepper
+from dreamenv.world_model import Stage, WorldModelSpec
+
+__all__ = ["TrainSpeed", "main", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpeed:
+    """Measure how fast a world trains.
+
+    Attributes:
+        data: folder of a recording; None for random frames.
+        backbone: kind of model.
+        preset: of the backbone; None for its default.
+        size: height and width of random frames, in pixels.
+        steps: optimiser steps per round.
+        rounds: timed rounds of trainer and bare loop each.
+        threads: CPU threads; None leaves torch's setting.
+        device: "auto", "cpu", "cuda", ...
+        out: JSON file to write.
+    """
+
+    data: Path | None = None
+    backbone: str = "rssm"
+    preset: str | None = None
+    size: int = 64
+    steps: int = 8
+    rounds: int = 3
+    threads: int | None = None
+    device: str = "auto"
+    out: Path = Path("train_speed.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    settings = tyro.cli(TrainSpeed, args=arguments, description=__doc__)
+    results = measure(settings)
+    rows = [
+        (name, stage["batch"], stage["frames_per_second"], stage["steps_per_second"], stage["trainer_over_bare_loop"])
+        for name, stage in results["stages"].items()
+    ]
+    print_table(("stage", "windows x steps", "frames/s", "steps/s", "trainer / bare loop"), rows)
+    print(f"peak memory {results['peak_memory_mib']:.0f} MiB, {results['parameters']:,} parameters")
+    print(f"wrote {write_json(settings.out, envelope('train_speed', results, vars(settings)))}", file=sys.stderr)
+
+
+def measure(settings: TrainSpeed) -> dict[str, Any]:
+    """Return ``stages`` (name -> rates and the ratio to a bare loop), ``peak_memory_mib`` and ``parameters``."""
+    config = TrainConfig(device=settings.device, progress=False)
+    fabric = make_fabric(config)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
+    results: dict[str, Any] = {}
+    try:
+        with _dataset(settings) as dataset, tempfile.TemporaryDirectory() as scratch:
+            store = FrameStore(dataset)
+            height, width, channels = dataset.frame_shape
+            spec = WorldModelSpec(
+                frame_shape=(channels, height, width),
+                action_space=dataset.action_space,
+                frame_rate=dataset.provenance.frame_rate,
+            )
+            backbone = make_config(settings.backbone, settings.preset)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model: Any = backbone.build(spec)
+            module = fabric.setup_module(Runner(model))
+            for stage in model.stages():
+                path = Path(scratch) / f"{stage.name}.npy"
+                if stage.precompute is not None:
+                    compute_features(path, store.frames, stage.precompute, fabric.device)
+                features = np.load(path, mmap_mode="r") if stage.precompute is not None else None
+                sampler = WindowSampler(
+                    store,
+                    batch_size=stage.batch_size,
+                    sequence_length=stage.sequence_length,
+                    seed=0,
+                    features=features,
+                )
+                results[stage.name] = _time_stage(settings, config, fabric, module, stage, sampler)
+        return {
+            "stages": results,
+            "peak_memory_mib": peak_memory_mib(),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "backbone": config_to_json(backbone),
+            "frame_shape": list(spec.frame_shape),
+        }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _time_stage(
+    settings: TrainSpeed, config: TrainConfig, fabric: Any, module: Any, stage: Stage, sampler: WindowSampler
+) -> dict[str, Any]:
+    frames = stage.batch_size * stage.sequence_length
+
+    def make(step: int) -> Any:
+        return sampler.batch(step, fabric.device)
+
+    def finished() -> int:
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize(fabric.device)
+        return settings.steps * frames
+
+    stepper, meter = Stepper(stage, config, fabric, module), Meter(stage.name)
+
+    def trainer() -> float:
+        with closing(batches(make, 0, settings.steps)) as stream:
+            for step, batch in enumerate(stream):
+                stepper.step(step, batch, meter)
+        meter.take(frames, 0.0)
+        return finished()
+
+    candidates: dict[str, Callable[[], float]] = {
+        "bare loop": _bare_loop(settings, config, stage, module, make, finished)
+    }
+    comparison = interleaved({**candidates, "trainer": trainer}, rounds=settings.rounds)
+    stepper.close()
+    timing = comparison.timings["trainer"]
+    return {
+        "frames_per_second": timing.rate,
+        "frames_per_second_interval": [timing.low, timing.high],
+        "steps_per_second": timing.rate / frames,
+        "trainer_over_bare_loop": comparison.ratios["trainer"],
+        "batch": f"{stage.batch_size} x {stage.sequence_length}",
+    }
+
+
+def _bare_loop(
+    settings: TrainSpeed,
+    config: TrainConfig,
+    stage: Stage,
+    module: Any,
+    make: Callable[[int], Any],
+    finished: Callable[[], int],
+) -> Callable[[], float]:
+    """The least a training loop can be: batch, loss, gradients, step."""
+    optimizers = [(objective, make_optimizer(objective, stage, config)) for objective in stage.objectives]
+
+    def run() -> float:
+        for step in range(settings.steps):
+            batch = make(step)
+            for objective, optimizer in optimizers:
+                only_trainable(module, objective)
+                optimizer.zero_grad(set_to_none=True)
+                loss, _ = objective.loss(batch)
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(objective.parameters, config.gradient_clip)
+                optimizer.step()
+        return finished()
+
+    return run
+
+
+@contextmanager
+def _dataset(settings: TrainSpeed) -> Iterator[EpisodeDataset]:
+    if settings.data is not None:
+        yield EpisodeDataset.open(settings.data)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        provenance = Provenance(environment_id="random-frames", frame_size=settings.size)
+        shape = (settings.size, settings.size, 3)
+        dataset = EpisodeDataset.create(Path(folder) / "random", provenance, gym.spaces.Discrete(3), shape)
+        random = np.random.default_rng(0)
+        for _ in range(8):
+            steps = 100
+            dataset.append(
+                Episode(
+                    frames=random.integers(0, 256, (steps + 1, *shape), dtype=np.uint8),
+                    actions=random.integers(3, size=steps),
+                    rewards=random.normal(size=steps).astype(np.float32),
+                    terminated=True,
+                    truncated=False,
+                )
+            )
+        yield dataset
+
+
+if __name__ == "__main__":
+    main()

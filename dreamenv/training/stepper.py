@@ -1,0 +1,78 @@
+"""One stage's optimisers, and the step they take on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from dreamenv.training.checkpoint import flatten_optimizer, restore_optimizer
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.meter import Meter
+from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer, only_trainable
+from dreamenv.world_model import Batch, Stage
+
+__all__ = ["Stepper"]
+
+
+class Stepper:
+    """Steps a stage's objectives one after another on each batch.
+
+    Args:
+        stage: what to minimise.
+        config: of the run.
+        fabric: of the run.
+        module: the model in its `Runner`, set up by the fabric.
+        average: follows the weights; None for none.
+    """
+
+    def __init__(
+        self, stage: Stage, config: TrainConfig, fabric: Fabric, module: Any, average: WeightAverage | None = None
+    ) -> None:
+        self._stage, self._config, self._fabric, self._module, self._average = stage, config, fabric, module, average
+        self._optimizers: dict[str, Any] = {
+            objective.name: fabric.setup_optimizers(make_optimizer(objective, stage, config))
+            for objective in stage.objectives
+        }
+        only_trainable(module, stage.objectives[0])
+        module.train()
+
+    def step(self, step: int, batch: Batch, meter: Meter) -> None:
+        """Take optimiser step ``step`` (from 0) of the stage. Nothing here waits for the device."""
+        rate = learning_rate(self._stage, step, self._config)
+        for objective in self._stage.objectives:
+            optimizer = self._optimizers[objective.name]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if len(self._stage.objectives) > 1:
+                only_trainable(self._module, objective)
+            optimizer.zero_grad(set_to_none=True)
+            loss, logs = self._module(partial(objective.loss, batch))
+            self._fabric.backward(loss)
+            norm = self._fabric.clip_gradients(
+                self._module, optimizer, max_norm=self._config.gradient_clip or float("inf"), error_if_nonfinite=False
+            )
+            optimizer.step()
+            meter.add(objective.name, loss, logs, norm)
+        if self._average:
+            self._average.update(step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the optimisers' states by name."""
+        tensors: dict[str, Tensor] = {}
+        for name, optimizer in self._optimizers.items():
+            tensors |= flatten_optimizer(name, optimizer.optimizer)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned."""
+        for name, optimizer in self._optimizers.items():
+            restore_optimizer(name, optimizer.optimizer, tensors)
+
+    def close(self) -> None:
+        """Free the gradients."""
+        for parameter in self._module.parameters():
+            parameter.grad = None

@@ -1,0 +1,58 @@
+"""The benchmarks of fidelity and training speed run, and measure only what a world has not seen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_training_resumes import settings
+from toy import toy_dataset
+from trainable import TrainableConfig
+
+from dreamenv.benchmarks import fidelity, train_speed
+from dreamenv.errors import DatasetError
+from dreamenv.training.trainer import train
+from dreamenv.world import World
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    dataset = toy_dataset(folder / "toy", 8)
+    train(settings(holdout=0.3), TrainableConfig(), dataset, folder / "run")
+    return dataset, folder / "run" / "world"
+
+
+def test_fidelity_is_measured_on_held_out_episodes_only(trained, tmp_path, capsys):
+    dataset, world = trained
+    out = tmp_path / "fidelity.json"
+    fidelity.main(f"--world {world} --data {dataset.path} --out {out} --horizons 1 2 --windows 5 --context 1".split())
+    written = json.loads(out.read_text())
+    assert written["results"]["data"]["which"] == "held out"
+    assert written["results"]["data"]["episodes"] == World.load(world).record["data"]["held_out_episodes"]
+    assert set(written["results"]["horizons"]) == {"1", "2"}
+    assert written["settings"]["windows"] == 5
+    assert "PSNR (dB)" in capsys.readouterr().out
+
+
+def test_another_recording_is_measured_whole(trained, tmp_path):
+    other = toy_dataset(tmp_path / "other", 2)
+    episodes, which = fidelity.held_out_of(World.load(trained[1]), other)
+    assert (len(episodes), which) == (2, "all")
+
+
+def test_a_world_that_saw_every_episode_is_not_measured_on_them(tmp_path):
+    dataset = toy_dataset(tmp_path / "toy", 3)
+    world = train(settings(holdout=0.0), TrainableConfig(), dataset, tmp_path / "run")
+    with pytest.raises(DatasetError, match="another recording"):
+        fidelity.held_out_of(world, dataset)
+
+
+def test_training_speed_is_measured_beside_a_bare_loop(tmp_path):
+    results = train_speed.measure(
+        train_speed.TrainSpeed(preset="tiny", size=16, steps=1, rounds=1, device="cpu", out=tmp_path / "speed.json")
+    )
+    assert set(results["stages"]) == {"joint", "dynamics"}
+    for stage in results["stages"].values():
+        assert stage["frames_per_second"] > 0
+        assert stage["trainer_over_bare_loop"] > 0
