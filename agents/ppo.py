@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
@@ -31,7 +29,7 @@ from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.dream import DreamVecEnv
 from dreamenv.agents.evaluation import Evaluation, evaluate
 from dreamenv.agents.mixed import MixedVecEnv
-from dreamenv.agents.networks import policy_settings
+from dreamenv.agents.networks import policy_class, policy_settings
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
@@ -143,11 +141,10 @@ def make_training_env(
 
 
 def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> OnPolicyAlgorithm:
-    recurrent = config.algorithm == "recurrent_ppo"
-    kind: Any = RecurrentPPO if recurrent else PPO
+    kind: Any = RecurrentPPO if config.algorithm == "recurrent_ppo" else PPO
     rate = config.learning_rate
     algorithm: OnPolicyAlgorithm = kind(
-        RecurrentActorCriticPolicy if recurrent else ActorCriticPolicy,
+        policy_class(config),
         env,
         learning_rate=(lambda left: rate * left) if config.anneal else rate,
         n_steps=config.rollout_steps,

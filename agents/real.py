@@ -6,6 +6,7 @@ turns all rows' frames into the world's latents.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -69,7 +70,7 @@ class RealVecEnv(RowsVecEnv):
         num_envs: copies, at least 1.
         observation: what the policy sees.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents.
-        threads: how many copies step at once; None for all of them, 1 for one after another.
+        threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class RealVecEnv(RowsVecEnv):
         self.provenance = provenance_of(self.envs[0])
         self.frames = np.zeros((num_envs, *shape), np.uint8)
         """(b, h, w, c), the real frames last seen."""
-        workers = num_envs if threads is None else min(threads, num_envs)
+        workers = min(num_envs, 2 * (os.cpu_count() or 1) if threads is None else threads)
         self._pool = ThreadPoolExecutor(workers, "dreamenv-real") if workers > 1 else None
 
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
