@@ -36,7 +36,7 @@ types: $(VENV)/.installed-dev
 	cd build/typing && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p dreamenv
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "Wrote site/index.html"
 
 bench: $(VENV)/.installed

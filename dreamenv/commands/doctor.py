@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
 import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -120,22 +118,20 @@ def check_devices() -> Iterator[Finding]:
 
 def check_worlds() -> Iterator[Finding]:
     """Load every world that ships in the package, and dream one step in it."""
-    folder = Path(str(importlib.resources.files("dreamenv"))) / "worlds"
-    worlds = sorted(path.parent for path in folder.glob("*/world.json"))
-    if not worlds:
-        yield Finding(name="the world in the package", ok=False, detail=f"none in {folder}", remedy=_REINSTALL)
-    for world in worlds:
+    from dreamenv.world import DEFAULT_WORLD, shipped_worlds
+
+    for name in sorted({DEFAULT_WORLD, *shipped_worlds()}):
         try:
             from dreamenv.dream import DreamEnv
 
-            env = DreamEnv(world)
+            env = DreamEnv(name)
             env.reset(seed=0)
             env.step(env.action_space.sample())
             env.close()
         except Exception as error:
-            yield Finding(name=world.name, ok=False, detail=_first_line(error), remedy=_REINSTALL)
+            yield Finding(name=name, ok=False, detail=_first_line(error), remedy=_REINSTALL)
         else:
-            yield Finding(name=world.name, ok=True, detail=f"dreams, {env.observation_space}")
+            yield Finding(name=name, ok=True, detail=f"dreams, {env.observation_space}")
 
 
 def check_real_environments() -> Iterator[Finding]:
