@@ -33,7 +33,7 @@ from dreamenv.world_model import Embeds
 
 __all__ = ["DreamSpeedConfig", "main", "measure_long_dream", "measure_speed"]
 
-_STEPS_AT_ONCE = 512  # rows x steps timed in one go at least, so that the clock's own cost does not show
+_STEPS_AT_ONCE = 256  # rows x steps timed in one go at least, so that the clock's own cost does not show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def measure_long_dream(world: World, config: DreamSpeedConfig) -> list[dict[str,
         gc.collect()
         growth = None if memory is None else (_memory_mib() or 0.0) - memory
         late: Callable[[], int] = lambda dreams=old: advance(dreams, 64)  # type: ignore[misc]  # noqa: E731
-        comparison = interleaved({"early": early, "late": late}, rounds=max(20, config.rounds))
+        comparison = interleaved({"early": early, "late": late}, rounds=3 * config.rounds)
         records.append(
             {
                 "observation": observation,

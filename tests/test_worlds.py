@@ -102,6 +102,14 @@ def test_half_precision_takes_half_the_room_and_is_read_back_as_it_was_hashed(tm
     assert torch.equal(world.model.scale.data, torch.tensor([1 / 3, 2 / 3]))
 
 
+def test_weights_of_any_memory_layout_are_saved(tmp_path):
+    world = make_world()
+    world.model.register_buffer("kernel", torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    world.model.register_buffer("view", world.model.kernel[:, 1])
+    folder = world.save(tmp_path / "grey")
+    assert torch.equal(load_file(folder / "model.safetensors")["kernel"], world.model.kernel)
+
+
 def test_the_model_card_tells_what_the_world_is(saved):
     card = (saved / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: dreamenv\n")
