@@ -173,3 +173,24 @@ def test_an_unknown_attribute_of_the_package_is_refused_with_what_it_offers() ->
     with pytest.raises(AttributeError, match=r"no attribute 'Wrld'.*World"):
         dreamenv.Wrld  # noqa: B018
     assert set(dreamenv.__all__) <= set(dir(dreamenv))
+
+
+def test_every_package_that_is_imported_is_required() -> None:
+    from importlib.metadata import packages_distributions
+
+    config, installed = setup_cfg(), packages_distributions()
+    optional = {
+        line.split()[0].split("[")[0]
+        for text in config["options.extras_require"].values()
+        for line in text.split("\n")
+        if line.strip()
+    }
+    required = {line.split()[0].split("[")[0] for line in config["options"]["install_requires"].strip().splitlines()}
+    allowed = {name.lower().replace("_", "-") for name in required | optional}
+    for path in SOURCES.values():
+        for name, line in imports(path):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top == "dreamenv":
+                continue
+            owners = {owner.lower().replace("_", "-") for owner in installed.get(top, [top])}
+            assert owners & allowed, f"{path}:{line} imports {top}, which setup.cfg does not name"
