@@ -38,6 +38,7 @@ __all__ = [
     "Scores",
     "Stage",
     "State",
+    "StoresInBfloat16",
     "WorldModel",
     "WorldModelSpec",
     "check_actions",
@@ -256,6 +257,15 @@ class Calibrates(Protocol):
 
     def calibrate(self, statistics: DataStatistics) -> None:
         """Set up from the training set's statistics."""
+        ...
+
+
+@runtime_checkable
+class StoresInBfloat16(Protocol):
+    """Capability: faster dreams with rounded weights."""
+
+    def store_in_bfloat16(self) -> None:
+        """Round the weights of matrix products, in place; what accumulates over a dream stays float32."""
         ...
 
 

@@ -1,0 +1,58 @@
+"""Rounded weights: faster dreams that stay close to the exact ones."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium as gym
+import pytest
+import torch
+from torch import nn
+
+from dreamenv.backbones import rssm
+from dreamenv.world_model import StoresInBfloat16, WorldModelSpec
+
+SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
+
+
+@pytest.fixture
+def model() -> rssm.RSSM:
+    torch.manual_seed(0)
+    return rssm.tiny().build(SPEC).eval()
+
+
+def test_rounded_weights_dream_nearly_the_same(model: rssm.RSSM) -> None:
+    rounded = copy.deepcopy(model)
+    assert isinstance(rounded, StoresInBfloat16)
+    rounded.store_in_bfloat16()
+    actions = torch.zeros(64, 1, dtype=torch.int64)
+    with torch.no_grad():
+        state = model.start(torch.rand(64, 3, 16, 16), torch.arange(64))
+        exact, after = model.imagine(state, actions)
+        fast, after_fast = rounded.imagine(state, actions)
+    assert exact.frames is not None
+    assert fast.frames is not None
+    assert 0 < float((after["memory"] - after_fast["memory"]).abs().max()) < 0.02
+    assert float((exact.termination - fast.termination).abs().max()) < 0.02
+    same = (after["latent"] == after_fast["latent"]).float().mean()
+    assert float(same) > 0.97  # a draw changes only where it fell next to a boundary
+    alike = (after["latent"] == after_fast["latent"]).all(dim=1)
+    assert float((exact.frames - fast.frames)[alike].abs().max()) < 0.02
+
+
+def test_only_weights_of_products_are_rounded(model: rssm.RSSM) -> None:
+    model.store_in_bfloat16()
+    for part in model.modules():
+        products = isinstance(part, nn.Linear | nn.Conv2d | nn.GRU)
+        for parameter in part.parameters(recurse=False):
+            assert parameter.dtype == (torch.bfloat16 if products else torch.float32)
+    assert model.mean_frame.dtype == torch.float32
+
+
+def test_the_state_keeps_float32(model: rssm.RSSM) -> None:
+    model.store_in_bfloat16()
+    with torch.no_grad():
+        state = model.start(torch.rand(2, 3, 16, 16), torch.arange(2))
+        imagined, state = model.imagine(state, torch.zeros(2, 3, dtype=torch.int64))
+    assert state["memory"].dtype == torch.float32
+    assert imagined.rewards.dtype == imagined.termination.dtype == torch.float32
