@@ -178,7 +178,7 @@ def _bare_loop(
                 only_trainable(module, objective)
                 optimizer.zero_grad(set_to_none=True)
                 loss, _ = objective.loss(batch)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(objective.parameters, config.gradient_clip)
                 optimizer.step()
         return finished()

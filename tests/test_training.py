@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -24,7 +28,7 @@ from dreamenv.errors import (
     FrameError,
     StorageError,
 )
-from dreamenv.registry import make_config
+from dreamenv.registry import config_to_json, make_config
 from dreamenv.training import films
 from dreamenv.training.checkpoint import Checkpoints
 from dreamenv.training.config import TrainConfig
@@ -142,6 +146,43 @@ def test_episodes_of_a_single_step_are_enough(tmp_path):
         dataset.append(random_episode(1, seed=seed))
     world = train(settings(start_context=0, holdout=0.3), TrainableConfig(), dataset, tmp_path / "run")
     assert list(world.metrics["horizons"]) == ["1"]
+
+
+TWO_PROCESSES = """
+import json, os, sys
+import torch
+torch.set_num_threads(1)
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.registry import config_from_json
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.trainer import train
+import trainable
+
+data, out, config, backbone = sys.argv[1:]
+world = train(TrainConfig.from_json(json.loads(config)), config_from_json(json.loads(backbone)),
+              EpisodeDataset.open(data), out)
+total = sum(float(tensor.double().sum()) for tensor in world.model.state_dict().values())
+print("weights", os.environ["RANK"], total, world.record["processes"])
+"""
+
+
+def test_two_processes_share_the_batch_and_end_with_the_same_weights(dataset, tmp_path):
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    config = settings(steps={"images": 4, "rewards": 4}, eval_every=0, checkpoint_every=100)
+    arguments = [str(dataset.path), str(tmp_path / "run"), json.dumps(config.to_json())]
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+            *(str(tmp_path / "script.py"), *arguments, json.dumps(config_to_json(TrainableConfig()))),
+        ],
+        capture_output=True, text=True, timeout=240, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr
+    lines = sorted(line.split() for line in launched.stdout.splitlines() if line.startswith("weights"))
+    assert [line[1] for line in lines] == ["0", "1"]
+    assert lines[0][2:] == lines[1][2:]
+    assert lines[0][3] == "2"
 
 
 # What goes wrong

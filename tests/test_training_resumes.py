@@ -175,6 +175,14 @@ def test_the_newest_two_checkpoints_are_kept(tmp_path):
     assert checkpoints.latest().step == 15
 
 
+def test_what_a_killed_run_was_writing_is_no_checkpoint_and_is_cleared_away(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    (tmp_path / ".step-00000003.part").mkdir()
+    assert checkpoints.latest() is None
+    checkpoints.save(small_checkpoint(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name):
     checkpoints = Checkpoints(tmp_path)

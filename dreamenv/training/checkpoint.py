@@ -67,7 +67,8 @@ class Checkpoints:
         target = self.folder / f"step-{checkpoint.step:08d}"
         draft = self.folder / f".{target.name}.part"
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            for litter in self.folder.glob(".step-*.part"):  # of a run that was killed while writing
+                shutil.rmtree(litter, ignore_errors=True)
             draft.mkdir(parents=True)
             for name, tensors in zip(_FILES, (checkpoint.model, checkpoint.extra), strict=True):
                 save_file(_storable(tensors), draft / name)
