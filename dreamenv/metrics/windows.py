@@ -18,7 +18,7 @@ from dreamenv.world_model import Batch, State
 __all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step"]
 
 _ROWS = 16  # windows at a time: 84 MB of 64x64 frames for 108 steps
-_STEPS = 32  # steps read at a time when predicting one step ahead
+_EPISODES, _STEPS = 64, 16  # episodes and steps at a time when predicting one step ahead
 
 
 def longest_horizon(store: FrameStore, context: int, limit: int) -> int:
@@ -117,14 +117,16 @@ def predict_one_step(
     """
     order = np.random.default_rng((seed, 0xCA11)).permutation(len(store.lengths))
     enough = int(np.searchsorted(np.cumsum(store.lengths[order]), steps)) + 1
-    # Episodes of like length share a batch, so few rows run on past their end.
-    chosen = sorted(order[:enough], key=lambda episode: -store.lengths[episode])
-    for begin in range(0, len(chosen), _ROWS):
-        episodes = np.asarray(chosen[begin : begin + _ROWS])
+    # Longest first: as a batch runs on, the episodes that have ended are its last rows and are dropped.
+    chosen = np.asarray(sorted(order[:enough], key=lambda episode: -store.lengths[episode]))
+    for begin in range(0, len(chosen), _EPISODES):
+        episodes = chosen[begin : begin + _EPISODES]
         lengths, firsts = store.lengths[episodes], store.starts[episodes]
         seeds = torch.arange(begin, begin + len(episodes), device=device) + (seed << 32)
         state = model.start(_pixels(store.frames[firsts], device), seeds)
         for at in range(0, int(lengths.max()), _STEPS):
+            running = int((lengths > at).sum())
+            lengths, firsts, state = lengths[:running], firsts[:running], state[:running]
             reach = np.arange(at, min(at + _STEPS, int(lengths.max())))
             rows = (
                 firsts[:, None] + 1 + np.minimum(reach, lengths[:, None] - 1)

@@ -22,11 +22,11 @@ from dreamenv.world_model import Batch, Stage
 __all__ = ["Evaluator"]
 
 _LOSS_BATCHES, _LOSS_ROWS = 4, 8
-_FILM_WINDOWS = 4
+_FILM_WINDOWS = 2
 _FILM_STEPS = 100
 _STRIP_STEPS = (1, 5, 15, 30, 50, 100)
 _CONTEXT = 8
-_CALIBRATION_STEPS = 10_000
+_CALIBRATION_STEPS = 5_000
 _FINAL_WINDOWS = 64
 
 

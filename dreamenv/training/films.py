@@ -91,7 +91,7 @@ def write_mp4(path: str | Path, frames: Frames, frame_rate: float, *, scale: int
             stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
             stream.height, stream.width = large.shape[1:3]
             stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": "18"}
+            stream.options = {"crf": "18", "preset": "veryfast"}
             for frame in large:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
             container.mux(stream.encode())
