@@ -10,22 +10,35 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["TEMPERATURE_FLOOR", "categorical", "normal", "philox4x32", "seed_keys", "uniform", "uniform_numpy_seed"]
+__all__ = [
+    "TEMPERATURE_FLOOR",
+    "categorical",
+    "host_philox",
+    "normal",
+    "philox4x32",
+    "seed_keys",
+    "uniform",
+    "uniform_numpy_seed",
+]
+
+Words = NDArray[np.uint64]
 
 TEMPERATURE_FLOOR = 1e-4
 """Temperatures below this sample the most likely value."""
 
 _MASK = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # Salmon et al. 2011, Philox4x32
-_WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, as in the paper
+_MULTIPLIERS = np.array((0xD2511F53, 0xCD9E8D57), np.uint64)  # Salmon et al. 2011, Philox4x32
+_WEYL = np.array((0x9E3779B9, 0xBB67AE85), np.uint64)  # golden ratio and sqrt(3) - 1, as in the paper
 _ROUNDS = 10
 _SEED_STREAM = 0x5EED  # counter word that sets the hashing of seeds apart from every draw
 
 
-def philox4x32(counter: Tensor, key: Tensor, rounds: int = _ROUNDS) -> Tensor:
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Hash counters under keys.
 
     Args:
@@ -38,14 +51,30 @@ def philox4x32(counter: Tensor, key: Tensor, rounds: int = _ROUNDS) -> Tensor:
     # The paper's round acts on two pairs of words alike, so both travel in one tensor: even = (x0, x2), odd = (x1, x3).
     even, odd = counter[0::2], counter[1::2]
     trailing = (2,) + (1,) * (even.ndim - 1)
-    multipliers = _constant(_MULTIPLIERS, counter.device).view(trailing)
-    weyl = _constant(_WEYL, counter.device).view((2,) + (1,) * (key.ndim - 1))
-    for _ in range(rounds):
+    multipliers = torch.from_numpy(_MULTIPLIERS.view(np.int64)).to(counter.device).view(trailing)
+    weyl = torch.from_numpy(_WEYL.view(np.int64)).to(counter.device).view((2,) + (1,) * (key.ndim - 1))
+    for _ in range(_ROUNDS):
         product = even * multipliers  # wraps modulo 2**64, which keeps all 64 bits of the unsigned product
         even = (product >> 32 & _MASK).flip(0) ^ odd ^ key
         odd = (product & _MASK).flip(0)
         key = key + weyl & _MASK
     return torch.stack((even[0], odd[0], even[1], odd[1]))
+
+
+def host_philox(counter: Words, key: Words) -> Words:
+    """Do the same on uint64 arrays; for the few numbers of a step, numpy is several times as fast as torch."""
+    even, odd = counter[0::2], counter[1::2]
+    multipliers = _MULTIPLIERS.reshape((2,) + (1,) * (even.ndim - 1))
+    weyl = _WEYL.reshape((2,) + (1,) * (key.ndim - 1))
+    mask, shift = np.uint64(_MASK), np.uint64(32)
+    for _ in range(_ROUNDS):
+        product = even * multipliers
+        even = (product >> shift)[::-1] ^ odd
+        even ^= key
+        product &= mask
+        odd = product[::-1]
+        key = key + weyl & mask
+    return np.stack((even[0], odd[0], even[1], odd[1]))
 
 
 def seed_keys(seed: Tensor) -> Tensor:
@@ -109,20 +138,16 @@ def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:
 def _bits(key: Tensor, counter: Tensor, size: int, stream: int) -> Tensor:
     """Return (b, size) int64 random 32-bit words: block i of a row hashes (i, stream, counter low, counter high)."""
     rows, blocks = key.shape[0], (size + 3) // 4
-    index = torch.arange(blocks, device=key.device).expand(rows, blocks)
-    low, high = counter & _MASK, counter >> 32 & _MASK
-    words = torch.stack(
-        (index, torch.full_like(index, stream), low[:, None].expand_as(index), high[:, None].expand_as(index))
-    )
-    hashed = philox4x32(words, torch.stack((key & _MASK, key >> 32 & _MASK))[..., None])
+    if key.device.type == "cpu":
+        keys, steps = key.numpy().view(np.uint64), counter.numpy().view(np.uint64)
+        table = np.empty((4, rows, blocks), np.uint64)
+        table[0], table[1] = np.arange(blocks, dtype=np.uint64), stream
+        table[2], table[3] = (steps & np.uint64(_MASK))[:, None], (steps >> np.uint64(32))[:, None]
+        halves = np.stack((keys & np.uint64(_MASK), keys >> np.uint64(32)))[..., None]
+        hashed = torch.from_numpy(host_philox(table, halves).view(np.int64))
+    else:
+        index = torch.arange(blocks, device=key.device).expand(rows, blocks)
+        low, high = (counter & _MASK)[:, None].expand_as(index), (counter >> 32 & _MASK)[:, None].expand_as(index)
+        words = torch.stack((index, torch.full_like(index, stream), low, high))
+        hashed = philox4x32(words, torch.stack((key & _MASK, key >> 32 & _MASK))[..., None])
     return hashed.permute(1, 2, 0).reshape(rows, blocks * 4)[:, :size]
-
-
-def _constant(values: tuple[int, int], device: torch.device) -> Tensor:
-    cached = _CONSTANTS.get((values, device))
-    if cached is None:
-        cached = _CONSTANTS[values, device] = torch.tensor(values, dtype=torch.int64, device=device)
-    return cached
-
-
-_CONSTANTS: dict[tuple[tuple[int, int], torch.device], Tensor] = {}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dreamenv.randomness import categorical, normal, philox4x32, seed_keys, uniform, uniform_numpy_seed
+from dreamenv.randomness import categorical, host_philox, normal, philox4x32, seed_keys, uniform, uniform_numpy_seed
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,14 @@ def test_the_generator_gives_the_published_numbers(
 ) -> None:
     words = philox4x32(torch.tensor(counter)[:, None], torch.tensor(key)[:, None])
     assert words[:, 0].tolist() == list(expected)
+    assert host_philox(np.array(counter, np.uint64), np.array(key, np.uint64)).tolist() == list(expected)
+
+
+def test_the_generator_for_devices_agrees_with_the_one_for_the_host() -> None:
+    rng = np.random.default_rng(0)
+    counter, key = (rng.integers(0, 2**32, (words, 7, 3)) for words in (4, 2))
+    there = philox4x32(torch.from_numpy(counter), torch.from_numpy(key)).numpy()
+    assert (there == host_philox(counter.astype(np.uint64), key.astype(np.uint64))).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,15 +11,15 @@ each row's next dream, and the draws of many steps to come.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamenv.randomness import seed_keys
+from dreamenv.randomness import host_philox, seed_keys
 
-__all__ = ["TERMINATION_STREAM", "Beginnings", "RowStreams", "host_philox"]
+__all__ = ["TERMINATION_STREAM", "Beginnings", "RowStreams"]
 
 TERMINATION_STREAM = 2**31
 """The stream of the draw that ends a dream; models use streams below 2**16."""
@@ -32,9 +32,6 @@ Rows = NDArray[np.int64]
 
 _MASK = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
-_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], dtype=np.uint64)  # Salmon et al. 2011, Philox4x32
-_WEYL = np.array([[0x9E3779B9], [0xBB67AE85]], dtype=np.uint64)
-_SCHEDULE = np.arange(10, dtype=np.uint64)[:, None, None] * _WEYL  # what each of the ten rounds adds to the key
 
 
 class Beginnings(NamedTuple):
@@ -135,22 +132,6 @@ def _draw_ahead(keys: Rows, steps: Rows) -> Numbers:
     # As there: 23 bits and a half step.
     draws: Numbers = ((words[0] >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     return draws
-
-
-def host_philox(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash counters (4, ...) under keys (2, ...), words in [0, 2**32), as `randomness.philox4x32` does."""
-    even, odd = counter[0::2], counter[1::2]
-    trailing = (2,) + (1,) * (counter.ndim - 1)
-    multipliers = _MULTIPLIERS.reshape(trailing)
-    keys: Any = key + _SCHEDULE.reshape(10, *trailing[: key.ndim]) & _MASK
-    for round_key in keys:
-        product = even * multipliers  # wraps modulo 2**64, which keeps all 64 bits of the unsigned product
-        high = product >> _SHIFT
-        even = high[::-1] ^ odd
-        even ^= round_key
-        product &= _MASK
-        odd = product[::-1]
-    return np.stack((even[0], odd[0], even[1], odd[1]))
 
 
 def _halves(keys: Rows) -> NDArray[np.uint64]:
