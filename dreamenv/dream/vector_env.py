@@ -110,7 +110,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         if self._device != self.world.device:
             model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
         model = with_precision(model, precision, num_envs, self._device)
-        model.eval()  # type: ignore[attr-defined]
+        model.eval()
         require(spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step.")
         if horizon is None:
             provenance = self.world.provenance
