@@ -105,8 +105,13 @@ def run(config: DemoConfig) -> Path:
         films = _films(loop, world, policy, held_out, folder / "films")
         page = _page(recipe, world, dataset, measured, likeness, clock, folder, films)
         report = write_page(folder / "report.html", page)
-    results = {"measured": {name: _numbers(value) for name, value in measured.items()}, "fidelity": likeness}
-    results |= {"seconds": clock.laps, "peak_memory_mib": peak_memory_mib(), "recorded_frames": dataset.total_steps}
+    results: dict[str, Any] = {
+        "measured": {name: _numbers(value) for name, value in measured.items()},
+        "fidelity": likeness,
+        "seconds": clock.laps,
+        "peak_memory_mib": peak_memory_mib(),
+        "recorded_frames": dataset.total_steps,
+    }
     write_json(folder / "demo.json", envelope("demo", results, dataclasses.asdict(config)))
     for name, value in measured.items():
         print(f"{name:>70}: {mean_iqm_interval(value['scores'] or value['returns'])}")

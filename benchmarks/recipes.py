@@ -53,7 +53,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "take_cover": Recipe(task="take_cover", reward="native"),
+    "take_cover": Recipe(task="take_cover", reward="health"),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
     "my_way_home": Recipe(

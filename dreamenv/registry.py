@@ -94,12 +94,12 @@ def config_to_json(config: BackboneConfig) -> dict[str, Any]:
 
 def config_from_json(values: dict[str, Any]) -> BackboneConfig:
     """Read back what `config_to_json` wrote."""
-    settings = dict(values)
+    settings: dict[str, Any] = dict(values)
     name = settings.pop("backbone", None)
     if not isinstance(name, str):
         raise ConfigError(f"a backbone configuration needs its 'backbone' name; found the keys {sorted(values)}.")
-    lists_to_tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    return make_config(name, **lists_to_tuples)
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return make_config(name, None, **settings)
 
 
 def _entry(name: str) -> tuple[str, tuple[str, ...]]:

@@ -86,10 +86,10 @@ class RSSMConfig:
     reward_weight: float = 1.0
     termination_weight: float = 5.0
     dropout: float = 0.2
-    joint_steps: int = 1000
-    dynamics_steps: int = 1000
-    joint_batch: int = 8
-    joint_length: int = 24
+    joint_steps: int = 1200
+    dynamics_steps: int = 700
+    joint_batch: int = 12
+    joint_length: int = 16
     dynamics_batch: int = 32
     dynamics_length: int = 64
     joint_rate: float = 6e-4
@@ -327,7 +327,7 @@ class RSSM(nn.Module):
     def _mix(self, logits: Tensor) -> Tensor:
         """Flat logits (..., latents * classes) to log-probabilities (..., latents, classes) with the uniform share."""
         config = self.config
-        shares = logits.unflatten(-1, (config.latents, config.classes)).softmax(dim=-1)
+        shares: Tensor = logits.unflatten(-1, (config.latents, config.classes)).softmax(dim=-1)
         return ((1 - config.uniform_mix) * shares + config.uniform_mix / config.classes).log()
 
     def _draw(self, log_probabilities: Tensor, state: State) -> Tensor:
@@ -355,14 +355,10 @@ class RSSM(nn.Module):
 
     def _step_memory(self, state: State, action: Tensor) -> Tensor:
         """One step of the recurrence; the same equations as `nn.GRU`, on weights of either precision."""
-        inputs, memory, gru = (
-            torch.cat((self._one_hot(state["latent"]), action), dim=-1),
-            state["memory"],
-            self.recurrence,
-        )
-        dtype = gru.weight_ih_l0.dtype
-        new = functional.linear(inputs.to(dtype), gru.weight_ih_l0, gru.bias_ih_l0).float()
-        old = functional.linear(memory.to(dtype), gru.weight_hh_l0, gru.bias_hh_l0).float()
+        memory, (to_new, to_old, bias_new, bias_old) = state["memory"], self.recurrence.all_weights[0]
+        inputs = torch.cat((self._one_hot(state["latent"]), action), dim=-1)
+        new = functional.linear(inputs.to(to_new.dtype), to_new, bias_new).float()
+        old = functional.linear(memory.to(to_old.dtype), to_old, bias_old).float()
         gates, candidate = new.split((2 * self.config.memory, self.config.memory), dim=-1)
         old_gates, old_candidate = old.split((2 * self.config.memory, self.config.memory), dim=-1)
         reset, keep = (gates + old_gates).sigmoid().chunk(2, dim=-1)
@@ -376,7 +372,7 @@ class RSSM(nn.Module):
 
     def _decode_vectors(self, vectors: Tensor) -> Tensor:
         with autocast(vectors.device, self._low):
-            difference = self.decoder(vectors)
+            difference: Tensor = self.decoder(vectors)
         return difference.float() + self.mean_frame
 
     @property

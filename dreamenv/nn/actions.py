@@ -30,6 +30,7 @@ class ActionVector(nn.Module):
 
     def __init__(self, space: gym.Space[Any]) -> None:
         super().__init__()
+        self.choices: tuple[int, ...]
         if isinstance(space, gym.spaces.Discrete):
             self.choices, self.offset, self.size = (int(space.n),), int(space.start), int(space.n)
         elif isinstance(space, gym.spaces.MultiDiscrete):

@@ -35,7 +35,7 @@ def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[None
 def has_bfloat16(device_type: str) -> bool:
     """Tell whether this machine's devices of that type multiply bfloat16 matrices natively."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device_type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
