@@ -73,3 +73,7 @@ class CollectionPolicy:
             seen = self._stack.push(frames)
         self._action, self._state = self._policy.act(seen, self._state, deterministic=self._deterministic)
         return self._action[0]
+
+    def took(self, action: Any) -> None:
+        """Take note that another action was taken than the one chosen, as `EpsilonPolicy` tells."""
+        self._action = np.asarray(action)[None]
