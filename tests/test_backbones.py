@@ -1,10 +1,19 @@
-"""Every backbone keeps the contract."""
+"""Every backbone keeps the contract, and what the RSSM is made of keeps its own promises."""
 
 from __future__ import annotations
 
-from contract import WorldModelContract
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from contract import SPEC, WorldModelContract
 
 from dreamenv.backbones import persistence, rssm
+from dreamenv.errors import ConfigError
+from dreamenv.nn import actions, pixels, twohot
+from dreamenv.world_model import Batch, DataStatistics
 
 
 class TestPersistence(WorldModelContract):
@@ -13,3 +22,103 @@ class TestPersistence(WorldModelContract):
 
 class TestRSSM(WorldModelContract):
     config = rssm.tiny()
+
+
+@pytest.mark.parametrize(("size", "factors"), [((64, 64), [4, 2, 2]), ((16, 16), [4]), ((32, 48), [4, 2])])
+def test_frames_of_any_multiple_of_four_are_read_and_drawn(size: tuple[int, int], factors: list[int]) -> None:
+    assert pixels.stage_factors(*size) == factors
+    encoder = pixels.FrameEncoder((3, *size), (8, 12))
+    decoder = pixels.FrameDecoder(20, (3, *size), (8, 12))
+    with torch.no_grad():
+        assert encoder(torch.rand(2, 3, *size)).shape == (2, encoder.features)
+        assert decoder(torch.rand(2, 20)).shape == (2, 3, *size)
+
+
+def test_frames_of_another_size_are_refused() -> None:
+    with pytest.raises(ConfigError, match="multiples of 4, not 30x64"):
+        pixels.stage_factors(30, 64)
+
+
+def test_moving_pixels_into_channels_and_back_loses_nothing() -> None:
+    frames = torch.rand(2, 3, 8, 12).contiguous(memory_format=torch.channels_last)
+    moved = pixels.SpaceToChannels(4)(frames)
+    assert moved.shape == (2, 48, 2, 3)
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pixels.ChannelsToSpace(4)(moved), frames)
+    blocks = torch.nn.functional.pixel_unshuffle(frames, 4)
+    assert torch.equal(moved.sort(dim=1).values, blocks.sort(dim=1).values)  # the same blocks, in another order
+
+
+def test_the_reward_head_gives_back_what_it_was_taught() -> None:
+    head = twohot.TwoHot(41)
+    head.set_range(-300.0, 4.0)
+    targets = torch.tensor([-300.0, -39.0, -1.5, 0.0, 0.3, 4.0])
+    encoded = head.encode(targets)
+    torch.testing.assert_close(encoded.sum(dim=-1), torch.ones(6))
+    assert int((encoded > 0).sum(dim=-1).max()) <= 2
+    torch.testing.assert_close((encoded * head.centers).sum(dim=-1), targets, rtol=1e-4, atol=1e-4)
+    assert float(head.mean(torch.randn(1000, 41)).max()) <= 4.0  # never more than was ever seen
+
+
+def test_rewards_beyond_the_range_count_as_its_ends() -> None:
+    head = twohot.TwoHot(11)
+    head.set_range(0.0, 1.0)
+    assert head.encode(torch.tensor([-5.0, 7.0])).argmax(dim=-1).tolist() == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "expected"),
+    [
+        (gym.spaces.Discrete(3), 2, [0, 0, 1]),
+        (gym.spaces.Discrete(3, start=-1), 0, [0, 1, 0]),
+        (gym.spaces.MultiDiscrete([2, 3]), [1, 0], [0, 1, 1, 0, 0]),
+        (gym.spaces.Box(np.array([0, -2], np.float32), np.array([4, 2], np.float32)), [1.0, 2.0], [-0.5, 1.0]),
+        (gym.spaces.Box(-np.inf, np.inf, (1,), np.float32), [7.5], [7.5]),
+    ],
+)
+def test_actions_become_vectors(space: gym.Space, action: object, expected: list[float]) -> None:
+    vector = actions.ActionVector(space)(torch.as_tensor(action)[None])
+    assert vector[0].tolist() == expected
+
+
+def test_a_space_that_no_model_can_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Discrete, MultiDiscrete or Box"):
+        actions.ActionVector(gym.spaces.Text(5))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("memory", 0), ("classes", 1), ("uniform_mix", 1.0), ("dropout", -0.1), ("channels", ())]
+)
+def test_settings_that_cannot_work_are_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        dataclasses.replace(rssm.small(), **{setting: value})
+
+
+def test_rewards_and_endings_are_learned_where_they_happen() -> None:
+    """Action i leads to reward i and ending i, not to those of the step before or after."""
+    torch.manual_seed(0)
+    model = dataclasses.replace(rssm.tiny(), dropout=0.0).build(SPEC).train()
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.randint(3, (16, 12), generator=generator)
+    frame = torch.full((16, 3, 16, 16), 0.5)
+    batch = Batch(
+        first_frame=frame,
+        frames=frame[:, None].expand(-1, 12, -1, -1, -1),
+        actions=moves,
+        rewards=(moves == 1).float(),
+        terminated=moves == 2,
+        weight=torch.ones(16, 12),
+        generator=generator,
+    )
+    model.calibrate(DataStatistics(frame[0], 0.3, 0.5, 0.0, 1.0, 0.3))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        loss, _ = model.joint_loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        imagined, _ = model.imagine(model.start(frame, torch.arange(16)), moves)
+    assert float((imagined.rewards - batch.rewards).abs().mean()) < 0.1
+    assert float((imagined.termination - batch.terminated.float()).abs().mean()) < 0.1
