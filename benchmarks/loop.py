@@ -29,6 +29,7 @@ from dreamenv.world import World
 __all__ = ["Loop"]
 
 _DREAM_EPISODES_AT_ONCE = 50
+_STARTS = 768  # segments that dreams begin from; a quarter are episodes' beginnings
 
 
 class Loop:
@@ -68,8 +69,10 @@ class Loop:
         finished = self.folder / f"world-{number}" / "world"
         if (finished / "world.json").exists():
             return World.load(finished)
-        config = TrainConfig(num_threads=self.threads, starts=1024, start_context=8)
-        return train(config, self.recipe.backbone, self.record(number), finished.parent)
+        steps = {} if number == 1 else dict(self.recipe.more_steps)
+        config = TrainConfig(num_threads=self.threads, steps=steps, starts=_STARTS)
+        initial = self.world(number - 1) if number > 1 else None
+        return train(config, self.recipe.backbone, self.record(number), finished.parent, initial=initial)
 
     def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
         """Train an agent with a seed."""

@@ -28,7 +28,7 @@ from dreamenv.world import World
 
 __all__ = ["SimToReal", "main", "run"]
 
-ARMS = ("random", "real", "real_x10", "dream_latents", "dream_frames")
+ARMS = ("random", "dream_latents", "real", "dream_frames", "real_x10")
 
 _NAMES = {
     "random": "random",

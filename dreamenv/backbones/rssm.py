@@ -27,6 +27,7 @@ from dreamenv.errors import ConfigError
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.pixels import FrameDecoder, FrameEncoder
 from dreamenv.nn.precision import Linear, autocast, store_in_bfloat16
+from dreamenv.nn.recurrence import GRU
 from dreamenv.nn.twohot import TwoHot
 from dreamenv.randomness import categorical
 from dreamenv.world_model import (
@@ -56,7 +57,7 @@ class RSSMConfig:
     Attributes:
         memory: width of the recurrent state h.
         latents, classes: z is this many categorical variables of this many values.
-        hidden: width of the heads' hidden layers.
+        hidden: width of the prior's hidden layer; reward and termination, which see few events, have a quarter.
         channels: of the convolutions, finest stage first.
         uniform_mix: share of the uniform distribution mixed into every categorical (DreamerV3: 1%).
         free_nats: the joint stage's KL is not pushed below this many nats per step (DreamerV3: 1).
@@ -77,7 +78,7 @@ class RSSMConfig:
     latents: int = 32
     classes: int = 16
     hidden: int = 512
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, ...] = (32, 64, 96)
     uniform_mix: float = 0.01
     free_nats: float = 1.0
     dynamics_weight: float = 0.5
@@ -87,7 +88,7 @@ class RSSMConfig:
     termination_weight: float = 5.0
     dropout: float = 0.2
     joint_steps: int = 1200
-    dynamics_steps: int = 700
+    dynamics_steps: int = 1000
     joint_batch: int = 12
     joint_length: int = 16
     dynamics_batch: int = 32
@@ -149,11 +150,11 @@ class RSSM(nn.Module):
         self.posterior = Linear(self.encoder.features, width)
         self.decoder = FrameDecoder(width, spec.frame_shape, config.channels)
         self.action = ActionVector(spec.action_space)
-        self.recurrence = nn.GRU(width + self.action.size, config.memory, batch_first=True)
+        self.recurrence = GRU(width + self.action.size, config.memory)
         self.prior = _head(config.memory, config.hidden, width)
         self.reward_bins = TwoHot()
-        self.reward = _head(config.memory, config.hidden // 2, self.reward_bins.bins)
-        self.termination = _head(config.memory, config.hidden // 2, 1)
+        self.reward = _head(config.memory, config.hidden // 4, self.reward_bins.bins)
+        self.termination = _head(config.memory, config.hidden // 4, 1)
 
     # The contract
 
@@ -301,17 +302,17 @@ class RSSM(nn.Module):
         seen = self._hide(latents[:, :-1], (*latents[:, :-1].shape[:3], 1), batch.generator)
         inputs = torch.cat((rearrange(seen, "b t n k -> b t (n k)"), self.action(batch.actions)), dim=-1)
         with autocast(inputs.device, self._low):
-            path, _ = self.recurrence(inputs)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
+            path = self.recurrence(inputs)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
             path = self._hide(path, path.shape, batch.generator)
-            prior = self.prior(path)
-        path, prior = path.float(), self._mix(prior.float())
+            prior, reward, ending = self.prior(path), self.reward(path), self.termination(path)
+        prior = self._mix(prior.float())
         kept = _kept(batch)
         ends = functional.binary_cross_entropy_with_logits(
-            self.termination(path).squeeze(-1), batch.terminated.float(), reduction="none"
+            ending.squeeze(-1).float(), batch.terminated.float(), reduction="none"
         )
         terms = {
             "dynamics": _mean(_divergence(posterior[:, 1:], prior), kept),
-            "reward": _mean(self.reward_bins.loss(self.reward(path), batch.rewards), batch.weight),
+            "reward": _mean(self.reward_bins.loss(reward.float(), batch.rewards), batch.weight),
             "termination": _mean(ends, batch.weight),
         }
         return terms, prior
@@ -354,16 +355,7 @@ class RSSM(nn.Module):
         return functional.one_hot(latent, self.config.classes).flatten(-2).float()
 
     def _step_memory(self, state: State, action: Tensor) -> Tensor:
-        """One step of the recurrence; the same equations as `nn.GRU`, on weights of either precision."""
-        memory, (to_new, to_old, bias_new, bias_old) = state["memory"], self.recurrence.all_weights[0]
-        inputs = torch.cat((self._one_hot(state["latent"]), action), dim=-1)
-        new = functional.linear(inputs.to(to_new.dtype), to_new, bias_new).float()
-        old = functional.linear(memory.to(to_old.dtype), to_old, bias_old).float()
-        gates, candidate = new.split((2 * self.config.memory, self.config.memory), dim=-1)
-        old_gates, old_candidate = old.split((2 * self.config.memory, self.config.memory), dim=-1)
-        reset, keep = (gates + old_gates).sigmoid().chunk(2, dim=-1)
-        candidate = (candidate + reset * old_candidate).tanh()
-        return torch.lerp(candidate, memory, keep)
+        return self.recurrence.step(torch.cat((self._one_hot(state["latent"]), action), dim=-1), state["memory"])
 
     def _decode(self, latents: Tensor) -> Tensor:
         b = latents.shape[0]

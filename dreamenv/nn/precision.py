@@ -40,9 +40,9 @@ def has_bfloat16(device_type: str) -> bool:
 
 
 def store_in_bfloat16(module: nn.Module) -> None:
-    """Store the weights of products (linear, convolution, recurrence) in bfloat16, in place; for dreaming only."""
+    """Store the weights of products (linear layers, convolutions) in bfloat16, in place; for dreaming only."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.RNNBase):
+        if isinstance(part, nn.Linear | nn.Conv2d):
             for parameter in part.parameters(recurse=False):
                 parameter.data = parameter.data.to(torch.bfloat16)
                 parameter.requires_grad_(False)

@@ -49,6 +49,7 @@ def train(
     dataset: EpisodeDataset,
     out: str | Path,
     *,
+    initial: World | None = None,
     resume: bool = True,
 ) -> World:
     """Train a world on recorded episodes.
@@ -58,6 +59,7 @@ def train(
         backbone_config: of the model.
         dataset: what to learn from; a share of its episodes is held out.
         out: folder of the run.
+        initial: a world of the same backbone to go on learning from, on the same or other data; None begins anew.
         resume: go on from the run's last checkpoint if there is one; False deletes its checkpoints and begins anew.
 
     Returns:
@@ -72,7 +74,7 @@ def train(
     """
     fabric = make_fabric(config)
     with isolated(config.seed, config.num_threads, fabric.device):
-        run = _Run(config, backbone_config, dataset, Path(out), fabric)
+        run = _Run(config, backbone_config, dataset, Path(out), fabric, initial)
         with closing(run):
             return run.run(resume)
 
@@ -81,7 +83,13 @@ class _Run:
     """One run: its data, model and bookkeeping."""
 
     def __init__(
-        self, config: TrainConfig, backbone_config: BackboneConfig, dataset: EpisodeDataset, out: Path, fabric: Fabric
+        self,
+        config: TrainConfig,
+        backbone_config: BackboneConfig,
+        dataset: EpisodeDataset,
+        out: Path,
+        fabric: Fabric,
+        initial: World | None,
     ) -> None:
         self.config, self.backbone_config, self.dataset = config, backbone_config, dataset
         self.out, self.fabric, self.leads = out, fabric, fabric.is_global_zero
@@ -93,6 +101,9 @@ class _Run:
             "data": dataset.content_hash(),
             "processes": fabric.world_size,
         }
+        self.initial = initial
+        if initial is not None:
+            self.identity["initial"] = initial.content_hash()
         self.training, self.held_out = dataset.split(config.holdout, config.seed)
         self.store = FrameStore(self.training)
         height, width, channels = dataset.frame_shape
@@ -120,12 +131,26 @@ class _Run:
         if first == len(self.stages) and checkpoint and (self.out / "world").exists():
             return World.load(self.out / "world", device=str(self.fabric.device))
         self.events = Events(self.out / "tensorboard" if self.leads else None, self.done + 1 if checkpoint else None)
-        if checkpoint is None and isinstance(self.model, Calibrates):
-            self.model.calibrate(self.store.statistics())
+        if checkpoint is None:
+            self._begin()
         for index in range(first, len(self.stages)):
             begin = checkpoint.state["stage_step"] if checkpoint and index == first else 0
             self._run_stage(index, begin, checkpoint if begin else None)
         return self._finish()
+
+    def _begin(self) -> None:
+        """Set the model up: from the data, or with another world's weights."""
+        if self.initial is None:
+            if isinstance(self.model, Calibrates):
+                self.model.calibrate(self.store.statistics())
+            return
+        if self.initial.config != self.backbone_config or self.initial.spec != self.spec:
+            raise ConfigError(
+                f"the initial world is {self.initial.config} of {self.initial.spec}, but {self.backbone_config} of "
+                f"{self.spec} is to be trained; give a world of the same backbone, settings and environment."
+            )
+        source: Any = self.initial.model
+        self.model.load_state_dict(source.state_dict())
 
     def close(self) -> None:
         """Let go of files and of what was set on the model."""
