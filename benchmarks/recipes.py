@@ -18,7 +18,7 @@ __all__ = ["RECIPES", "Recipe", "recipe_for"]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True, size=32)
 
-# Warmer dreams than reality are harder to exploit (Ha and Schmidhuber 2018 found 1.15 best); a range asks for no choice.
+# Dreams warmer than reality are harder to exploit (Ha and Schmidhuber 2018 found 1.15 best); a range saves choosing.
 TEMPERATURE = (1.0, 1.6)
 
 LATENT_AGENT = AgentConfig(observation=ObservationConfig(kind="latent"), total_steps=500_000, temperature=TEMPERATURE)

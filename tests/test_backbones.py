@@ -112,7 +112,7 @@ def test_rewards_and_endings_are_learned_where_they_happen() -> None:
     )
     model.calibrate(DataStatistics(frame[0], 0.3, 0.5, 0.0, 1.0, 0.3))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(60):
+    for _ in range(120):
         loss, _ = model.joint_loss(batch)
         optimizer.zero_grad()
         loss.backward()

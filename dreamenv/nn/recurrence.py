@@ -1,7 +1,7 @@
 """A gated recurrent unit (Cho et al. 2014, in the form of `torch.nn.GRU`) that steps and runs through one code path.
 
-The steps of `torch.nn.GRU` take no bfloat16 weights on a CPU; here a dream's step and a sequence's pass are the same lines
-and follow the precision of the weights or of autocast.
+The steps of `torch.nn.GRU` take no bfloat16 weights on a CPU; here a dream's step and a sequence's pass are the same
+lines, and follow the precision of the weights or of autocast.
 """
 
 from __future__ import annotations
