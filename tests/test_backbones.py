@@ -28,10 +28,10 @@ class TestRSSM(WorldModelContract):
 def test_frames_of_any_multiple_of_four_are_read_and_drawn(size: tuple[int, int], factors: list[int]) -> None:
     assert pixels.stage_factors(*size) == factors
     encoder = pixels.FrameEncoder((3, *size), (8, 12))
-    decoder = pixels.FrameDecoder(20, (3, *size), (8, 12))
+    decoder = pixels.FrameDecoder((3, *size), (8, 12))
     with torch.no_grad():
         assert encoder(torch.rand(2, 3, *size)).shape == (2, encoder.features)
-        assert decoder(torch.rand(2, 20)).shape == (2, 3, *size)
+        assert decoder(torch.rand(2, decoder.features)).shape == (2, 3, *size)
 
 
 def test_frames_of_another_size_are_refused() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dreamenv.backbones import rssm
+from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
 from dreamenv.world_model import StoresInBfloat16, WorldModelSpec
 
@@ -44,9 +45,10 @@ def test_rounded_weights_dream_nearly_the_same(model: rssm.RSSM) -> None:
 def test_only_weights_of_products_are_rounded(model: rssm.RSSM) -> None:
     model.store_in_bfloat16()
     for part in model.modules():
-        products = isinstance(part, nn.Linear | nn.Conv2d)
-        for parameter in part.parameters(recurse=False):
-            assert parameter.dtype == (torch.bfloat16 if products else torch.float32)
+        products = isinstance(part, nn.Linear | nn.Conv2d | CategoricalLinear)
+        for name, parameter in part.named_parameters(recurse=False):
+            exact = not products or (isinstance(part, CategoricalLinear) and name == "bias")
+            assert parameter.dtype == (torch.float32 if exact else torch.bfloat16)
     assert model.mean_frame.dtype == torch.float32
 
 
@@ -60,15 +62,21 @@ def test_the_state_keeps_float32(model: rssm.RSSM) -> None:
 
 
 def test_the_recurrence_has_the_equations_of_torch() -> None:
-    ours, theirs = GRU(5, 7), nn.GRU(5, 7, batch_first=True)
+    ours, project, theirs = GRU(7), nn.Linear(5, 21), nn.GRU(5, 7, batch_first=True)
     with torch.no_grad():
-        weights = (ours.new.weight, ours.old.weight, ours.new.bias, ours.old.bias)
+        weights = (project.weight, ours.old.weight, project.bias, ours.old.bias)
         for parameter, weight in zip(theirs.all_weights[0], weights, strict=True):
             parameter.copy_(weight)
         inputs = torch.randn(3, 6, 5)
         expected, _ = theirs(inputs)
         memory = torch.zeros(3, 7)
         for i in range(6):
-            memory = ours.step(inputs[:, i], memory)
-        torch.testing.assert_close(ours(inputs), expected)
+            memory = ours.step(project(inputs[:, i]), memory)
+        torch.testing.assert_close(ours(project(inputs)), expected)
         torch.testing.assert_close(memory, expected[:, -1])
+
+
+def test_looking_classes_up_is_the_product_with_their_one_hot_vectors() -> None:
+    layer, index = CategoricalLinear(4, 3, 5), torch.randint(3, (6, 4))
+    one_hot = nn.functional.one_hot(index, 3).float()
+    torch.testing.assert_close(layer.look_up(index), layer(one_hot))

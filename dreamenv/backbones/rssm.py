@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 from dreamenv.nn.actions import ActionVector
+from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.pixels import FrameDecoder, FrameEncoder
 from dreamenv.nn.precision import Linear, autocast, store_in_bfloat16
 from dreamenv.nn.recurrence import GRU
@@ -148,9 +149,12 @@ class RSSM(nn.Module):
         self.register_buffer("mean_frame", torch.full(spec.frame_shape, 0.5))
         self.encoder = FrameEncoder(spec.frame_shape, config.channels)
         self.posterior = Linear(self.encoder.features, width)
-        self.decoder = FrameDecoder(width, spec.frame_shape, config.channels)
+        self.decoder = FrameDecoder(spec.frame_shape, config.channels)
+        self.latent_to_frame = CategoricalLinear(config.latents, config.classes, self.decoder.features)
         self.action = ActionVector(spec.action_space)
-        self.recurrence = GRU(width + self.action.size, config.memory)
+        self.latent_to_memory = CategoricalLinear(config.latents, config.classes, 3 * config.memory)
+        self.action_to_memory = Linear(self.action.size, 3 * config.memory, bias=False)
+        self.recurrence = GRU(config.memory)
         self.prior = _head(config.memory, config.hidden, width)
         self.reward_bins = TwoHot()
         self.reward = _head(config.memory, config.hidden // 4, self.reward_bins.bins)
@@ -231,7 +235,14 @@ class RSSM(nn.Module):
         config = self.config
         dynamics = [
             parameter
-            for module in (self.recurrence, self.prior, self.reward, self.termination)
+            for module in (
+                self.latent_to_memory,
+                self.action_to_memory,
+                self.recurrence,
+                self.prior,
+                self.reward,
+                self.termination,
+            )
             for parameter in module.parameters()
         ]
         return (
@@ -268,7 +279,8 @@ class RSSM(nn.Module):
 
         kept = _kept(batch)  # a terminal frame may be anything, so nothing is learned from it
         seen = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
-        decoded = self._decode_vectors(rearrange(latents, "b t n k -> (b t) (n k)"))
+        with autocast(flat.device, self._low):
+            decoded = self.decoder(self.latent_to_frame(latents.flatten(0, 1))).float() + self.mean_frame
         weight = 1.0 + config.detail * (flat - self.mean_frame).abs()
         errors = (weight * (decoded - flat).square()).flatten(1).sum(dim=-1)
         terms["reconstruction"] = _mean(rearrange(errors, "(b t) -> b t", b=b), seen)
@@ -300,9 +312,9 @@ class RSSM(nn.Module):
 
     def _dynamics_terms(self, batch: Batch, latents: Tensor, posterior: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         seen = self._hide(latents[:, :-1], (*latents[:, :-1].shape[:3], 1), batch.generator)
-        inputs = torch.cat((rearrange(seen, "b t n k -> b t (n k)"), self.action(batch.actions)), dim=-1)
-        with autocast(inputs.device, self._low):
-            path = self.recurrence(inputs)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
+        with autocast(seen.device, self._low):
+            new = self.latent_to_memory(seen) + self.action_to_memory(self.action(batch.actions))
+            path = self.recurrence(new)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
             path = self._hide(path, path.shape, batch.generator)
             prior, reward, ending = self.prior(path), self.reward(path), self.termination(path)
         prior = self._mix(prior.float())
@@ -355,17 +367,14 @@ class RSSM(nn.Module):
         return functional.one_hot(latent, self.config.classes).flatten(-2).float()
 
     def _step_memory(self, state: State, action: Tensor) -> Tensor:
-        return self.recurrence.step(torch.cat((self._one_hot(state["latent"]), action), dim=-1), state["memory"])
+        new = self.latent_to_memory.look_up(state["latent"]) + self.action_to_memory(action)
+        return self.recurrence.step(new, state["memory"])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        b = latents.shape[0]
-        frames = self._decode_vectors(rearrange(self._one_hot(latents), "b k n -> (b k) n"))
-        return rearrange(frames, "(b k) c h w -> b k c h w", b=b).clamp(0.0, 1.0)
-
-    def _decode_vectors(self, vectors: Tensor) -> Tensor:
-        with autocast(vectors.device, self._low):
-            difference: Tensor = self.decoder(vectors)
-        return difference.float() + self.mean_frame
+        """Class numbers (b, k, n) to frames (b, k, c, h, w) in [0, 1]."""
+        difference = self.decoder(self.latent_to_frame.look_up(latents.flatten(0, 1)))
+        frames = (difference + self.mean_frame).clamp_(0.0, 1.0)
+        return frames.unflatten(0, latents.shape[:2])
 
     @property
     def _low(self) -> bool:

@@ -16,8 +16,6 @@ from dreamenv.world_model import StoresInBfloat16
 
 __all__ = ["find_world", "read_autoreset_mode", "read_temperature", "require", "with_precision"]
 
-_ROWS_FOR_BFLOAT16 = 16  # below, reading the weights takes longer than multiplying them
-
 
 def find_world(world: World | str | Path | None, device: str | torch.device | None) -> World:
     """Return the world, loaded if it is named; None is the one that ships with dreamenv."""
@@ -26,7 +24,7 @@ def find_world(world: World | str | Path | None, device: str | torch.device | No
     return World.default(device or "cpu") if world is None else World.load(world, device or "cpu")
 
 
-def with_precision(model: Any, precision: str, num_envs: int, device: torch.device) -> Any:
+def with_precision(model: Any, precision: str, device: torch.device) -> Any:
     """Return the model, or a copy of it with rounded weights."""
     require(
         precision in ("auto", "float32", "bfloat16"),
@@ -39,7 +37,7 @@ def with_precision(model: Any, precision: str, num_envs: int, device: torch.devi
     )
     if precision == "float32" or not can:
         return model
-    if precision == "auto" and not (num_envs >= _ROWS_FOR_BFLOAT16 and has_bfloat16(device.type)):
+    if precision == "auto" and not has_bfloat16(device.type):
         return model
     model = copy.deepcopy(model)
     model.store_in_bfloat16()

@@ -54,8 +54,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: NEXT_STEP (gymnasium's default), SAME_STEP or DISABLED.
         output: "numpy", or "torch" for tensors on ``device`` (observations, rewards, flags; infos stay on the host).
         device: where to dream; by default where the world is.
-        precision: of the model's weights: "float32"; "bfloat16", several times as fast on hardware that multiplies
-            it natively, at three digits; or "auto", bfloat16 from 16 dreams on where model and hardware can.
+        precision: of the model's weights: "float32"; "bfloat16", up to twice as fast on hardware that multiplies
+            it natively, at three digits; or "auto", bfloat16 where model and hardware can.
         render_mode: "rgb_array" or "human".
         render_start: `render` shows the real frame the dream began with to the left of the dream.
         render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
@@ -109,7 +109,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._device = find_device(device) if device is not None else self.world.device
         if self._device != self.world.device:
             model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
-        model = with_precision(model, precision, num_envs, self._device)
+        model = with_precision(model, precision, self._device)
         model.eval()
         require(spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step.")
         if horizon is None:

@@ -93,22 +93,21 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Vectors (n, size) to frames (n, c, h, w), unbounded, as a difference from a mean frame.
+    """Features (n, features) to frames (n, c, h, w), unbounded, as a difference from a mean frame.
 
     Args:
-        size: of the vectors.
         frame_shape: (c, h, w).
         channels: as the encoder's, from the finest stage to the coarsest.
     """
 
-    def __init__(self, size: int, frame_shape: tuple[int, int, int], channels: Sequence[int]) -> None:
+    def __init__(self, frame_shape: tuple[int, int, int], channels: Sequence[int]) -> None:
         super().__init__()
         c, height, width = frame_shape
         factors = stage_factors(height, width)
         widths = [channels[min(index, len(channels) - 1)] for index in range(len(factors))]
         total = _PATCH * 2 ** (len(factors) - 1)
         self.grid = (widths[-1], height // total, width // total)
-        self.project = nn.Linear(size, widths[-1] * self.grid[1] * self.grid[2])
+        self.features = widths[-1] * self.grid[1] * self.grid[2]
         layers: list[nn.Module] = [_Norm(1, widths[-1]), nn.SiLU()]
         for index in reversed(range(1, len(factors))):
             finer = widths[index - 1]
@@ -117,9 +116,9 @@ class FrameDecoder(nn.Module):
         layers += [nn.Conv2d(widths[0], c * _PATCH**2, 3, padding=1), ChannelsToSpace(_PATCH)]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(n, size) -> (n, c, h, w)."""
-        grid = self.project(vectors.to(self.project.weight.dtype)).view(-1, *self.grid)
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, features) -> (n, c, h, w)."""
+        grid = features.to(self.layers[2].weight.dtype).view(-1, *self.grid)
         frames: Tensor = self.layers(grid.contiguous(memory_format=torch.channels_last))
         return frames.float()
 

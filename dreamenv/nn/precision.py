@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamenv.nn.categorical import CategoricalLinear
+
 __all__ = ["Linear", "autocast", "has_bfloat16", "store_in_bfloat16"]
 
 
@@ -42,7 +44,9 @@ def has_bfloat16(device_type: str) -> bool:
 def store_in_bfloat16(module: nn.Module) -> None:
     """Store the weights of products (linear layers, convolutions) in bfloat16, in place; for dreaming only."""
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            for parameter in part.parameters(recurse=False):
-                parameter.data = parameter.data.to(torch.bfloat16)
-                parameter.requires_grad_(False)
+        if isinstance(part, nn.Linear | nn.Conv2d | CategoricalLinear):
+            for name, parameter in part.named_parameters(recurse=False):
+                if name == "weight" or not isinstance(part, CategoricalLinear):
+                    parameter.data = parameter.data.to(torch.bfloat16)
+        for parameter in part.parameters(recurse=False):
+            parameter.requires_grad_(False)

@@ -17,33 +17,30 @@ __all__ = ["GRU"]
 class GRU(nn.Module):
     """One layer. ``h' = keep * h + (1 - keep) * tanh(candidate)``.
 
+    What comes in has been projected already to reset gate, keep gate and candidate, (..., 3 size).
+
     Args:
-        inputs: width of an input.
         size: width of the memory h.
     """
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.new = Linear(inputs, 3 * size)  # reset gate, keep gate, candidate
         self.old = Linear(size, 3 * size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run from an empty memory: inputs (b, t, inputs) to memories (b, t, size) float32."""
+        """Run from an empty memory: inputs (b, t, 3 size) to memories (b, t, size) float32."""
         memory = torch.zeros(inputs.shape[0], self.size, device=inputs.device)
         memories = []
-        for new in self.new(inputs).unbind(dim=1):
-            memory = self._blend(new.float(), memory)
+        for new in inputs.float().unbind(dim=1):
+            memory = self.step(new, memory)
             memories.append(memory)
         return torch.stack(memories, dim=1)
 
-    def step(self, inputs: Tensor, memory: Tensor) -> Tensor:
-        """Take one input (b, inputs) into a memory (b, size)."""
-        return self._blend(self.new(inputs), memory)
-
-    def _blend(self, new: Tensor, memory: Tensor) -> Tensor:
+    def step(self, new: Tensor, memory: Tensor) -> Tensor:
+        """Take one input (b, 3 size) float32 into a memory (b, size)."""
         old = self.old(memory).float()
         gates, candidate = new.split((2 * self.size, self.size), dim=-1)
         old_gates, old_candidate = old.split((2 * self.size, self.size), dim=-1)
