@@ -52,6 +52,7 @@ class DemoConfig:
         seed: of the policies.
         workers: processes that record.
         threads: of torch; None leaves its setting.
+        effort: share of the recipe's training steps taken; the default fits two cores and a quarter of an hour.
         open: show the report in a browser, if there is a display.
     """
 
@@ -61,6 +62,7 @@ class DemoConfig:
     seed: int = 0
     workers: int = 2
     threads: int | None = None
+    effort: float = 0.8
     open: bool = True
 
 
@@ -79,7 +81,7 @@ def run(config: DemoConfig) -> Path:
     if config.rounds == 2 and not recipe.more_frames:
         recipe = dataclasses.replace(recipe, frames=recipe.frames // 2, more_frames=recipe.frames - recipe.frames // 2)
     folder = config.out or Path("runs/demo") / config.task
-    loop = Loop(recipe, folder, workers=config.workers, threads=config.threads)
+    loop = Loop(recipe, folder, workers=config.workers, threads=config.threads, effort=config.effort)
     clock = _Clock(folder / "seconds.json")
 
     for number in range(1, config.rounds + 1):
@@ -88,7 +90,10 @@ def run(config: DemoConfig) -> Path:
         with clock.lap(f"train world {number}"):
             world = loop.world(number)
         with clock.lap(f"train agent {number}"):
-            policy = loop.agent(f"round-{number}", recipe.latent_agent, world, config.seed)
+            plan = dataclasses.replace(
+                recipe.latent_agent, total_steps=int(config.effort * recipe.latent_agent.total_steps)
+            )
+            policy = loop.agent(f"round-{number}", plan, world, config.seed)
     with clock.lap("train in reality"):
         rival_plan = dataclasses.replace(recipe.real_agent, total_steps=dataset.total_steps)
         rival = loop.agent("real", rival_plan, None, config.seed)

@@ -40,10 +40,13 @@ class Loop:
         folder: where everything is kept.
         workers: processes that record.
         threads: of torch; None leaves its setting.
+        effort: share of the recipe's training steps, of worlds and agents, that are taken.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, workers: int = 2, threads: int | None = None) -> None:
-        self.recipe, self.folder, self.workers, self.threads = recipe, folder, workers, threads
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, workers: int = 2, threads: int | None = None, effort: float = 1.0
+    ) -> None:
+        self.recipe, self.folder, self.workers, self.threads, self.effort = recipe, folder, workers, threads, effort
         self.make_env: Callable[[], gym.Env[Any, Any]] = partial(make_real, recipe.task, reward=recipe.reward)
 
     def record(self, rounds: int = 1) -> EpisodeDataset:
@@ -69,10 +72,12 @@ class Loop:
         finished = self.folder / f"world-{number}" / "world"
         if (finished / "world.json").exists():
             return World.load(finished)
-        steps = {} if number == 1 else dict(self.recipe.more_steps)
+        backbone = self.recipe.backbone
+        first = {"joint": backbone.joint_steps, "dynamics": backbone.dynamics_steps}
+        steps = {name: int(self.effort * n) for name, n in (first if number == 1 else self.recipe.more_steps).items()}
         config = TrainConfig(num_threads=self.threads, steps=steps, starts=_STARTS)
         initial = self.world(number - 1) if number > 1 else None
-        return train(config, self.recipe.backbone, self.record(number), finished.parent, initial=initial)
+        return train(config, backbone, self.record(number), finished.parent, initial=initial)
 
     def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
         """Train an agent with a seed."""

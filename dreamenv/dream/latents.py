@@ -17,6 +17,7 @@ from torch import Tensor
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.frames import frames_to_model
 from dreamenv.dream.options import read_seeds
+from dreamenv.dream.settings import with_precision
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
 from dreamenv.world import World
 from dreamenv.world_model import Embeds, State
@@ -30,7 +31,7 @@ class LatentFilter:
     """Follows ``rows`` real environments at once.
 
     Args:
-        world: whose model does it; where the model is, it runs.
+        world: whose model does it; where the model is, it runs, at the precision its dreams have by default.
         rows: number of environments, b.
 
     Attributes:
@@ -45,12 +46,13 @@ class LatentFilter:
         if rows < 1:
             raise ConfigError(f"rows must be at least 1, not {rows}.")
         self.rows, self.size = rows, latent_space(world).shape[0]
-        self._model, self._device = world.model, world.device
+        self._device = world.device
+        world.model.eval()  # type: ignore[attr-defined]
+        self._model = with_precision(world.model, "auto", world.device)
         c, h, w = world.spec.frame_shape
         self._frame_shape = (h, w, c)
         self._read = ActionReader(world.spec.action_space, rows, world.device)
         self._state: State | None = None
-        self._model.eval()  # type: ignore[attr-defined]
 
     def reset(self, rows: Sequence[int] | NDArray[np.integer[Any]], frames: Any, seeds: Sequence[int]) -> Latents:
         """Begin episodes in some rows, the first time in all.
