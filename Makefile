@@ -42,6 +42,7 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.dream_speed --out runs/bench/dream_speed.json
 	$(BIN)/python -m dreamenv.benchmarks.train_speed --out runs/bench/train_speed.json
+	$(BIN)/python -m dreamenv.benchmarks.agent_speed --out runs/bench/agent_speed.json
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

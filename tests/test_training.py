@@ -362,3 +362,17 @@ def test_reality_and_dream_stand_side_by_side():
     assert picture.shape == ((4 * 2 + 2) * 2, (6 * 3 + 4) * 2, 3)
     with pytest.raises(FrameError):
         films.beside(real, dream[:, :3])
+
+
+def test_a_world_goes_on_learning_from_another(dataset, tmp_path):
+    first = train(settings(), TrainableConfig(), dataset, tmp_path / "first")
+    none = {stage.name: 0 for stage in first.model.stages()}
+    second = train(settings(steps=none), TrainableConfig(), dataset, tmp_path / "second", initial=first)
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_only_a_world_of_the_same_backbone_can_be_gone_on_from(dataset, tmp_path):
+    first = train(settings(), TrainableConfig(width=3), dataset, tmp_path / "first")
+    with pytest.raises(ConfigError, match="width=3"):
+        train(settings(steps={}), TrainableConfig(width=4), dataset, tmp_path / "second", initial=first)

@@ -57,22 +57,29 @@ class RSSMConfig:
 
     Attributes:
         memory: width of the recurrent state h.
-        latents, classes: z is this many categorical variables of this many values.
+        latents: categorical variables that z is made of.
+        classes: values of each of them.
         hidden: width of the prior's hidden layer; reward and termination, which see few events, have a quarter.
         channels: of the convolutions, finest stage first.
         uniform_mix: share of the uniform distribution mixed into every categorical (DreamerV3: 1%).
         free_nats: the joint stage's KL is not pushed below this many nats per step (DreamerV3: 1).
-        dynamics_weight, representation_weight: of the two sides of the KL (DreamerV3: 0.5 and 0.1).
+        dynamics_weight: of the KL that teaches the prior (DreamerV3 begins at 0.5).
+        representation_weight: of the KL that keeps the posterior predictable (DreamerV3: 0.1).
         detail: a pixel's squared error counts 1 + detail * |x - mean frame|, so that small moving things are not
             smoothed away against a still background.
-        reward_weight, termination_weight: of these heads' losses.
+        reward_weight: of the reward's cross-entropy.
+        termination_weight: of the ending's cross-entropy.
         dropout: share of the latents entering the recurrence, and of the memory its heads read, hidden while training;
             endings are few, and without it their head learns them by heart.
-        joint_steps, dynamics_steps: optimiser steps of the two stages.
-        joint_batch, joint_length: windows x steps of the joint stage.
-        dynamics_batch, dynamics_length: likewise of the stage on cached latents.
-        joint_rate, dynamics_rate: peak learning rates.
-        bfloat16: convolutions in bfloat16 where the hardware has it.
+        joint_steps: optimiser steps of the first stage, everything on frames.
+        dynamics_steps: optimiser steps of the second stage, recurrence and heads on cached latents.
+        joint_batch: windows per step of the first stage.
+        joint_length: steps per window of the first stage.
+        dynamics_batch: windows per step of the second stage.
+        dynamics_length: steps per window of the second stage.
+        joint_rate: peak learning rate of the first stage.
+        dynamics_rate: peak learning rate of the second stage.
+        bfloat16: compute products in bfloat16 while training, where the hardware does so natively.
     """
 
     memory: int = 512

@@ -27,6 +27,7 @@ class Train:
         out: folder of the run: world/, checkpoints/, films/ and tensorboard/ are written in it.
         backbone: kind of model; its own settings follow under --model when it is given before --help.
         preset: of the backbone, such as tiny, small or base; None for its default.
+        initial: a world of the same backbone to go on learning from: a folder or hf://owner/name; None begins anew.
         fresh: begin anew instead of going on from a checkpoint.
         training: how to train.
     """
@@ -35,6 +36,7 @@ class Train:
     out: Path
     backbone: str = "rssm"
     preset: str | None = None
+    initial: str | None = None
     fresh: bool = False
     training: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
@@ -43,11 +45,13 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command, model = read(arguments)
 
+    from dreamenv.commands.places import load_world
     from dreamenv.data import EpisodeDataset
     from dreamenv.training import train
 
     dataset = EpisodeDataset.open(command.dataset)
-    train(command.training, model, dataset, command.out, resume=not command.fresh)
+    initial = load_world(command.initial, "cpu") if command.initial is not None else None
+    train(command.training, model, dataset, command.out, initial=initial, resume=not command.fresh)
     report_written(command.out / "world")
 
 
