@@ -1,0 +1,77 @@
+"""Make a trained world small enough to ship: half precision and fewer starts.
+
+    python -m dreamenv.benchmarks.sim_to_real --task take_cover
+    python -m dreamenv.benchmarks.ship_world runs/sim_to_real/take_cover/world-1/world dreamenv/worlds/take_cover
+
+made the world in the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from dreamenv.errors import ConfigError
+from dreamenv.world import World
+
+__all__ = ["ShipWorld", "main", "ship"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShipWorld:
+    """Make a trained world small.
+
+    Attributes:
+        world: folder of the world.
+        out: folder to write it to.
+        starts: real segments to keep; a quarter of them begin an episode, as far as there are such.
+        command: how it was trained, for its record.
+        limit: largest size of the folder, in megabytes (10**6 bytes).
+    """
+
+    world: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional]
+    starts: int = 32
+    command: str = "python -m dreamenv.benchmarks.sim_to_real --task take_cover"
+    limit: float = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    config = tyro.cli(ShipWorld, args=arguments, description=__doc__)
+    size = ship(config)
+    print(f"wrote {config.out} ({size / 1e6:.1f} MB)")
+
+
+def ship(config: ShipWorld) -> int:
+    """Write the small world; return its size in bytes.
+
+    Raises:
+        ConfigError: it is larger than the limit.
+    """
+    world = World.load(config.world)
+    begins = world.starts.at_episode_start
+    beginnings = np.flatnonzero(begins)[: config.starts // 4]
+    others = np.flatnonzero(~begins)[: config.starts - len(beginnings)]
+    small = World(
+        world.model,
+        world.config,
+        world.starts[np.concatenate((beginnings, others))],
+        world.provenance,
+        {**world.record, "command": config.command},
+        world.metrics,
+    )
+    small.save(config.out, half=True)
+    size = sum(path.stat().st_size for path in config.out.rglob("*") if path.is_file())
+    if size > config.limit * 1e6:
+        raise ConfigError(f"{config.out} has {size / 1e6:.1f} MB, more than {config.limit}: keep fewer starts.")
+    return size
+
+
+if __name__ == "__main__":
+    main()
