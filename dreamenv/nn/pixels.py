@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["FrameDecoder", "FrameEncoder", "stage_factors"]
+__all__ = ["ChannelsToSpace", "FrameDecoder", "FrameEncoder", "SpaceToChannels", "stage_factors"]
 
 _PATCH = 4  # the first and last stage move 4x4 pixels at once
 _SMALLEST = 4  # halve until a side is this long
