@@ -81,7 +81,7 @@ def run(config: DemoConfig) -> Path:
     if config.rounds == 2 and not recipe.more_frames:
         recipe = dataclasses.replace(recipe, frames=recipe.frames // 2, more_frames=recipe.frames - recipe.frames // 2)
     folder = config.out or Path("runs/demo") / config.task
-    loop = Loop(recipe, folder, workers=config.workers, threads=config.threads, effort=config.effort)
+    loop = Loop(recipe, folder, workers=config.workers, threads=config.threads, effort=config.effort, seed=config.seed)
     clock = _Clock(folder / "seconds.json")
 
     for number in range(1, config.rounds + 1):

@@ -41,12 +41,21 @@ class Loop:
         workers: processes that record.
         threads: of torch; None leaves its setting.
         effort: share of the recipe's training steps, of worlds and agents, that are taken.
+        seed: of the agent that records the second round.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, workers: int = 2, threads: int | None = None, effort: float = 1.0
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        workers: int = 2,
+        threads: int | None = None,
+        effort: float = 1.0,
+        seed: int = 0,
     ) -> None:
-        self.recipe, self.folder, self.workers, self.threads, self.effort = recipe, folder, workers, threads, effort
+        self.recipe, self.folder, self.workers, self.threads = recipe, folder, workers, threads
+        self.effort, self.seed = effort, seed
         self.make_env: Callable[[], gym.Env[Any, Any]] = partial(make_real, recipe.task, reward=recipe.reward)
 
     def record(self, rounds: int = 1) -> EpisodeDataset:
@@ -59,7 +68,7 @@ class Loop:
         )
         if rounds > 1 and recipe.more_frames:
             agent = partial(
-                CollectionPolicy, self.folder / "agents" / "round-1-0" / "policy", self.folder / "world-1" / "world"
+                CollectionPolicy, self._agent_folder("round-1", self.seed) / "policy", self._world_folder(1)
             )
             dataset = collect(
                 self.make_env, agent, path, steps=recipe.frames + recipe.more_frames, num_workers=self.workers, seed=0,
@@ -69,19 +78,21 @@ class Loop:
 
     def world(self, number: int = 1) -> World:
         """Train the world of a round, on everything recorded so far."""
-        finished = self.folder / f"world-{number}" / "world"
+        finished = self._world_folder(number)
         if (finished / "world.json").exists():
             return World.load(finished)
         backbone = self.recipe.backbone
         first = {"joint": backbone.joint_steps, "dynamics": backbone.dynamics_steps}
-        steps = {name: int(self.effort * n) for name, n in (first if number == 1 else self.recipe.more_steps).items()}
+        steps = {
+            name: max(1, int(self.effort * n)) for name, n in (first if number == 1 else self.recipe.more_steps).items()
+        }
         config = TrainConfig(num_threads=self.threads, steps=steps, starts=_STARTS)
         initial = self.world(number - 1) if number > 1 else None
         return train(config, backbone, self.record(number), finished.parent, initial=initial)
 
     def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
         """Train an agent with a seed."""
-        folder = self.folder / "agents" / f"{name}-{seed}"
+        folder = self._agent_folder(name, seed)
         if (folder / "policy" / "policy.json").exists():
             return SavedPolicy.load(folder / "policy")
         config = dataclasses.replace(config, seed=seed, num_threads=self.threads)
@@ -116,6 +127,12 @@ class Loop:
             result["scores"] = [float(length * dream.provenance.frame_skip) for length in evaluation.lengths]
         write_json(path, result)
         return result
+
+    def _world_folder(self, number: int) -> Path:
+        return self.folder / f"world-{number}" / "world"
+
+    def _agent_folder(self, name: str, seed: int) -> Path:
+        return self.folder / "agents" / f"{name}-{seed}"
 
 
 def _sticky_random(task: str, stickiness: float) -> StickyRandomPolicy:

@@ -37,7 +37,7 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
 def test_the_demo_goes_round_the_loop_and_then_only_looks_up(
     small_recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = demo.DemoConfig(out=tmp_path, workers=0, threads=1, open=False)
+    config = demo.DemoConfig(out=tmp_path, rounds=2, seed=1, workers=0, threads=1, open=False)
     report = demo.run(config)
     text = report.read_text(encoding="utf-8")
     assert text.count("data:video/mp4;base64,") >= 3
