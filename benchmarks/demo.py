@@ -62,7 +62,7 @@ class DemoConfig:
     seed: int = 0
     workers: int = 2
     threads: int | None = None
-    effort: float = 0.8
+    effort: float = 0.75
     open: bool = True
 
 
