@@ -380,7 +380,7 @@ class RSSM(nn.Module):
     def _decode(self, latents: Tensor) -> Tensor:
         """Class numbers (b, k, n) to frames (b, k, c, h, w) in [0, 1]."""
         difference = self.decoder(self.latent_to_frame.look_up(latents.flatten(0, 1)))
-        frames = (difference + self.mean_frame).clamp_(0.0, 1.0)
+        frames: Tensor = (difference + self.mean_frame).clamp_(0.0, 1.0)
         return frames.unflatten(0, latents.shape[:2])
 
     @property
