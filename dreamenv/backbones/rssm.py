@@ -379,7 +379,7 @@ class RSSM(nn.Module):
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Class numbers (b, k, n) to frames (b, k, c, h, w) in [0, 1]."""
-        difference = self.decoder(self.latent_to_frame.look_up(latents.flatten(0, 1)))
+        difference: Tensor = self.decoder(self.latent_to_frame.look_up(latents.flatten(0, 1)))
         frames = (difference + self.mean_frame).clamp_(0.0, 1.0)
         return rearrange(frames, "(b k) c h w -> b k c h w", b=latents.shape[0])
 
