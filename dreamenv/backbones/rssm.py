@@ -371,7 +371,9 @@ class RSSM(nn.Module):
         return values * kept / (1 - self.config.dropout)
 
     def _one_hot(self, latent: Tensor) -> Tensor:
-        return functional.one_hot(latent, self.config.classes).flatten(-2).float()
+        width = self.config.latents * self.config.classes
+        zeros = torch.zeros(*latent.shape[:-1], width, device=latent.device)
+        return zeros.scatter_(-1, latent + self.latent_to_memory.offsets, 1.0)
 
     def _step_memory(self, state: State, action: Tensor) -> Tensor:
         new = self.latent_to_memory.look_up(state["latent"]) + self.action_to_memory(action)
