@@ -268,9 +268,11 @@ def _learning_curves(folder: Path) -> list[Any]:
                 if tag.endswith(ending):
                     scalars = log.Scalars(tag)
                     label = name[1] if name[0] == "agents" else name[0]
+                    if tag != ending and name[0] != "agents":
+                        label += ", held out"
                     lines[ending].append((label, [s.step for s in scalars], [s.value for s in scalars]))
     return [
-        picture_of(draw_lines(found, x="steps", y=wanted[tag]), wanted[tag].capitalize() + ".")
+        picture_of(draw_lines(found, x="steps", y=wanted[tag]), wanted[tag][0].upper() + wanted[tag][1:] + ".")
         for tag, found in lines.items()
         if found
     ]

@@ -106,12 +106,15 @@ def draw_lines(
 ) -> Figure:
     """Draw (name, xs, ys) lines with named axes."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     figure, axes = plt.subplots(figsize=(5.2, 3.2))
     for name, xs, ys in lines:
         axes.plot(xs, ys, label=name, marker="o" if len(xs) <= 12 else None, markersize=3.5, linewidth=1.6)
     if log_x:
         axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k instead of 50000
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
