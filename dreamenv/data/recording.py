@@ -83,7 +83,9 @@ def collect(
     with _lock(path):
         crew: Crew = Processes(makers, num_workers, home) if num_workers else Here(makers)
         with closing(crew):
-            return _record(path, crew, goal, by_steps=steps is not None, seed=seed, home=home, progress=progress)
+            dataset = _record(path, crew, goal, by_steps=steps is not None, seed=seed, home=home, progress=progress)
+        _clear(path / "pending", keep=())  # only now: until they have ended, workers may be writing episodes to spare
+        return dataset
 
 
 def _record(
@@ -114,7 +116,6 @@ def _record(
                 bar.update(done - before)
             else:
                 crew.wait()
-    shutil.rmtree(run, ignore_errors=True)
     return dataset
 
 
