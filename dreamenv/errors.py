@@ -24,7 +24,8 @@
     ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
     ├── DeviceError            (RuntimeError)       a device that is not there
     ├── WorkerError            (RuntimeError)       a collecting or environment process died
-    └── MissingDependencyError (ImportError)        an optional package is not installed; names the extra
+    ├── MissingDependencyError (ImportError)        an optional package is not installed; names the extra
+    └── UnavailableError       (RuntimeError)       a real environment cannot run on this machine; says what would help
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ __all__ = [
     "SeedError",
     "StateError",
     "StorageError",
+    "UnavailableError",
     "UnknownNameError",
     "WorkerError",
     "WorldDamagedError",
@@ -171,3 +173,16 @@ class MissingDependencyError(DreamenvError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'dreamenv[{extra}]'")
+
+
+class UnavailableError(DreamenvError, RuntimeError):
+    """A real environment that cannot run on this machine.
+
+    Args:
+        name: the environment.
+        what: what it lacks, one clause.
+        remedy: the command that brings it.
+    """
+
+    def __init__(self, name: str, what: str, remedy: str) -> None:
+        super().__init__(f"{name} cannot run here: {what}. Make it run: {remedy}")

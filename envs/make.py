@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.utils.seeding import np_random
 
+from dreamenv.envs.families import family_of, find_task
 from dreamenv.envs.registration import register
-from dreamenv.envs.tasks import full_id
+from dreamenv.errors import UnavailableError
 
-__all__ = ["make_real"]
+__all__ = ["build", "make_real"]
 
 
 def make_real(
     id: str,
     *,
     size: int = 64,
-    frame_skip: int = 4,
+    frame_skip: int | None = None,
     reward: str | None = None,
+    seed: int | None = None,
     render_mode: str | None = None,
     **kwargs: Any,
 ) -> gym.Env[Any, Any]:
@@ -26,9 +30,10 @@ def make_real(
     Args:
         id: short name ("take_cover") or gymnasium id ("dreamenv/VizdoomTakeCover-v0").
         size: height and width of the frames, in pixels.
-        frame_skip: native steps per action; rewards are summed over them.
-        reward: a reward setting of the task; None for its default (see `dreamenv.envs.tasks`).
-        render_mode: "rgb_array", "human" or None.
+        frame_skip: native steps per action, over which rewards are summed; None for the task's own.
+        reward: a reward setting of the task; None for its default.
+        seed: of the first episode, for programs that never seed `reset` (a seed given there has the last word).
+        render_mode: "rgb_array", "human" where there is a window, or None.
         kwargs: further arguments of the environment.
 
     Returns:
@@ -37,8 +42,27 @@ def make_real(
 
     Raises:
         UnknownNameError: no such environment or reward; near names are suggested.
+        UnavailableError: it cannot run on this machine; the message says which command makes it run.
         ConfigError: a setting that cannot work.
     """
     register()
     settings = {"size": size, "frame_skip": frame_skip, "reward": reward, "render_mode": render_mode, **kwargs}
-    return gym.make(full_id(id), **settings)
+    env = gym.make(find_task(id).id, **settings)
+    if seed is not None:
+        env.unwrapped.np_random = np_random(seed)[0]
+    return env
+
+
+def build(task: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make the environment of a task's short name; what the registered ids call.
+
+    Raises:
+        UnavailableError: its simulator is not here.
+    """
+    family = family_of(find_task(task))
+    missing = family.find_missing()
+    if missing is not None:
+        raise UnavailableError(task, missing.what, missing.remedy)
+    module, name = family.entry_point.split(":")
+    env: gym.Env[Any, Any] = getattr(importlib.import_module(module), name)(task, **kwargs)
+    return env

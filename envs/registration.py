@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from dreamenv.envs.tasks import VIZDOOM_TASKS
+from dreamenv.envs.families import FAMILIES
 
 __all__ = ["register"]
 
 
 def register() -> None:
     """Register every real task's id; calling it again changes nothing."""
-    for task in VIZDOOM_TASKS.values():
-        if task.id not in gym.registry:
-            # No max_episode_steps: the limit depends on the frame skip, so the environment truncates itself.
-            gym.register(
-                task.id,
-                entry_point="dreamenv.envs.vizdoom_env:VizdoomEnv",
-                kwargs={"task": task.name},
-                disable_env_checker=True,
-            )
+    for family in FAMILIES:
+        for task in family.tasks.values():
+            if task.id not in gym.registry:
+                # No max_episode_steps: the limit depends on the frame skip, so the environment truncates itself.
+                gym.register(
+                    task.id,
+                    entry_point="dreamenv.envs.make:build",
+                    kwargs={"task": task.name},
+                    disable_env_checker=True,
+                )

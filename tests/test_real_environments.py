@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamenv.envs import VIZDOOM_TASKS, full_id, make_real, register, task_names
-from dreamenv.envs.vizdoom_env import VizdoomEnv
+from dreamenv.envs import full_id, make_real, register
+from dreamenv.envs.vizdoom.env import VizdoomEnv
+from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
 from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownNameError, WorkerError
 
 
@@ -36,7 +37,7 @@ def play_on(env):
         env.step(0)
 
 
-@pytest.mark.parametrize("task", task_names())
+@pytest.mark.parametrize("task", VIZDOOM_TASKS)
 def test_every_task_has_small_rgb_frames_and_a_noop_first(task):
     env = make_real(task, size=32)
     frame, info = env.reset(seed=0)

@@ -1,6 +1,6 @@
-"""The table of real environments: which task is called what, what its actions, reward and score are.
+"""The table of ViZDoom tasks: what each one's actions, reward and score are.
 
-Adding a ViZDoom scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files.
+Adding a scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files.
 """
 
 from __future__ import annotations
@@ -8,52 +8,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.envs.task import RealTask
 
-__all__ = ["HEALTH_WORTH", "TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask", "full_id", "task_names"]
+__all__ = ["HEALTH_WORTH", "TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask"]
 
 TICS_PER_SECOND = 35.0
-"""Doom's clock, in hertz."""
+"""Doom's clock, in hertz; a native step is one tic."""
 
 HEALTH_WORTH = 3.0
 """Tics of survival that a point of health is worth in take_cover's reward "health" (random play: 300 tics on 100)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VizdoomTask:
-    """One ViZDoom scenario as a task.
+class VizdoomTask(RealTask):
+    """One ViZDoom scenario as a task. An action says which buttons are held, 0 or 1 each.
 
     Attributes:
-        name: short name, such as "take_cover".
-        id: gymnasium id.
         scenario: the scenario's configuration file, without ``.cfg``.
         buttons: the buttons an action presses, by ViZDoom's names, in the order of the action table's columns.
-        action_names: one name per discrete action; the first is the no-op.
-        action_table: per discrete action, which buttons are held (0 or 1).
-        max_tics: the time limit, in tics of 1/35 s; reaching it truncates.
-        rewards: the reward settings this task knows; the first is the default.
-        score: what ``info["score"]`` is, with its unit.
         scores: "tics" counts the tics survived so far, "goal" is 1.0 once the goal was reached.
-        solved: the score from which ``info["success"]`` is true.
-        about: one paragraph: the task, its reward and its ending.
     """
 
-    name: str
-    id: str
     scenario: str
     buttons: tuple[str, ...]
-    action_names: tuple[str, ...]
-    action_table: tuple[tuple[int, ...], ...]
-    max_tics: int
-    rewards: tuple[str, ...]
-    score: str
     scores: Literal["tics", "goal"]
-    solved: float
-    about: str
-
-    def __post_init__(self) -> None:
-        if len(self.action_names) != len(self.action_table) or any(self.action_table[0]):
-            raise ConfigError(f"{self.name}: every action needs a name, and the first must press nothing.")
+    native_rate: float = TICS_PER_SECOND
+    frame_skip: int = 4
 
 
 _WALK_BUTTONS = ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD")
@@ -70,7 +50,7 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             buttons=("MOVE_LEFT", "MOVE_RIGHT"),
             action_names=("noop", "left", "right"),
             action_table=((0, 0), (1, 0), (0, 1)),
-            max_tics=2100,  # the cap of Ha and Schmidhuber (2018) and of OpenAI Gym's DoomTakeCover-v0
+            max_native_steps=2100,  # the cap of Ha and Schmidhuber (2018) and of OpenAI Gym's DoomTakeCover-v0
             rewards=("native", "health"),
             score="tics survived",
             scores="tics",
@@ -87,7 +67,7 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             buttons=_WALK_BUTTONS,
             action_names=_WALK_NAMES,
             action_table=_WALK_TABLE,
-            max_tics=2100,
+            max_native_steps=2100,
             rewards=("native", "medkit"),
             score="tics survived",
             scores="tics",
@@ -102,7 +82,7 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             buttons=_WALK_BUTTONS,
             action_names=_WALK_NAMES,
             action_table=_WALK_TABLE,
-            max_tics=2100,
+            max_native_steps=2100,
             rewards=("native",),
             score="goal reached (0 or 1)",
             scores="goal",
@@ -112,22 +92,3 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
         ),
     )
 }
-
-
-def task_names() -> list[str]:
-    """Return the short names of all real tasks."""
-    return sorted(VIZDOOM_TASKS)
-
-
-def full_id(name: str) -> str:
-    """Return the gymnasium id of a task given its short name or its id.
-
-    Raises:
-        UnknownNameError: no such task; the message suggests near ones.
-    """
-    if name in VIZDOOM_TASKS:
-        return VIZDOOM_TASKS[name].id
-    ids = [task.id for task in VIZDOOM_TASKS.values()]
-    if name in ids:
-        return name
-    raise UnknownNameError("real environment", name, [*VIZDOOM_TASKS, *ids] if "/" in name else VIZDOOM_TASKS)

@@ -1,0 +1,226 @@
+"""The face that every real environment shows: small RGB frames, a table of actions, frame skip, a time limit, a score.
+
+A family of environments subclasses `RealEnv` and gives ``_begin`` and ``_act`` (or ``_tick``); everything else, and all
+checks of input, is here, so that a researcher changes worlds by changing an id.
+
+Native pictures are shrunk to ``size`` x ``size`` by area averaging. Where a simulator has no picture on the step that
+ends an episode, the last one is repeated.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreamenv.envs.task import RealTask
+from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownNameError
+
+if TYPE_CHECKING:
+    from dreamenv.data.provenance import Provenance
+
+__all__ = ["Outcome", "RealEnv"]
+
+SMALLEST, LARGEST = 8, 480  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a simulator tells after native steps, or after an episode's beginning.
+
+    Attributes:
+        screen: (height, width, 3) uint8 RGB, top row first; None repeats the last one.
+        reward: summed over the native steps, in the reward setting that was asked for.
+        terminated: whether the task ended.
+        native_steps: how many native steps passed.
+        score: the task's score so far.
+        facts: further entries of ``info``.
+    """
+
+    screen: NDArray[np.uint8] | None
+    reward: float = 0.0
+    terminated: bool = False
+    native_steps: int = 0
+    score: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
+    """One real task.
+
+    Observations are (size, size, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator was told),
+    ``score`` (see the task), ``success`` (score at least the task's ``solved``), and what the family adds.
+
+    Args:
+        task: which.
+        size: height and width of the frames, in pixels, 8 to 480.
+        frame_skip: native steps per agent step, during which the action is held and rewards are summed; None for the
+            task's own.
+        reward: one of the task's reward settings; None for its default.
+        render_mode: "rgb_array" for the unshrunk picture, or what else the family offers.
+        native_actions: take the simulator's own actions instead of a number of the table.
+
+    Raises:
+        ConfigError, UnknownNameError: a setting that cannot work.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - gymnasium's
+
+    def __init__(
+        self,
+        task: RealTask,
+        *,
+        size: int = 64,
+        frame_skip: int | None = None,
+        reward: str | None = None,
+        render_mode: str | None = None,
+        native_actions: bool = False,
+    ) -> None:
+        self.task = task
+        self.reward = reward if reward is not None else task.rewards[0]
+        if self.reward not in task.rewards:
+            raise UnknownNameError(f"reward setting of {task.name}", self.reward, task.rewards)
+        if not SMALLEST <= size <= LARGEST:
+            raise ConfigError(f"size must be from {SMALLEST} to {LARGEST} pixels, not {size}.")
+        frame_skip = task.frame_skip if frame_skip is None else frame_skip
+        if not 1 <= frame_skip <= task.max_native_steps:
+            raise ConfigError(f"frame_skip must be from 1 to {task.max_native_steps} steps, not {frame_skip}.")
+        modes = self.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise ConfigError(f"render_mode must be one of {modes} or None, not {render_mode!r}.")
+        self.size, self.frame_skip, self.render_mode, self.native_actions = (
+            size,
+            frame_skip,
+            render_mode,
+            native_actions,
+        )
+        self.metadata = {**self.metadata, "render_fps": task.native_rate / frame_skip}
+        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = (
+            self.native_action_space() if native_actions else gym.spaces.Discrete(len(task.action_table))
+        )
+        self._screen: NDArray[np.uint8] = np.zeros((size, size, 3), np.uint8)
+        self._frame = self._screen
+        self._running = False
+        self._elapsed = 0  # native steps of this episode
+
+    # What a family gives
+
+    def native_action_space(self) -> gym.Space[Any]:
+        """Return the space of the simulator's own actions, where the family lets them through.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        raise ConfigError(f"{self.task.name} takes numbers of its action table only; leave native_actions out.")
+
+    def _begin(self, seed: int) -> Outcome:
+        """Start an episode, fixed by a seed in [0, 2**31)."""
+        raise NotImplementedError(f"{type(self).__name__} must give _begin.")
+
+    def _act(self, action: Any, native_steps: int) -> Outcome:
+        """Hold a native action for so many native steps, fewer if the episode ends; sum the rewards."""
+        outcome = self._tick(action)
+        reward, passed = outcome.reward, 1
+        while passed < native_steps and not outcome.terminated:
+            outcome = self._tick(action)
+            reward, passed = reward + outcome.reward, passed + 1
+        return replace(outcome, reward=reward, native_steps=passed)
+
+    def _tick(self, action: Any) -> Outcome:
+        """Take one native step; families whose simulator repeats actions by itself give ``_act`` instead."""
+        raise NotImplementedError(f"{type(self).__name__} must give _tick or _act.")
+
+    # gymnasium's interface
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start an episode; the same seed gives the same one, and unseeded ones follow from the last seed."""
+        super().reset(seed=seed, options=options)
+        self._running = False
+        outcome = self._begin(int(self.np_random.integers(2**31)))
+        self._running, self._elapsed = True, 0
+        self._look(outcome)
+        return self._frame.copy(), self._info(outcome, self._native(0) if not self.native_actions else None)
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Hold an action for ``frame_skip`` native steps."""
+        if not self._running:
+            raise ResetNeededError("step was called before reset or after the episode's end; call reset().")
+        native = self._native(action)
+        self._running = False  # should the simulator fail, only a reset leads on
+        outcome = self._act(native, min(self.frame_skip, self.task.max_native_steps - self._elapsed))
+        self._elapsed += outcome.native_steps
+        truncated = not outcome.terminated and self._elapsed >= self.task.max_native_steps
+        self._running = not (outcome.terminated or truncated)
+        self._look(outcome)
+        return self._frame.copy(), float(outcome.reward), outcome.terminated, truncated, self._info(outcome, native)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the unshrunk picture, (height, width, 3) uint8; None where the simulator shows its own window."""
+        return self._screen.copy() if self.render_mode == "rgb_array" else None
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What a recording of this environment must say about it."""
+        from dreamenv.data.provenance import Provenance  # here, so that playing needs none of the data libraries
+
+        return Provenance(
+            environment_id=self.task.id,
+            environment_kwargs=self._arguments(),
+            action_names=() if self.native_actions else self.task.action_names,
+            action_table=[] if self.native_actions else list(self.task.action_table),
+            frame_skip=self.frame_skip,
+            frame_size=self.size,
+            resize="area",
+            frame_rate=self.task.native_rate / self.frame_skip,
+            max_episode_steps=-(-self.task.max_native_steps // self.frame_skip),
+            score=self.task.score,
+        )
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments that make this environment again; families add their own."""
+        arguments: dict[str, Any] = {"size": self.size, "frame_skip": self.frame_skip, "reward": self.reward}
+        return {**arguments, "native_actions": True} if self.native_actions else arguments
+
+    def _native(self, action: Any) -> Any:
+        """Turn an agent's action into the simulator's own."""
+        if self.native_actions:
+            if not self.action_space.contains(action):
+                raise ActionError(f"action {action!r} is not in {self.action_space}.")
+            return action
+        try:
+            index = int(action)
+        except (TypeError, ValueError):
+            index = -1
+        if not 0 <= index < len(self.task.action_table) or index != action:
+            known = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.action_names))
+            raise ActionError(f"action {action!r} is not in {self.action_space}: {known}.")
+        return self.task.action_table[index]
+
+    def _info(self, outcome: Outcome, native: Any) -> dict[str, Any]:
+        told = list(native) if isinstance(native, tuple) else native
+        return {
+            "native_action": told,
+            "score": float(outcome.score),
+            "success": bool(outcome.score >= self.task.solved),
+            **outcome.facts,
+        }
+
+    def _look(self, outcome: Outcome) -> None:
+        if outcome.screen is None:
+            return
+        self._screen = np.ascontiguousarray(outcome.screen)
+        if self._screen.shape[:2] == (self.size, self.size):
+            self._frame = self._screen
+        else:
+            small = Image.fromarray(self._screen).resize((self.size, self.size), Image.Resampling.BOX)
+            self._frame = np.asarray(small)

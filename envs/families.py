@@ -1,0 +1,81 @@
+"""The table of families of real environments: which tasks each has, which class plays them, what they need.
+
+Cheap to import: no simulator, no torch. A missing family never breaks another: what it needs is looked for, and its
+simulator imported, when one of its tasks is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from dreamenv.envs.missing import Missing, missing_package
+from dreamenv.envs.task import RealTask
+from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
+from dreamenv.errors import UnknownNameError
+
+__all__ = ["FAMILIES", "Family", "family_of", "find_task", "full_id", "task_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Tasks that one simulator plays.
+
+    Attributes:
+        title: what people call it.
+        tasks: by short name.
+        entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
+        find_missing: says what the simulator lacks on this machine; looks only, starts nothing.
+        required: whether dreamenv installs it always.
+        quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
+    """
+
+    title: str
+    tasks: Mapping[str, RealTask]
+    entry_point: str
+    find_missing: Callable[[], Missing | None]
+    required: bool = False
+    quick: bool = True
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        title="ViZDoom",
+        tasks=VIZDOOM_TASKS,
+        entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
+        find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
+        required=True,
+    ),
+)
+
+
+def task_names() -> list[str]:
+    """Return the short names of all real tasks, whether they can run here or not."""
+    return sorted(name for family in FAMILIES for name in family.tasks)
+
+
+def find_task(name: str) -> RealTask:
+    """Return a task given its short name or its gymnasium id.
+
+    Raises:
+        UnknownNameError: no such task; the message suggests near ones.
+    """
+    tasks = {key: task for family in FAMILIES for task in family.tasks.values() for key in (task.name, task.id)}
+    if name not in tasks:
+        raise UnknownNameError("real environment", name, tasks if "/" in name else task_names())
+    return tasks[name]
+
+
+def full_id(name: str) -> str:
+    """Return the gymnasium id of a task given its short name or its id.
+
+    Raises:
+        UnknownNameError: no such task; the message suggests near ones.
+    """
+    return find_task(name).id
+
+
+def family_of(task: RealTask) -> Family:
+    """Return the family that plays a task."""
+    return next(family for family in FAMILIES if task.name in family.tasks)

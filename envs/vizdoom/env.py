@@ -1,0 +1,132 @@
+"""ViZDoom scenarios as gymnasium environments.
+
+Each game runs as its own engine process in a private working directory (two engines started in one directory disturb
+each other). The engine works outside the GIL, so several environments can be stepped in threads. It renders at 4:3, and
+has no frame on the step that ends an episode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vizdoom
+from numpy.typing import NDArray
+
+from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.vizdoom.tasks import HEALTH_WORTH, VIZDOOM_TASKS, VizdoomTask
+from dreamenv.errors import UnknownNameError, WorkerError
+
+__all__ = ["VizdoomEnv"]
+
+_STARTING = threading.Lock()  # the working directory belongs to the whole process, so engines start one at a time
+
+
+class VizdoomEnv(RealEnv):
+    """One ViZDoom task. ``info`` also has ``health`` (at most 100).
+
+    Args:
+        task: short name, see `dreamenv.envs.vizdoom.tasks.VIZDOOM_TASKS`, where each task's reward is described.
+        settings: of every real environment, see `RealEnv`; a native step is a tic of 1/35 s. ``render_mode="human"``
+            opens the engine's own window.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 35}  # noqa: RUF012 - gymnasium's
+    task: VizdoomTask
+
+    def __init__(self, task: str, **settings: Any) -> None:
+        if task not in VIZDOOM_TASKS:
+            raise UnknownNameError("ViZDoom task", task, VIZDOOM_TASKS)
+        super().__init__(VIZDOOM_TASKS[task], **settings)
+        self._game: vizdoom.DoomGame | None = None
+        self._reached = False
+        self._start_tic, self._health = 0, 0.0
+
+    def close(self) -> None:
+        """Stop the engine and remove its working directory."""
+        self._running = False
+        if self._game is not None:
+            self._game = None
+            self._finalizer()
+
+    def _begin(self, seed: int) -> Outcome:
+        game = self._game = self._game or self._start_engine()
+        with _engine_errors():
+            game.set_seed(seed)
+            game.new_episode()
+            self._start_tic = game.get_episode_time()
+        self._reached, self._health = False, self._read_health()
+        return Outcome(screen=self._read_screen(), facts={"health": self._health})
+
+    def _act(self, action: Any, native_steps: int) -> Outcome:
+        game = self._game
+        assert game is not None
+        with _engine_errors():
+            native = game.make_action(list(action), native_steps)
+            terminated = bool(game.is_episode_finished())
+            tics = game.get_episode_time() - self._start_tic
+        health, before = (0.0 if terminated else self._read_health()), self._health
+        self._health = health
+        goal = self.task.scores == "goal"
+        self._reached = self._reached or (goal and native > 0.5)
+        return Outcome(
+            screen=None if terminated else self._read_screen(),
+            reward=self._reward(native, before, health),
+            terminated=terminated,
+            native_steps=tics - self._elapsed,
+            score=float(self._reached) if goal else float(tics),
+            facts={"health": health},
+        )
+
+    def _reward(self, native: float, before: float, after: float) -> float:
+        if self.reward == "medkit":
+            return float(after > before)
+        return native + (HEALTH_WORTH * (after - before) if self.reward == "health" else 0.0)
+
+    def _read_screen(self) -> NDArray[np.uint8] | None:
+        state = self._game.get_state() if self._game is not None else None
+        return None if state is None else state.screen_buffer
+
+    def _read_health(self) -> float:
+        return float(self._game.get_game_variable(vizdoom.GameVariable.HEALTH)) if self._game is not None else 0.0
+
+    def _start_engine(self) -> vizdoom.DoomGame:
+        game = vizdoom.DoomGame()
+        game.load_config(str(Path(vizdoom.scenarios_path) / f"{self.task.scenario}.cfg"))
+        height = next(height for height in (120, 240, 480) if height >= self.size)
+        game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{height * 4 // 3}X{height}"))
+        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        game.set_available_buttons([getattr(vizdoom.Button, name) for name in self.task.buttons])
+        game.set_episode_timeout(0)  # we truncate ourselves: the engine shows no frame at its own time limit
+        game.set_mode(vizdoom.Mode.PLAYER)
+        game.set_window_visible(self.render_mode == "human")
+        self.working_directory = tempfile.mkdtemp(prefix="dreamenv-vizdoom-")
+        self._finalizer = weakref.finalize(self, _stop_engine, game, self.working_directory)
+        with _STARTING, contextlib.chdir(self.working_directory), _engine_errors():
+            game.init()
+        return game
+
+
+def _stop_engine(game: vizdoom.DoomGame, folder: str) -> None:
+    game.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn the death of the engine's process into a WorkerError."""
+    try:
+        yield
+    except (
+        vizdoom.ViZDoomErrorException,
+        vizdoom.ViZDoomIsNotRunningException,
+        vizdoom.ViZDoomUnexpectedExitException,
+    ) as error:
+        raise WorkerError(f"the ViZDoom engine stopped: {error}. Close this environment and make a new one.") from error
