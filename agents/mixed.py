@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from dreamenv.agents.rows import RowsVecEnv, Stepped
 from dreamenv.errors import ConfigError
@@ -91,34 +91,15 @@ class MixedVecEnv(RowsVecEnv):
         for part in self.parts:
             part.close()
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute once per row asked for."""
-        return [part.get_attr(attr_name, [row])[0] for part, row in self._located(indices)]
+    def _target(self, row: int) -> Any:
+        part, own = self._locate(row)
+        return part._target(own)
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the rows asked for."""
-        for part, row in self._located(indices):
-            part.set_attr(attr_name, value, [row])
+    def _is_wrapped(self, row: int, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
+        part, own = self._locate(row)
+        return part._is_wrapped(own, wrapper_class)
 
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Call a method of the rows asked for."""
-        return [
-            part.env_method(method_name, *method_args, indices=[row], **method_kwargs)[0]
-            for part, row in self._located(indices)
-        ]
-
-    def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
-    ) -> list[bool]:
-        """Say for each row whether it is wrapped."""
-        return [part.env_is_wrapped(wrapper_class, [row])[0] for part, row in self._located(indices)]
-
-    def _located(self, indices: VecEnvIndices) -> list[tuple[RowsVecEnv, int]]:
-        found = []
-        for row in self._get_indices(indices):
-            for part, rows in zip(self.parts, self._slices, strict=True):
-                if rows.start <= row < rows.stop:
-                    found.append((part, row - rows.start))
-        return found
+    def _locate(self, row: int) -> tuple[RowsVecEnv, int]:
+        """Return the part that a row is of, and its number there."""
+        place = next(i for i, rows in enumerate(self._slices) if rows.start <= row < rows.stop)
+        return self.parts[place], row - self._slices[place].start

@@ -169,9 +169,9 @@ class RowsVecEnv(VecEnv):
         rows: Iterable[int] = self._get_indices(indices)
         return [issubclass(wrapper_class, Monitor) or self._is_wrapped(row, wrapper_class) for row in rows]
 
+    @abstractmethod
     def _target(self, row: int) -> Any:
         """Return the object that holds a row's attributes."""
-        raise NotImplementedError
 
     def _is_wrapped(self, row: int, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
         del row, wrapper_class

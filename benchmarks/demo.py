@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from dreamenv.benchmarks.common import commit, envelope, machine, peak_memory_mib, write_json
-from dreamenv.benchmarks.loop import Loop
+from dreamenv.benchmarks.loop import FIRST_EVALUATION_SEED, Loop
 from dreamenv.benchmarks.recipes import Recipe, recipe_for
 from dreamenv.benchmarks.report import Film, Page, Section, Strips, Table, picture_of, write_page
 from dreamenv.benchmarks.showing import draw_lines, dream_along, film_in_dream, film_outside, longest_episodes
@@ -160,7 +160,7 @@ def _films(loop: Loop, world: World, policy: Any, held_out: EpisodeDataset, fold
         for i, (real, dreamt) in enumerate(pairs)
     ]
     inside = film_in_dream(policy, world, steps=300, seed=1)
-    outside = film_outside(policy, world, loop.make_env(), steps=300, seed=1_000_000)
+    outside = film_outside(policy, world, loop.make_env(), steps=300, seed=FIRST_EVALUATION_SEED)
     return {
         "pairs": pairs,
         "beside": films,

@@ -26,8 +26,9 @@ from dreamenv.envs import make_real
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
 
-__all__ = ["Loop"]
+__all__ = ["FIRST_EVALUATION_SEED", "Loop"]
 
+FIRST_EVALUATION_SEED = 2_000_000  # episodes that no setting was ever chosen on
 _DREAM_EPISODES_AT_ONCE = 50
 _STARTS = 768  # segments that dreams begin from; a quarter are episodes' beginnings
 
@@ -90,6 +91,19 @@ class Loop:
         initial = self.world(number - 1) if number > 1 else None
         return train(config, backbone, self.record(number), finished.parent, initial=initial)
 
+    @property
+    def rounds(self) -> int:
+        """How often the recipe records."""
+        return 2 if self.recipe.more_frames else 1
+
+    def last_world(self) -> World:
+        """Go through all of the recipe's rounds; the agent that records the second is trained on the way."""
+        world = self.world(1)
+        if self.rounds == 2:
+            self.agent("round-1", self.recipe.latent_agent, world, self.seed)
+            world = self.world(2)
+        return world
+
     def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
         """Train an agent with a seed."""
         folder = self._agent_folder(name, seed)
@@ -118,8 +132,8 @@ class Loop:
             policy = RandomActor(env.action_space)
             env.close()
         evaluation = evaluate(
-            policy, dream or self.make_env, episodes=self.recipe.episodes, seed=1_000_000, world=world, progress=True,
-            num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
+            policy, dream or self.make_env, episodes=self.recipe.episodes, seed=FIRST_EVALUATION_SEED, world=world,
+            progress=True, num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
         )  # fmt: skip
         result = evaluation.to_json()
         if dream is not None and dream.provenance is not None and "tics" in dream.provenance.score:

@@ -16,15 +16,15 @@ from dreamenv.errors import UnknownNameError
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
 
-GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True, size=32)
+GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 
 # Dreams warmer than reality are harder to exploit (Ha and Schmidhuber 2018 found 1.15 best); a range saves choosing.
 TEMPERATURE = (1.0, 1.6)
 
 LATENT_AGENT = AgentConfig(observation=ObservationConfig(kind="latent"), total_steps=500_000, temperature=TEMPERATURE)
-FRAME_AGENT = AgentConfig(observation=GREY_FRAMES, total_steps=300_000, epochs=2, temperature=TEMPERATURE)
+FRAME_AGENT = AgentConfig(observation=GREY_FRAMES, total_steps=500_000, epochs=3, temperature=TEMPERATURE)
 REAL_AGENT = AgentConfig(
-    where="real", observation=GREY_FRAMES, num_envs=8, rollout_steps=128, batch_size=256, total_steps=50_000
+    where="real", observation=GREY_FRAMES, num_envs=8, rollout_steps=128, batch_size=256, epochs=3, total_steps=50_000
 )
 
 

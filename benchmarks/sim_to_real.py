@@ -74,15 +74,7 @@ def run(config: SimToReal) -> Path:
     recipe = dataclasses.replace(recipe_for(config.task), episodes=config.episodes)
     folder = config.out or Path("runs/sim_to_real") / config.task
     loop = Loop(recipe, folder, workers=config.workers, threads=config.threads)
-    rounds = 2 if recipe.more_frames else 1
-    recording = loop.record()
-    world = loop.world(1)
-    if rounds == 2:
-        loop.agent("round-1", recipe.latent_agent, world, 0)
-        recording = loop.record(2)
-        world = loop.world(2)
-
-    frames = recording.total_steps
+    frames = recipe.frames + recipe.more_frames
     plans: dict[str, AgentConfig | None] = {
         "random": None,
         "real": dataclasses.replace(recipe.real_agent, total_steps=frames),
@@ -91,27 +83,31 @@ def run(config: SimToReal) -> Path:
         "dream_frames": recipe.frame_agent,
     }
     results: dict[str, Any] = {}
+    facts: dict[str, Any] = {"frames": frames}
     for arm in config.arms:
-        results[arm] = _measure_arm(loop, arm, plans[arm], world, config.seeds)
+        plan = plans[arm]
+        # What learns in reality alone needs neither recording nor world, so such arms can run beside the others.
+        world = loop.last_world() if plan is None or plan.where == "dream" else None
+        results[arm] = _measure_arm(loop, arm, plan, world, config.seeds)
+        if world is not None:
+            facts |= {
+                "recorded_episodes": len(loop.record(loop.rounds)),
+                "score": world.provenance.score if world.provenance else "",
+                "world": world.content_hash(),
+            }
         _print(results)
-    results_path = folder / "sim_to_real.json"
-    facts = {
-        "recorded_frames": frames,
-        "recorded_episodes": len(recording),
-        "score": world.provenance.score if world.provenance else "",
-        "world": world.content_hash(),
-    }
     settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
+    results_path = folder / "sim_to_real.json"
     return write_json(results_path, envelope("sim_to_real", {"facts": facts, "arms": results}, settings))
 
 
-def _measure_arm(loop: Loop, arm: str, plan: AgentConfig | None, world: World, seeds: int) -> dict[str, Any]:
+def _measure_arm(loop: Loop, arm: str, plan: AgentConfig | None, world: World | None, seeds: int) -> dict[str, Any]:
     """Train an arm's policies and measure them outside and, if they were trained there, in the dream."""
     real, dreamt = [], []
     for seed in range(seeds if plan else 1):
         policy: Actor | None = loop.agent(arm, plan, world, seed) if plan else None
         real.append(loop.measure(f"{arm}-{seed}", policy, world=world))
-        if plan is None or plan.where == "dream":
+        if world is not None:
             dreamt.append(loop.measure(f"{arm}-{seed}", policy, dream=world))
     return {"real": _summary(real), "dream": _summary(dreamt) if dreamt else None}
 

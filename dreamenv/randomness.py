@@ -67,13 +67,13 @@ def host_philox(counter: Words, key: Words) -> Words:
     multipliers = _MULTIPLIERS.reshape((2,) + (1,) * (even.ndim - 1))
     weyl = _WEYL.reshape((2,) + (1,) * (key.ndim - 1))
     mask, shift = np.uint64(_MASK), np.uint64(32)
-    for _ in range(_ROUNDS):
+    rounds = np.arange(_ROUNDS, dtype=np.uint64).reshape((_ROUNDS,) + (1,) * key.ndim)
+    for round_key in key + rounds * weyl & mask:  # calls cost more than numbers here, so all rounds' keys at once
         product = even * multipliers
         even = (product >> shift)[::-1] ^ odd
-        even ^= key
+        even ^= round_key
         product &= mask
         odd = product[::-1]
-        key = key + weyl & mask
     return np.stack((even[0], odd[0], even[1], odd[1]))
 
 
@@ -98,10 +98,15 @@ def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream
         counter: (b,) int64, the rows' steps.
         stream: tells apart the several draws of one step; at most 2**32 - 1.
     """
-    bits = _bits(key, counter, math.prod(shape), stream)
+    rows, size = key.shape[0], math.prod(shape)
     # 23 bits and a half step: exactly representable, never 0 and never 1.
-    values = ((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23
-    return values.view(key.shape[0], *shape)
+    if key.device.type == "cpu":
+        words = _host_words(key, counter, size, stream)  # 4 b blocks
+        halves = ((words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+        values = torch.from_numpy(halves.transpose(1, 2, 0).reshape(rows, -1)[:, :size])
+    else:
+        values = ((_bits(key, counter, size, stream) >> 9).to(torch.float32) + 0.5) * 2.0**-23
+    return values.view(rows, *shape)
 
 
 def normal(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
@@ -126,7 +131,7 @@ def categorical(logits: Tensor, temperature: Tensor, key: Tensor, counter: Tenso
     cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
     # Scaling by the last value keeps float rounding from ever choosing past the end.
     threshold = uniform(key, counter, (logits.shape[1], 1), stream=stream) * cumulative[..., -1:]
-    return (cumulative < threshold).sum(dim=-1)
+    return torch.searchsorted(cumulative, threshold).squeeze(-1)
 
 
 def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:
@@ -139,15 +144,21 @@ def _bits(key: Tensor, counter: Tensor, size: int, stream: int) -> Tensor:
     """Return (b, size) int64 random 32-bit words: block i of a row hashes (i, stream, counter low, counter high)."""
     rows, blocks = key.shape[0], (size + 3) // 4
     if key.device.type == "cpu":
-        keys, steps = key.numpy().view(np.uint64), counter.numpy().view(np.uint64)
-        table = np.empty((4, rows, blocks), np.uint64)
-        table[0], table[1] = np.arange(blocks, dtype=np.uint64), stream
-        table[2], table[3] = (steps & np.uint64(_MASK))[:, None], (steps >> np.uint64(32))[:, None]
-        halves = np.stack((keys & np.uint64(_MASK), keys >> np.uint64(32)))[..., None]
-        hashed = torch.from_numpy(host_philox(table, halves).view(np.int64))
+        hashed = torch.from_numpy(_host_words(key, counter, size, stream).view(np.int64))
     else:
         index = torch.arange(blocks, device=key.device).expand(rows, blocks)
         low, high = (counter & _MASK)[:, None].expand_as(index), (counter >> 32 & _MASK)[:, None].expand_as(index)
         words = torch.stack((index, torch.full_like(index, stream), low, high))
         hashed = philox4x32(words, torch.stack((key & _MASK, key >> 32 & _MASK))[..., None])
     return hashed.permute(1, 2, 0).reshape(rows, blocks * 4)[:, :size]
+
+
+def _host_words(key: Tensor, counter: Tensor, size: int, stream: int) -> Words:
+    """Return the words of `_bits` on the host as they are hashed, (4, b, blocks)."""
+    rows, blocks = key.shape[0], (size + 3) // 4
+    keys, steps = key.numpy().view(np.uint64), counter.numpy().view(np.uint64)
+    table = np.empty((4, rows, blocks), np.uint64)
+    table[0], table[1] = np.arange(blocks, dtype=np.uint64), stream
+    table[2], table[3] = (steps & np.uint64(_MASK))[:, None], (steps >> np.uint64(32))[:, None]
+    halves = np.stack((keys & np.uint64(_MASK), keys >> np.uint64(32)))[..., None]
+    return host_philox(table, halves)

@@ -35,7 +35,7 @@ class BackboneConfig(Protocol):
 _BACKBONES: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: ("module:configuration class", presets, first is the default)
     "persistence": ("dreamenv.backbones.persistence:PersistenceConfig", ()),
-    "rssm": ("dreamenv.backbones.rssm:RSSMConfig", ("small", "tiny", "base")),
+    "rssm": ("dreamenv.backbones.rssm.config:RSSMConfig", ("small", "tiny", "base")),
 }
 
 

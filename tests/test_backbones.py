@@ -11,6 +11,7 @@ import torch
 from contract import SPEC, WorldModelContract
 
 from dreamenv.backbones import persistence, rssm
+from dreamenv.backbones.rssm.losses import joint_loss
 from dreamenv.errors import ConfigError
 from dreamenv.nn import actions, pixels, twohot
 from dreamenv.world_model import Batch, DataStatistics
@@ -113,7 +114,7 @@ def test_rewards_and_endings_are_learned_where_they_happen() -> None:
     model.calibrate(DataStatistics(frame[0], 0.3, 0.5, 0.0, 1.0, 0.3))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(120):
-        loss, _ = model.joint_loss(batch)
+        loss, _ = joint_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -69,7 +69,7 @@ def test_sim_to_real_tells_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_p
         assert measured["seeds"] == 2
         assert measured["count"] == 4
         assert np.mean(measured["by_seed"]) == pytest.approx(measured["mean"])
-    assert results["facts"]["recorded_frames"] == small_recipe.frames
+    assert results["facts"]["frames"] == small_recipe.frames
 
 
 def test_a_task_without_a_recipe_is_refused_with_near_names() -> None:
