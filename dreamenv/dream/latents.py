@@ -48,7 +48,7 @@ class LatentFilter:
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
         world.model.eval()  # type: ignore[attr-defined]
-        self._model = with_precision(world.model, "auto", world.device)
+        self._model = with_precision(world.model, "auto", world.device, rows)
         c, h, w = world.spec.frame_shape
         self._frame_shape = (h, w, c)
         self._read = ActionReader(world.spec.action_space, rows, world.device)
