@@ -77,9 +77,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def run(config: DemoConfig) -> Path:
     """Go round the loop; return the path of the report."""
-    recipe = recipe_for(config.task)
-    if config.rounds == 2 and not recipe.more_frames:
-        recipe = dataclasses.replace(recipe, frames=recipe.frames // 2, more_frames=recipe.frames - recipe.frames // 2)
+    recipe = recipe_for(config.task).in_rounds(config.rounds)
     folder = config.out or Path("runs/demo") / config.task
     loop = Loop(recipe, folder, workers=config.workers, threads=config.threads, effort=config.effort, seed=config.seed)
     clock = _Clock(folder / "seconds.json")

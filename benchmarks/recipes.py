@@ -29,15 +29,27 @@ REAL_AGENT = AgentConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Round:
+    """One time of recording and training a world; later rounds go on from the world before.
+
+    Attributes:
+        frames: real agent steps recorded, in the first round with random actions that stick, later with the policy that
+            learned in the dream of the world before.
+        steps: optimiser steps by stage; empty for the backbone's own.
+    """
+
+    frames: int = 50_000
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One task's loop.
 
     Attributes:
         task: short name of the real environment.
         reward: the reward the world learns and PPO is trained on; scores are always the task's own.
-        frames: real agent steps recorded at first, with sticky random actions.
-        more_frames: real agent steps recorded in a second round with the policy of the first; 0 leaves it out.
-        more_steps: optimiser steps by stage of the second round, which goes on from the first round's world.
+        rounds: of recording and training a world.
         stickiness: probability of repeating the last random action.
         backbone: the world.
         latent_agent, frame_agent: PPO in the dream, on latents and on frames.
@@ -47,9 +59,7 @@ class Recipe:
 
     task: str
     reward: str
-    frames: int = 50_000
-    more_frames: int = 0
-    more_steps: Mapping[str, int] = field(default_factory=lambda: {"joint": 600, "dynamics": 600})
+    rounds: tuple[Round, ...] = (Round(),)
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
     latent_agent: AgentConfig = LATENT_AGENT
@@ -57,13 +67,34 @@ class Recipe:
     real_agent: AgentConfig = REAL_AGENT
     episodes: int = 100
 
+    @property
+    def frames(self) -> int:
+        """Real agent steps recorded in all rounds."""
+        return sum(one.frames for one in self.rounds)
+
+    def in_rounds(self, count: int) -> Recipe:
+        """Return the recipe with as many frames in so many rounds, those of the recipe where it has as many."""
+        if count == len(self.rounds):
+            return self
+        first = self.frames - (count - 1) * (self.frames // count)
+        later = Round(frames=self.frames // count, steps={"joint": 600, "dynamics": 600})
+        return dataclasses.replace(self, rounds=(Round(frames=first), *[later] * (count - 1)))
+
 
 RECIPES: dict[str, Recipe] = {
-    "take_cover": Recipe(task="take_cover", reward="health"),
+    # Random play never lives to see many monsters at once; the first policy does.
+    "take_cover": Recipe(
+        task="take_cover",
+        reward="health",
+        rounds=(
+            Round(frames=25_000, steps={"joint": 1000, "dynamics": 700}),
+            Round(frames=25_000, steps={"joint": 1200, "dynamics": 800}),
+        ),
+    ),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
     "my_way_home": Recipe(
-        task="my_way_home", reward="native", frames=100_000, latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256)
+        task="my_way_home", reward="native", latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256)
     ),
 }
 

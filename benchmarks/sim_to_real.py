@@ -74,7 +74,7 @@ def run(config: SimToReal) -> Path:
     recipe = dataclasses.replace(recipe_for(config.task), episodes=config.episodes)
     folder = config.out or Path("runs/sim_to_real") / config.task
     loop = Loop(recipe, folder, workers=config.workers, threads=config.threads)
-    frames = recipe.frames + recipe.more_frames
+    frames = recipe.frames
     plans: dict[str, AgentConfig | None] = {
         "random": None,
         "real": dataclasses.replace(recipe.real_agent, total_steps=frames),
