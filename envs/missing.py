@@ -56,4 +56,3 @@ def _loads(name: str) -> bool:
     except OSError:
         return False
     return True
-

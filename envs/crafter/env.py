@@ -1,7 +1,7 @@
 """Crafter as an environment: its picture of 9 by 9 cells, of which the lower two rows show what the player has.
 
-At size 64 the frames are those of Crafter's benchmark, pixel by pixel; larger ones are drawn larger, smaller ones shrunk
-from 64.
+At size 64 the frames are those of Crafter's benchmark, pixel by pixel; larger ones are drawn larger, smaller ones are
+shrunk from 64.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _repeatable_crafter() -> Any:
         """Crafter, whose creatures do not vanish in the order of their addresses in memory."""
 
         def _balance_object(self, chunk: Any, objects: Any, *rest: Any) -> None:
-            # Crafter keeps a chunk's objects in a set, draws a number, and removes the creature at that place of the set.
+            # Crafter keeps a region's objects in a set, draws a number, and removes the creature at that place of it.
             ordered = sorted(objects, key=lambda thing: tuple(thing.pos))
             super()._balance_object(chunk, ordered, *rest)
 

@@ -20,7 +20,9 @@ _TILE = 32  # pixels per cell, as MiniGrid's own pictures have; shrunk afterward
 
 
 class MinigridEnv(RealEnv):
-    """One MiniGrid task. ``info`` also has ``position`` [column, row] and ``direction`` (0 east, 1 south, 2 west, 3 north).
+    """One MiniGrid task.
+
+    ``info`` also has ``position`` [column, row] and ``direction`` (0 east, 1 south, 2 west, 3 north).
 
     Args:
         task: short name, see `dreamenv.envs.minigrid.tasks.MINIGRID_TASKS`.

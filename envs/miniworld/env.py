@@ -1,7 +1,7 @@
 """MiniWorld tasks as environments: what the agent sees, at MiniWorld's own 4:3, drawn without a display.
 
-A simulator is made with the first episode, and serves the environment until it is closed. Everything that draws happens in
-one thread (see `dreamenv.envs.miniworld.opengl`), so environments may be used from any thread.
+A simulator is made with the first episode, and serves the environment until it is closed. Everything that draws happens
+in one thread (see `dreamenv.envs.miniworld.opengl`), so environments may be used from any thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _NATIVE_HEIGHT = 60  # pixels
 
 
 class MiniworldEnv(RealEnv):
-    """One MiniWorld task. ``info`` also has ``position`` [x, z] in metres and ``direction`` in degrees, counter-clockwise.
+    """One MiniWorld task.
+
+    ``info`` also has ``position`` [x, z] in metres and ``direction`` in degrees, counter-clockwise.
 
     Args:
         task: short name, see `dreamenv.envs.miniworld.tasks.MINIWORLD_TASKS`.

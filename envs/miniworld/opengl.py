@@ -1,8 +1,9 @@
 """One thread that owns all of MiniWorld's OpenGL, whatever thread an environment is used from.
 
 An OpenGL context is current in one thread at a time, and pyglet never lets go of one: used from two threads, MiniWorld
-fails or draws nothing. So everything that touches it, its import included, runs in one thread of its own, one call after
-another. Environments that shall draw at the same time belong in processes of their own, as ``dreamenv collect`` has them.
+fails or draws nothing. So everything that touches it, its import included, runs in one thread of its own, one call
+after another. Environments that shall draw at the same time belong in processes of their own, as ``dreamenv collect``
+has them.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class _DrawingThread:
                 self._executor, self._process = ThreadPoolExecutor(1, "dreamenv-miniworld"), os.getpid()
             if self._process != os.getpid():
                 raise WorkerError(
-                    "MiniWorld was in use before this process was forked from its parent, and OpenGL does not survive a "
-                    "fork. Start processes with the method 'spawn' or 'forkserver'."
+                    f"MiniWorld cannot draw in process {os.getpid()}: it was forked from process {self._process}, where "
+                    "MiniWorld had drawn before, and OpenGL does not survive that. Start processes with the method 'spawn'."
                 )
             return self._executor.submit(function, *arguments)
 
@@ -97,8 +98,8 @@ def _missing_driver() -> Missing | None:
     address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
     count = ctypes.c_int32(0)
     if address:
-        query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int32))(address)
-        query(0, None, ctypes.byref(count))
+        kind = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int32))
+        kind(address)(0, None, ctypes.byref(count))
     if count.value == 0:
         return Missing(what="libEGL finds no device to draw on", remedy=INSTALL_LIBRARIES)
     vendors = [file.name for folder in _VENDOR_FOLDERS for file in Path(folder).glob("*.json")]

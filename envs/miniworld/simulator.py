@@ -1,15 +1,15 @@
-"""MiniWorld's own classes, mended so that several simulators can live in one process. Call all of it in the drawing thread.
+"""MiniWorld's own classes, mended so that several simulators can live in one process; only for the drawing thread.
 
-MiniWorld compiles every scene into OpenGL's display list number 1, and all its contexts share their lists: the last
-simulator to be reset would be drawn by all. Here each has a list of its own. It also makes a second canvas of 800 x 600
-pixels for a window, some 30 MB, which nobody sees here.
+MiniWorld compiles every scene into OpenGL's display list number 1, and all contexts of a process share their lists: the
+last simulator to be reset would be drawn by all. Here each has a list of its own. It also makes a canvas of 800 x 600
+pixels for a window, some 30 MB, which nobody sees here, and never frees anything.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import cache
+from types import FunctionType, MethodType
 from typing import Any
 
 from dreamenv.envs.miniworld.opengl import INSTALL_LIBRARIES
@@ -18,96 +18,93 @@ from dreamenv.errors import UnavailableError
 __all__ = ["close_simulator", "make_simulator"]
 
 
-def make_simulator(task: str, name: str, width: int, height: int) -> Any:
-    """Make a simulator that draws pictures of (height, width) pixels.
+def make_simulator(task: str, world: str, width: int, height: int) -> Any:
+    """Make a simulator.
 
     Args:
         task: for messages.
-        name: MiniWorld's class.
-        width: of the picture.
-        height: of the picture.
+        world: class in ``miniworld.envs``.
+        width: of its pictures, in pixels.
+        height: of its pictures, in pixels.
 
     Raises:
         UnavailableError: OpenGL does not start here.
     """
-    pyglet = _import_pyglet(task)
-    try:
-        return _own_scene(name)(obs_width=width, obs_height=height, window_width=8, window_height=8)
-    except (ImportError, pyglet.window.WindowException, pyglet.gl.GLException, pyglet.gl.ContextException) as error:
-        raise _unavailable(task, error) from error
-
-
-def close_simulator(simulator: Any) -> None:
-    """Free what a simulator holds of OpenGL."""
-    simulator.free()
-
-
-def _import_pyglet(task: str) -> Any:
-    """Import pyglet so that it draws without a display."""
     import pyglet
 
     if sys.platform == "linux":
-        pyglet.options["headless"] = True  # must be set before what follows
-        # Mesa's software renderer is quickest without threads of its own: pictures are small, and cores have work to do.
+        pyglet.options["headless"] = True  # before what follows is imported; else that needs a display
+        # Mesa's software renderer is quickest without threads of its own: pictures are small, cores have work to do.
         os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
         import pyglet.gl
         import pyglet.window
-    except ImportError as error:  # a library that pyglet loads by itself
+    except ImportError as error:  # a library of the system that pyglet loads by itself
         raise _unavailable(task, error) from error
-    return pyglet
+    try:
+        import miniworld.envs
+        import miniworld.opengl
+
+        miniworld.opengl.print = _say_nothing  # it tells on stdout how many samples per pixel each canvas has
+        simulator = getattr(miniworld.envs, world)(obs_width=width, obs_height=height, window_width=8, window_height=8)
+    except (
+        ImportError,
+        pyglet.gl.ConfigException,
+        pyglet.gl.ContextException,
+        pyglet.gl.lib.GLException,
+        pyglet.window.WindowException,
+    ) as error:
+        raise _unavailable(task, error) from error
+    _give_own_list(simulator)
+    return simulator
+
+
+def close_simulator(simulator: Any) -> None:
+    """Free what a simulator holds of OpenGL."""
+    from pyglet import gl
+
+    simulator.shadow_window.switch_to()
+    gl.glDeleteLists(simulator.dreamenv_list, 1)
+    for canvas in (simulator.obs_fb, simulator.vis_fb):
+        for name in (canvas.multi_fbo, canvas.final_fbo):
+            _free_frame_buffer(gl, name)
+    simulator.shadow_window.close()
+
+
+def _give_own_list(simulator: Any) -> None:
+    """Let MiniWorld's two methods that name the display list run, as they are, with functions that name another."""
+    from miniworld.miniworld import MiniWorldEnv
+    from pyglet import gl
+
+    number = simulator.dreamenv_list = gl.glGenLists(1)
+    renamed = {
+        "glNewList": lambda _, mode: gl.glNewList(number, mode),
+        "glDeleteLists": lambda _, count: gl.glDeleteLists(number, count),
+        "glCallList": lambda _: gl.glCallList(number),
+    }
+    for method in (MiniWorldEnv._render_static, MiniWorldEnv._render_world):
+        names = {**method.__globals__, **renamed}
+        own = FunctionType(method.__code__, names, method.__name__, method.__defaults__, method.__closure__)
+        setattr(simulator, method.__name__, MethodType(own, simulator))
+
+
+def _free_frame_buffer(gl: Any, name: Any) -> None:
+    """Delete a frame buffer and what is attached to it: contexts share that, so it would outlive its own context."""
+    gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, name)
+    for attachment in (gl.GL_COLOR_ATTACHMENT0, gl.GL_DEPTH_ATTACHMENT):
+        kind, held = gl.GLint(), gl.GLint()
+        ask = gl.glGetFramebufferAttachmentParameteriv
+        ask(gl.GL_FRAMEBUFFER, attachment, gl.GL_FRAMEBUFFER_ATTACHMENT_OBJECT_TYPE, kind)
+        ask(gl.GL_FRAMEBUFFER, attachment, gl.GL_FRAMEBUFFER_ATTACHMENT_OBJECT_NAME, held)
+        delete = gl.glDeleteTextures if kind.value == gl.GL_TEXTURE else gl.glDeleteRenderbuffers
+        delete(1, gl.GLuint(held.value))
+    gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, 0)
+    gl.glDeleteFramebuffers(1, name)
 
 
 def _unavailable(task: str, error: Exception) -> UnavailableError:
     return UnavailableError(task, f"OpenGL does not start ({type(error).__name__}: {error})", INSTALL_LIBRARIES)
 
 
-@cache
-def _own_scene(name: str) -> Any:
-    """Return MiniWorld's class of this name, with a scene of its own."""
-    import miniworld.envs
-    import miniworld.opengl
-    from pyglet import gl
-
-    miniworld.opengl.print = lambda *_: None  # it says on stdout that it takes 4 samples per pixel, not 8: for every one
-
-    class OwnScene(getattr(miniworld.envs, name)):  # type: ignore[misc]  # chosen by name, and without annotations
-        """A MiniWorld task whose rooms are in a display list of its own."""
-
-        _scene = 0
-
-        def _render_static(self) -> None:
-            if not self._scene:
-                self._scene = gl.glGenLists(1)
-            gl.glNewList(self._scene, gl.GL_COMPILE)
-            self._set_lights()
-            for thing in (*self.rooms, *(entity for entity in self.entities if entity.is_static)):
-                (getattr(thing, "_render", None) or thing.render)()
-            gl.glEndList()
-
-        def _set_lights(self) -> None:
-            for setting in (gl.GL_LIGHTING, gl.GL_LIGHT0, gl.GL_COLOR_MATERIAL, gl.GL_TEXTURE_2D):
-                gl.glEnable(setting)
-            gl.glShadeModel(gl.GL_SMOOTH)
-            gl.glColorMaterial(gl.GL_FRONT_AND_BACK, gl.GL_AMBIENT_AND_DIFFUSE)
-            for kind, values in (
-                (gl.GL_POSITION, (*self.light_pos, 1)),
-                (gl.GL_AMBIENT, self.light_ambient),
-                (gl.GL_DIFFUSE, self.light_color),
-            ):
-                gl.glLightfv(gl.GL_LIGHT0, kind, (gl.GLfloat * 4)(*values))
-
-        def _render_world(self, frame_buffer: Any, render_agent: bool) -> Any:
-            gl.glCallList(self._scene)
-            for entity in self.entities:
-                if not entity.is_static and (render_agent or entity is not self.agent):
-                    entity.render()
-            return frame_buffer.resolve()
-
-        def free(self) -> None:
-            """Delete the scene, and the context with its canvases."""
-            self.shadow_window.switch_to()
-            gl.glDeleteLists(self._scene, 1)
-            self.shadow_window.close()
-
-    return OwnScene
+def _say_nothing(*_: Any) -> None:
+    pass
