@@ -23,7 +23,7 @@ CRAFTER_TASKS: dict[str, RealTask] = {
         score="achievements unlocked, of 22",
         solved=22.0,
         about="Survive: gather, build tools, eat, drink, sleep, fight. Reward: +1 when an achievement is unlocked for "
-        "the first time in the episode, +0.1 or -0.1 per point of health gained or lost. The score counts this episode's "
+        "the first time in the episode, +0.1 or -0.1 per point of health gained or lost. The score counts these "
         "achievements; the score of Crafter's paper is the geometric mean of their success rates over many episodes. "
         "Death terminates; 10,000 steps truncate.",
     )

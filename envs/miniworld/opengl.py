@@ -55,8 +55,8 @@ class _DrawingThread:
                 self._executor, self._process = ThreadPoolExecutor(1, "dreamenv-miniworld"), os.getpid()
             if self._process != os.getpid():
                 raise WorkerError(
-                    f"MiniWorld cannot draw in process {os.getpid()}: it was forked from process {self._process}, where "
-                    "MiniWorld had drawn before, and OpenGL does not survive that. Start processes with the method 'spawn'."
+                    f"MiniWorld cannot draw in process {os.getpid()}: it is a fork of process {self._process}, where "
+                    "MiniWorld had drawn, and OpenGL does not survive that. Start processes with the method 'spawn'."
                 )
             return self._executor.submit(function, *arguments)
 
