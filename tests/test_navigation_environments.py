@@ -196,5 +196,5 @@ def test_a_family_refuses_the_task_of_another(name):
     import importlib
 
     module, kind = family_of(find_task(name)).entry_point.split(":")
-    with pytest.raises(UnknownNameError, match="No .* named .take_cover."):
+    with pytest.raises(UnknownNameError, match=r"No .* task named 'take_cover'"):
         getattr(importlib.import_module(module), kind)("take_cover")
