@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from dreamenv.envs.families import family_of
 from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS
 from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
+from dreamenv.errors import WorkerError
 
 TASKS = (*VIZDOOM_TASKS, *MINIGRID_TASKS, *MINIWORLD_TASKS, *CRAFTER_TASKS)
 
@@ -38,6 +40,22 @@ def make(name: str, **settings: Any) -> gym.Env[Any, Any]:
 def action(env: gym.Env[Any, Any], name: str) -> int:
     """The number of an action by its name."""
     return env.unwrapped.task.action_names.index(name)
+
+
+def play_randomly(env: gym.Env[Any, Any], seed: int, steps: int = 25) -> NDArray[np.uint8]:
+    """The frames of the beginning of an episode."""
+    frames = [env.reset(seed=seed)[0]]
+    actions = np.random.default_rng(seed).integers(env.action_space.n, size=steps)
+    return np.stack([*frames, *(env.step(chosen)[0] for chosen in actions)])
+
+
+def play_there(connection: Connection) -> None:
+    """Send what a process sees in MiniWorld's maze, or how it was refused. Here, since a spawned process imports it."""
+    env = make("miniworld_maze_s3")
+    try:
+        connection.send(("frames", play_randomly(env, 3)))
+    except WorkerError as error:
+        connection.send(("refused", str(error)))
 
 
 def similarity(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -37,18 +37,15 @@ def make_simulator(task: str, world: str, width: int, height: int) -> Any:
         # Mesa's software renderer is quickest without threads of its own: pictures are small, cores have work to do.
         os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
-        import pyglet.gl
-        import pyglet.window
-    except ImportError as error:  # a library of the system that pyglet loads by itself
-        raise _unavailable(task, error) from error
-    try:
-        import miniworld.envs
+        import miniworld.envs  # opens a first, hidden window; what that raises has no name before it is imported
         import miniworld.opengl
-
-        miniworld.opengl.print = _say_nothing  # it tells on stdout how many samples per pixel each canvas has
+    except Exception as error:
+        raise _unavailable(task, error) from error
+    miniworld.opengl.print = _say_nothing  # it tells on stdout how many samples per pixel each canvas has
+    try:
         simulator = getattr(miniworld.envs, world)(obs_width=width, obs_height=height, window_width=8, window_height=8)
     except (
-        ImportError,
+        ImportError,  # of a library of the system that is loaded late
         pyglet.gl.ConfigException,
         pyglet.gl.ContextException,
         pyglet.gl.lib.GLException,
