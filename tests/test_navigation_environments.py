@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
 from dreamenv.envs import find_task, make_real
 from dreamenv.envs.families import family_of
+from dreamenv.envs.miniworld.opengl import INSTALL_LIBRARIES
 from dreamenv.errors import UnknownNameError
 
 
@@ -198,3 +201,20 @@ def test_a_family_refuses_the_task_of_another(name):
     module, kind = family_of(find_task(name)).entry_point.split(":")
     with pytest.raises(UnknownNameError, match=r"No .* task named 'take_cover'"):
         getattr(importlib.import_module(module), kind)("take_cover")
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_documentation_lists_every_task_with_its_id_and_all_its_actions():
+    page = (ROOT / "docs" / "real_environments.md").read_text()
+    for name in TASKS:
+        task = find_task(name)
+        assert f"| `{name}` | `{task.id}` |" in page
+    for name in ("take_cover", "health_gathering", "minigrid_four_rooms", "miniworld_hallway"):
+        for words in find_task(name).action_names:
+            assert words in page
+
+
+def test_make_installs_what_the_error_names():
+    assert f"\t{INSTALL_LIBRARIES}\n" in (ROOT / "Makefile").read_text()
