@@ -11,6 +11,7 @@ import pytest
 import vizdoom
 from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
+from dreamenv.commands.places import RealSettings, real_maker
 from dreamenv.data import Provenance
 from dreamenv.envs import make_real
 from dreamenv.envs.vizdoom.config import action_table, read_config
@@ -99,6 +100,14 @@ def test_provenance_makes_it_again_from_anywhere(config, own, tmp_path, monkeypa
     np.testing.assert_array_equal(first.reset(seed=3)[0], again.reset(seed=3)[0])
     first.close()
     again.close()
+
+
+def test_the_command_line_hands_a_file_on_by_its_whole_path(config, monkeypatch):
+    monkeypatch.chdir(config.parent)
+    maker = real_maker("vizdoom", RealSettings(config="mine.cfg", size=16))
+    monkeypatch.chdir("/")  # where a recording worker may be
+    with maker() as env:
+        assert env.action_space.n == 6
 
 
 def test_an_unknown_return_solves_nothing():
