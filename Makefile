@@ -2,6 +2,7 @@
 #
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
 #   make test                                      every test
+#   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
 #   make lint types docs bench clean
 
 PYTHON ?= python3
@@ -17,13 +18,18 @@ SOURCES := setup.cfg constraints.txt pyproject.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test miniworld lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# libGL, libEGL and libGLU with Mesa's drivers, which draw in software where there is no graphics card; no X server.
+miniworld:
+	apt-get update
+	apt-get install -y libgl1 libegl1 libegl-mesa0 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -178,11 +178,12 @@ class MissingDependencyError(DreamenvError, ImportError):
 class UnavailableError(DreamenvError, RuntimeError):
     """A real environment that cannot run on this machine.
 
-    Args:
+    Attributes:
         name: the environment.
         what: what it lacks, one clause.
         remedy: the command that brings it.
     """
 
     def __init__(self, name: str, what: str, remedy: str) -> None:
+        self.name, self.what, self.remedy = name, what, remedy
         super().__init__(f"{name} cannot run here: {what}. Make it run: {remedy}")

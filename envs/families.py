@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dreamenv.envs.crafter.tasks import CRAFTER_TASKS
+from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS
+from dreamenv.envs.miniworld.opengl import find_missing as find_missing_miniworld
+from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS
 from dreamenv.envs.missing import Missing, missing_package
 from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -46,6 +50,24 @@ FAMILIES: tuple[Family, ...] = (
         entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
         find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
         required=True,
+    ),
+    Family(
+        title="MiniGrid",
+        tasks=MINIGRID_TASKS,
+        entry_point="dreamenv.envs.minigrid.env:MinigridEnv",
+        find_missing=partial(missing_package, "minigrid", "pip install 'dreamenv[minigrid]'"),
+    ),
+    Family(
+        title="MiniWorld",
+        tasks=MINIWORLD_TASKS,
+        entry_point="dreamenv.envs.miniworld.env:MiniworldEnv",
+        find_missing=find_missing_miniworld,
+    ),
+    Family(
+        title="Crafter",
+        tasks=CRAFTER_TASKS,
+        entry_point="dreamenv.envs.crafter.env:CrafterEnv",
+        find_missing=partial(missing_package, "crafter", "pip install 'dreamenv[crafter]'"),
     ),
 )
 
