@@ -21,7 +21,7 @@ from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate
 from dreamenv.agents.evaluation import Actor, RandomActor
 from dreamenv.benchmarks.common import write_json
 from dreamenv.benchmarks.recipes import Recipe
-from dreamenv.data import EpisodeDataset, StickyRandomPolicy, collect
+from dreamenv.data import EpisodeDataset, ExplorerPolicy, StickyRandomPolicy, collect
 from dreamenv.envs import make_real
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -69,7 +69,7 @@ class Loop:
         recipe, steps = self.recipe, 0
         for index, one in enumerate(recipe.rounds[:number]):
             steps += one.frames
-            policy: Callable[[], Any] = partial(_sticky_random, recipe.task, recipe.stickiness)
+            policy: Callable[[], Any] = partial(_first_recorder, recipe)
             if index > 0:
                 agent = self._agent_folder(f"round-{index}", self.seed) / "policy"
                 policy = partial(CollectionPolicy, agent, self._world_folder(index))
@@ -99,7 +99,7 @@ class Loop:
         """Go through all rounds, training on the way the agents that record; return the last one's world."""
         world = self.world(1)
         for number in range(2, self.rounds + 1):
-            self.agent(f"round-{number - 1}", self.recipe.latent_agent, world, self.seed)
+            self.agent(f"round-{number - 1}", self.recipe.recording_agent, world, self.seed)
             world = self.world(number)
         return world
 
@@ -150,9 +150,11 @@ class Loop:
         return self.folder / "agents" / f"{name}-{seed}"
 
 
-def _sticky_random(task: str, stickiness: float) -> StickyRandomPolicy:
-    env = make_real(task)
+def _first_recorder(recipe: Recipe) -> StickyRandomPolicy | ExplorerPolicy:
+    env = make_real(recipe.task)
     try:
-        return StickyRandomPolicy(env.action_space, stickiness)
+        if recipe.recorder == "explorer":
+            return ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
+        return StickyRandomPolicy(env.action_space, recipe.stickiness)
     finally:
         env.close()

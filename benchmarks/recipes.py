@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dreamenv.agents import AgentConfig, ObservationConfig
 from dreamenv.backbones.rssm import RSSMConfig
@@ -33,7 +34,7 @@ class Round:
     """One time of recording and training a world; later rounds go on from the world before.
 
     Attributes:
-        frames: real agent steps recorded, in the first round with random actions that stick, later with the policy that
+        frames: real agent steps recorded, in the first round with the recipe's recorder, later with the policy that
             learned in the dream of the world before.
         steps: optimiser steps by stage; empty for the backbone's own.
     """
@@ -50,8 +51,10 @@ class Recipe:
         task: short name of the real environment.
         reward: the reward the world learns and PPO is trained on; scores are always the task's own.
         rounds: of recording and training a world.
+        recorder: who acts in the first round: "sticky" random actions, or a scripted "explorer" that walks on.
         stickiness: probability of repeating the last random action.
         backbone: the world.
+        recording_agent: PPO in the dream of one round, which records the next.
         latent_agent, frame_agent: PPO in the dream, on latents and on frames.
         real_agent: PPO in reality, on frames, for as many steps as were recorded in all.
         episodes: real episodes per evaluation.
@@ -60,8 +63,10 @@ class Recipe:
     task: str
     reward: str
     rounds: tuple[Round, ...] = (Round(),)
+    recorder: Literal["sticky", "explorer"] = "sticky"
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
+    recording_agent: AgentConfig = LATENT_AGENT
     latent_agent: AgentConfig = LATENT_AGENT
     frame_agent: AgentConfig = FRAME_AGENT
     real_agent: AgentConfig = REAL_AGENT
@@ -88,13 +93,18 @@ RECIPES: dict[str, Recipe] = {
         reward="health",
         rounds=(
             Round(frames=25_000, steps={"joint": 1000, "dynamics": 700}),
-            Round(frames=25_000, steps={"joint": 1200, "dynamics": 800}),
+            Round(frames=25_000, steps={"joint": 1200, "dynamics": 1000}),
         ),
+        latent_agent=dataclasses.replace(LATENT_AGENT, anneal=True, horizon=256),
     ),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
+    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four.
     "my_way_home": Recipe(
-        task="my_way_home", reward="native", latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256)
+        task="my_way_home",
+        reward="native",
+        recorder="explorer",
+        latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256),
     ),
 }
 

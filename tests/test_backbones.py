@@ -98,7 +98,7 @@ def test_settings_that_cannot_work_are_refused_by_name(setting: str, value: obje
 def test_rewards_and_endings_are_learned_where_they_happen() -> None:
     """Action i leads to reward i and ending i, not to those of the step before or after."""
     torch.manual_seed(0)
-    model = dataclasses.replace(rssm.tiny(), dropout=0.0, head_dropout=0.0).build(SPEC).train()
+    model = dataclasses.replace(rssm.tiny(), dropout=0.0).build(SPEC).train()
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(3, (16, 12), generator=generator)
     frame = torch.full((16, 3, 16, 16), 0.5)

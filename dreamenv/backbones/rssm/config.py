@@ -32,9 +32,8 @@ class RSSMConfig:
             smoothed away against a still background.
         reward_weight: of the reward's cross-entropy.
         termination_weight: of the ending's cross-entropy.
-        dropout: share of the latents entering the recurrence, and of the memory the prior reads, hidden while training.
-        head_dropout: likewise of the memory that reward and termination read; events are few, and without it the heads
-            learn them by heart.
+        dropout: share of the latents entering the recurrence, and of the memory its heads read, hidden while training;
+            endings are few, and without it their head learns them by heart.
         joint_steps: optimiser steps of the first stage, everything on frames.
         dynamics_steps: optimiser steps of the second stage, recurrence and heads on cached latents.
         joint_batch: windows per step of the first stage.
@@ -59,7 +58,6 @@ class RSSMConfig:
     reward_weight: float = 1.0
     termination_weight: float = 5.0
     dropout: float = 0.2
-    head_dropout: float = 0.5
     joint_steps: int = 1200
     dynamics_steps: int = 1000
     joint_batch: int = 12
@@ -76,7 +74,7 @@ class RSSMConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.classes < 2:
             raise ConfigError(f"classes must be at least 2, not {self.classes}.")
-        for name in ("uniform_mix", "dropout", "head_dropout"):
+        for name in ("uniform_mix", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
         if not self.channels or min(self.channels) < 1:

@@ -29,7 +29,7 @@ def joint_loss(model: RSSM, batch: Batch) -> Loss:
     flat = rearrange(frames, "b t c h w -> (b t) c h w")
     posterior = rearrange(model.posterior_logits(flat), "(b t) n k -> b t n k", b=b)
     latents = _sample_through(posterior, batch.generator)
-    terms, prior = _dynamics_terms(model, batch, latents, posterior.detach(), shape_memory=True)
+    terms, prior = _dynamics_terms(model, batch, latents, posterior.detach())
 
     kept = _kept(batch)  # a terminal frame may be anything, so nothing is learned from it
     seen = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
@@ -52,32 +52,22 @@ def joint_loss(model: RSSM, batch: Batch) -> Loss:
 
 
 def dynamics_loss(model: RSSM, batch: Batch) -> Loss:
-    """The recurrence, prior, reward and termination, on cached posteriors.
-
-    Epochs over few events follow here, so reward and ending only read the memory: left to shape it, they would learn
-    the recording's few endings by heart.
-    """
+    """The recurrence, prior, reward and termination, on cached posteriors."""
     assert batch.features is not None
     config = model.config
     posterior = batch.features.float()  # b t+1 n k
-    latents = _sample_through(posterior, batch.generator)
-    terms, _ = _dynamics_terms(model, batch, latents, posterior, shape_memory=False)
+    terms, _ = _dynamics_terms(model, batch, _sample_through(posterior, batch.generator), posterior)
     loss = terms["dynamics"] + config.reward_weight * terms["reward"] + config.termination_weight * terms["termination"]
     return loss, terms
 
 
-def _dynamics_terms(
-    model: RSSM, batch: Batch, latents: Tensor, posterior: Tensor, *, shape_memory: bool
-) -> tuple[dict[str, Tensor], Tensor]:
-    config, generator = model.config, batch.generator
-    dropout, head_dropout = (config.dropout, config.head_dropout) if model.training else (0.0, 0.0)
-    seen = _hide(latents[:, :-1], (*latents[:, :-1].shape[:3], 1), dropout, generator)
-    with autocast(seen.device, config.bfloat16 and model.training):
+def _dynamics_terms(model: RSSM, batch: Batch, latents: Tensor, posterior: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    seen = _hide(model, latents[:, :-1], (*latents[:, :-1].shape[:3], 1), batch.generator)
+    with autocast(seen.device, model.config.bfloat16 and model.training):
         new = model.latent_to_memory(seen) + model.action_to_memory(model.action(batch.actions))
         path = model.recurrence(new)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
-        told = _hide(path if shape_memory else path.detach(), path.shape, head_dropout, generator)
-        logits = model.prior(_hide(path, path.shape, dropout, generator))
-        reward, ending = model.reward(told), model.termination(told)
+        path = _hide(model, path, path.shape, batch.generator)
+        logits, reward, ending = model.prior(path), model.reward(path), model.termination(path)
     prior = model.log_shares(logits.float())
     kept = _kept(batch)
     ends = functional.binary_cross_entropy_with_logits(
@@ -101,12 +91,13 @@ def _sample_through(log_probabilities: Tensor, generator: torch.Generator | None
     return one_hot + probabilities - probabilities.detach()
 
 
-def _hide(values: Tensor, shape: Sequence[int], share: float, generator: torch.Generator | None) -> Tensor:
-    """Set a random share of the values to 0 and scale up the rest (dropout, Srivastava et al. 2014)."""
-    if share == 0:
+def _hide(model: RSSM, values: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """Set a random share of the values to 0 while training and scale up the rest (Srivastava et al. 2014)."""
+    dropout = model.config.dropout
+    if not model.training or dropout == 0:
         return values
-    kept = torch.rand(tuple(shape), generator=generator, device=values.device) >= share
-    return values * kept / (1 - share)
+    kept = torch.rand(tuple(shape), generator=generator, device=values.device) >= dropout
+    return values * kept / (1 - dropout)
 
 
 def _kept(batch: Batch) -> Tensor:
