@@ -16,7 +16,8 @@ STRAIGHT = ExplorerConfig(wander=0.0)
 
 
 def picture(value):
-    return np.full((4, 4, 3), value, np.uint8)
+    """A grey picture; those of neighbouring values differ by more than creatures that move."""
+    return np.full((4, 4, 3), 2 * value, np.uint8)
 
 
 def acts(policy, values):

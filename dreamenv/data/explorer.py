@@ -28,13 +28,14 @@ class ExplorerConfig:
     Attributes:
         wander: probability, per step on the way, of turning without a reason.
         longest_turn: steps that a turn lasts at most; each length from 1 is as likely as any other.
-        unchanged: mean difference of two frames, of 255, up to which it got nowhere.
+        unchanged: mean difference of two frames, of 255, up to which it got nowhere: a step of MiniWorld's changes at
+            least 1.4, one of Crafter's against a tree about 1, since creatures move.
         hands: probability of trying an action of the hands (opening, picking up) before it turns away.
     """
 
     wander: float = 0.03
     longest_turn: int = 8
-    unchanged: float = 0.25
+    unchanged: float = 1.0
     hands: float = 0.5
 
     def __post_init__(self) -> None:
