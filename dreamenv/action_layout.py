@@ -1,239 +1,251 @@
-"""How the actions of a space lie in one array: the form in which data, models and dreams carry them.
+"""How the actions of a space are carried inside models and on disk: as one array (*a) of numbers per action.
 
-===================  =============================  =========  ===========================================
-space                array of one action, ``*a``    type       values
-===================  =============================  =========  ===========================================
-Discrete             ()                             int64      the number, ``start`` included
-MultiDiscrete        the space's shape              int64      the numbers, ``start`` included
-MultiBinary          the space's shape              int64      0 or 1
-Box                  the space's shape              float32    the numbers (whole ones for an integer Box)
-Dict, also nested    (n,)                           see below  the entries' values one after another
-===================  =============================  =========  ===========================================
+Discrete, MultiDiscrete, MultiBinary and Box spaces keep the shape they have: () for Discrete, ``space.shape`` for the
+others; int64, but float32 for Box. A Dict, whose entries may be Dicts again, becomes one flat vector (n,): its entries
+one after another **in the sorted order of their keys**, Dicts within likewise, arrays in C order. It is int64 if every
+entry is discrete; one Box among them makes it float32, which holds whole numbers exactly up to 2**24.
 
-A Dict's entries come in the order of their sorted keys, each flattened in C order; the array is int64 if all entries
-are whole numbers, and float32 as soon as one of them is a Box. `ActionLayout.names` says what each value is. So actions
-are (b, t, *a) for every space and no model needs to know which it is; the environment's own form returns at the
-boundary (`ActionLayout.unpack`).
+So ``(b, t, *a)`` holds everywhere, and a model never meets a dictionary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 from dreamenv.errors import ActionError, ConfigError
 
-__all__ = ["ActionLayout"]
+__all__ = ["ActionLayout", "ActionPart"]
 
-_Leaf = tuple[tuple[str, ...], gym.Space[Any]]
+Numbers = npt.NDArray[Any]
+
+_DISCRETE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+_LARGEST_WHOLE = 2**24  # above it float32 skips numbers
+
+
+@dataclass(frozen=True, eq=False)
+class ActionPart:
+    """One entry of a Dict, or the whole of another space.
+
+    Attributes:
+        path: the keys that lead to it; empty for a space that is no Dict.
+        space: a Discrete, MultiDiscrete, MultiBinary or Box.
+        columns: its place among the numbers of the flattened action.
+    """
+
+    path: tuple[str, ...]
+    space: gym.Space[Any]
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one action of it."""
+        return tuple(self.space.shape or ())
+
+    @property
+    def discrete(self) -> bool:
+        """Whether it is a choice among few, not a quantity."""
+        return isinstance(self.space, _DISCRETE)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole: a choice, or a Box of integers."""
+        return self.space.dtype is not None and self.space.dtype.kind in "iub"
+
+    @property
+    def bounds(self) -> tuple[Numbers, Numbers]:
+        """The least and the greatest value of each of its numbers, (n,) each, in C order."""
+        low: Any
+        high: Any
+        match self.space:
+            case spaces.Discrete(start=start, n=n):
+                low, high = start, start + n - 1
+            case spaces.MultiDiscrete(start=start, nvec=nvec):
+                low, high = start, start + nvec - 1
+            case spaces.Box():
+                low, high = self.space.low, self.space.high
+            case _:
+                low, high = np.zeros(self.shape, np.int64), np.ones(self.shape, np.int64)
+        return np.asarray(low).ravel(), np.asarray(high).ravel()
 
 
 class ActionLayout:
-    """The array form of a space's actions.
+    """The layout of one space.
 
     Args:
-        space: Discrete, MultiDiscrete, MultiBinary, Box, or a Dict of these.
+        space: Discrete, MultiDiscrete, MultiBinary, Box, or a Dict of these or of Dicts.
 
     Attributes:
         space: the space.
-        shape: ``*a``, of one action's array.
+        parts: what it consists of, in the order of the numbers.
+        shape: *a, of one action.
         dtype: int64 or float32.
-        size: how many values one action has.
-        names: of the values, such as "camera.0"; "" for the only value of a space without keys.
-        choices: per value, how many whole numbers it can be; 0 for a real number.
-        low, high: (size,) float64, the least and greatest of each value; infinite where a Box has no bound.
+        low, high: (*a) of that type, the bounds of every number; infinite where a Box has none.
+        whole: (*a) bool, which numbers are whole.
 
     Raises:
         ConfigError: another kind of space.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        self.space = space
-        self._leaves = list(_leaves(space, ()))
-        real = any(isinstance(leaf, gym.spaces.Box) for _, leaf in self._leaves)
+        self.space, self.parts = space, tuple(_parts(space))
+        self.shape: tuple[int, ...] = (self.size,) if isinstance(space, spaces.Dict) else self.parts[0].shape
+        real = any(not part.discrete for part in self.parts)
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if real else np.int64)
+        lows, highs = zip(*(part.bounds for part in self.parts), strict=True)
+        largest = [np.abs(bounds).max(initial=0) for part in self.parts for bounds in part.bounds if part.discrete]
+        if real and largest and max(largest) > _LARGEST_WHOLE:
+            raise ConfigError(f"{space} has choices beyond {_LARGEST_WHOLE}, which float32 cannot hold beside a Box.")
+        # In the arrays' own precision: 0.1 is a little more in float32 than in float64.
+        self.low: Numbers = np.concatenate(lows).astype(self.dtype).reshape(self.shape)
+        self.high: Numbers = np.concatenate(highs).astype(self.dtype).reshape(self.shape)
+        whole = [np.full(len(low), part.whole) for part, low in zip(self.parts, lows, strict=True)]
+        self.whole: npt.NDArray[np.bool_] = np.concatenate(whole).reshape(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers an action has."""
+        return self.parts[-1].columns.stop
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every number: ``camera[0]``, ``move.jump``, ...; ``[0]`` where a space has no keys."""
         names: list[str] = []
-        choices: list[npt.NDArray[Any]] = []
-        bounds: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-        for path, leaf in self._leaves:
-            low, high = _bounds(leaf)
-            parts = [*path, ""] if low.size == 1 and not low.ndim else [*path]
-            names += [".".join([*parts, *map(str, place)]).rstrip(".") for place in np.ndindex(low.shape)]
-            bounds.append((low.ravel(), high.ravel()))
-            whole = not isinstance(leaf, gym.spaces.Box)
-            choices.append((high - low + 1 if whole else np.zeros_like(low)).ravel())
-        self.names = tuple(names)
-        self.size = len(names)
-        self.low: npt.NDArray[np.float64] = np.concatenate([low for low, _ in bounds] or [np.zeros(0)])
-        self.high: npt.NDArray[np.float64] = np.concatenate([high for _, high in bounds] or [np.zeros(0)])
-        self.choices = tuple(int(n) for n in np.concatenate([*choices, np.zeros(0)]))
-        self.shape: tuple[int, ...] = (
-            (self.size,) if isinstance(space, gym.spaces.Dict) else tuple(int(n) for n in space.shape or ())
-        )
-        self._whole = np.array(self.choices) > 0 if real else None  # of a float array: what must be whole numbers
+        for part in self.parts:
+            prefix = ".".join(part.path)
+            places = [f"[{', '.join(map(str, place))}]" for place in np.ndindex(part.shape)] if part.shape else [""]
+            names += [prefix + place for place in places]
+        return tuple(names)
 
-    # The environment's own form, and back
-
-    def pack(self, action: Any) -> npt.NDArray[Any]:
-        """Turn one action of the space into its array ``(*a)``.
-
-        Raises:
-            ActionError: of another form than the space's actions; whether its values lie inside is not checked.
-        """
-        return self._gather(action, ())
-
-    def pack_rows(self, actions: Any, rows: int) -> npt.NDArray[Any]:
-        """Turn a batch as gymnasium's vector environments take it, a Dict's as ``{key: (b, ...)}``, into (b, *a).
-
-        Raises:
-            ActionError: of another form, or of another number of rows.
-        """
-        return self._gather(actions, (rows,))
-
-    def unpack(self, array: Any) -> Any:
-        """Turn an array ``(*a)`` into the space's own form: what `pack` was given."""
-        values = np.asarray(array)
-        if isinstance(self.space, gym.spaces.Discrete):
-            return self.space.dtype.type(values)
-        return self._scatter(values, ())
-
-    def unpack_rows(self, array: Any) -> Any:
-        """Turn (b, *a) into a batch: an array (b, ...), or for a Dict ``{key: (b, ...)}``, nested as the space is."""
-        values = np.asarray(array)
-        return self._scatter(values, (len(values),))
-
-    # Checks
-
-    def find_outside(self, actions: npt.NDArray[Any]) -> int | None:
-        """Return the first of actions (n, *a) that is not in the space, None if all are."""
-        flat = actions.reshape(len(actions), self.size)
-        # In the array's own precision: 0.1 is a little more in float32 than in float64.
-        good = (flat >= self.low.astype(self.dtype)) & (flat <= self.high.astype(self.dtype))  # False for NaN
-        if self._whole is not None:
-            good &= ~self._whole | (flat == np.rint(flat))
-        bad = np.flatnonzero(~good.all(axis=1))
-        return int(bad[0]) if len(bad) else None
-
-    def packed_space(self) -> gym.Space[Any]:
-        """Return the space of the arrays themselves; the space itself unless it is a Dict."""
-        if not isinstance(self.space, gym.spaces.Dict):
+    @cached_property
+    def flat_space(self) -> gym.Space[Any]:
+        """A space without keys whose actions are these arrays: the space itself unless it is a Dict."""
+        if not isinstance(self.space, spaces.Dict):
             return self.space
-        if self.dtype.kind == "f":
-            return gym.spaces.Box(self.low.astype(np.float32), self.high.astype(np.float32), dtype=np.float32)
-        return gym.spaces.MultiDiscrete(np.array(self.choices), start=self.low.astype(np.int64))
+        if self.dtype.kind == "i":
+            return spaces.MultiDiscrete(self.high - self.low + 1, start=self.low)
+        return spaces.Box(self.low, self.high, dtype=np.float32)
 
-    def __repr__(self) -> str:
-        return f"ActionLayout({self.space}: {self.shape} {self.dtype})"
+    def pack(self, action: Any) -> Numbers:
+        """Turn one action of the space into its array (*a).
 
-    # Private
+        Raises:
+            ActionError: of another form than the space's; whether its numbers lie inside is not checked.
+        """
+        return self._join(action, 0)
 
-    def _gather(self, actions: Any, lead: tuple[int, ...]) -> npt.NDArray[Any]:
-        if not isinstance(self.space, gym.spaces.Dict):
-            return self._leaf_array(actions, self.space, (), lead).astype(self.dtype)
-        _check_keys(actions, self.space, ())
-        parts = []
-        for path, leaf in self._leaves:
-            value = actions
-            for key in path:
-                value = value[key]
-            parts.append(self._leaf_array(value, leaf, path, lead).reshape(*lead, -1).astype(self.dtype))
-        return np.concatenate(parts, axis=-1) if parts else np.zeros((*lead, 0), self.dtype)
+    def pack_rows(self, actions: Any) -> Numbers:
+        """Turn n actions, batched as gymnasium does (a dictionary of arrays for a Dict), into an array (n, *a).
 
-    def _leaf_array(
-        self, value: Any, leaf: gym.Space[Any], path: tuple[str, ...], lead: tuple[int, ...]
-    ) -> npt.NDArray[Any]:
-        kinds = "fiu" if isinstance(leaf, gym.spaces.Box) else "iu"
-        wanted = (*lead, *(leaf.shape or ()))
-        try:
-            array = np.asarray(value)
-        except ValueError as error:  # ragged
-            raise ActionError(f"{_called(path)} must be {wanted}, one of {leaf}: {error}.") from error
-        if array.shape != wanted or array.dtype.kind not in kinds:
-            numbers = "numbers" if "f" in kinds else "integers"
-            raise ActionError(f"{_called(path)} must be {wanted} {numbers}, not {array.shape} {array.dtype}.")
-        return array
+        Raises:
+            ActionError: of another form than the space's; whether their numbers lie inside is not checked.
+        """
+        return self._join(actions, 1)
 
-    def _scatter(self, values: npt.NDArray[Any], lead: tuple[int, ...]) -> Any:
-        if not isinstance(self.space, gym.spaces.Dict):
-            return _in_type_of(values, self.space)
-        tree: dict[str, Any] = _empty(self.space)
-        begin = 0
-        for path, leaf in self._leaves:
-            shape = tuple(leaf.shape or ())
-            end = begin + int(np.prod(shape, dtype=np.int64))
-            part = _in_type_of(values[..., begin:end].reshape(*lead, *shape), leaf)
+    def unpack(self, numbers: Numbers) -> Any:
+        """Turn an array (*a) into an action of the space."""
+        return self._split(np.asarray(numbers)[None], single=True)
+
+    def unpack_rows(self, numbers: Numbers) -> Any:
+        """Turn an array (n, *a) into n actions, batched as gymnasium does."""
+        return self._split(np.asarray(numbers), single=False)
+
+    def inside(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
+        """Say of every action (n, *a) whether it lies in the space: (n,) bool. NaN never does."""
+        good = (numbers >= self.low) & (numbers <= self.high)
+        if numbers.dtype.kind == "f" and self.whole.any():
+            good &= ~self.whole | (numbers == np.round(numbers))
+        inside: npt.NDArray[np.bool_] = good.reshape(len(good), -1).all(axis=1)
+        return inside
+
+    def _join(self, actions: Any, lead: int) -> Numbers:
+        """Flatten actions with so many leading axes."""
+        if not isinstance(self.space, spaces.Dict):
+            return _fitting(actions, self.parts[0], lead).astype(self.dtype, copy=False)
+        _check_keys(actions, self.space)
+        arrays = []
+        for part in self.parts:
+            entry = actions
+            for key in part.path:
+                entry = entry[key]
+            array = _fitting(entry, part, lead)
+            arrays.append(array.reshape(*array.shape[:lead], -1))
+        rows = {array.shape[:lead] for array in arrays}
+        if len(rows) > 1:
+            raise ActionError(f"the entries of these actions have {sorted(n for (n,) in rows)} rows; they must agree.")
+        return np.concatenate(arrays, axis=-1).astype(self.dtype, copy=False)
+
+    def _split(self, numbers: Numbers, *, single: bool) -> Any:
+        flat = numbers.reshape(len(numbers), self.size)
+        tree: Any = {}
+        for part in self.parts:
+            values = flat[:, part.columns].reshape(-1, *part.shape)
+            if part.whole and values.dtype.kind == "f":
+                values = np.round(values)
+            entry = values.astype(part.space.dtype, copy=False)
+            entry = entry[0] if single else entry
+            if not part.path:
+                return entry
             branch = tree
-            for key in path[:-1]:
-                branch = branch[key]
-            branch[path[-1]] = part if lead or part.ndim else part[()]
-            begin = end
+            for key in part.path[:-1]:
+                branch = branch.setdefault(key, {})
+            branch[part.path[-1]] = entry
         return tree
 
+    def __repr__(self) -> str:
+        return f"ActionLayout({self.space}, shape={self.shape}, dtype={self.dtype})"
 
-def _leaves(space: gym.Space[Any], path: tuple[str, ...]) -> Iterator[_Leaf]:
-    if isinstance(space, gym.spaces.Dict):
+
+def _parts(space: gym.Space[Any], path: tuple[str, ...] = (), begin: int = 0) -> Iterator[ActionPart]:
+    if isinstance(space, spaces.Dict) and space.spaces:
         for key in sorted(space.spaces):
-            yield from _leaves(space.spaces[key], (*path, key))
-    elif isinstance(
-        space, gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary | gym.spaces.Box
-    ):
-        yield path, space
+            for part in _parts(space.spaces[key], (*path, key), begin):
+                begin = part.columns.stop
+                yield part
+    elif isinstance(space, (*_DISCRETE, spaces.Box)):
+        size = int(np.prod(space.shape or (), dtype=np.int64))
+        yield ActionPart(path, space, slice(begin, begin + size))
     else:
+        where = f" (at {'.'.join(path)!r})" if path else ""
         raise ConfigError(
-            f"actions of {space} cannot be carried; use Discrete, MultiDiscrete or Box, MultiBinary, or a Dict of them."
+            f"actions of {space}{where} cannot be recorded, learned or dreamt; use Discrete, MultiDiscrete, "
+            "MultiBinary, Box, or a Dict of these."
         )
 
 
-def _bounds(leaf: gym.Space[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    low: Any
-    high: Any
-    if isinstance(leaf, gym.spaces.Discrete):
-        low, high = leaf.start, leaf.start + leaf.n - 1
-    elif isinstance(leaf, gym.spaces.MultiDiscrete):
-        low, high = leaf.start, leaf.start + leaf.nvec - 1
-    elif isinstance(leaf, gym.spaces.MultiBinary):
-        low, high = np.zeros(leaf.shape), np.ones(leaf.shape)
-    else:
-        assert isinstance(leaf, gym.spaces.Box)
-        low, high = leaf.low, leaf.high
-    return np.asarray(low, np.float64), np.asarray(high, np.float64)
+def _fitting(value: Any, part: ActionPart, lead: int) -> Numbers:
+    """Return what was given for a part as an array, if it has the right form."""
+    array = np.asarray(value)
+    kinds = "iu" if part.discrete else "fiu"
+    if array.ndim < lead or array.shape[lead:] != part.shape or array.dtype.kind not in kinds:
+        name = f"the entry {'.'.join(part.path)!r} of an action" if part.path else "an action"
+        wanted = "integers" if part.discrete else "numbers"
+        raise ActionError(f"{name} must be {part.shape} {wanted}, one of {part.space}, not {array.shape[lead:]} "
+                          f"{array.dtype}.")  # fmt: skip
+    return array
 
 
-def _in_type_of(values: npt.NDArray[Any], leaf: gym.Space[Any]) -> npt.NDArray[Any]:
-    assert leaf.dtype is not None
-    if leaf.dtype.kind in "iub" and values.dtype.kind == "f":
-        values = np.rint(values)
-    return values.astype(leaf.dtype)
-
-
-def _check_keys(actions: Any, space: gym.spaces.Dict, path: tuple[str, ...]) -> None:
+def _check_keys(actions: Any, space: spaces.Dict, path: str = "") -> None:
+    """Refuse what is no dictionary with exactly the keys of a Dict."""
+    name = f"the entry {path!r} of an action" if path else "an action"
+    keys = ", ".join(map(repr, sorted(space.spaces)))
     if not isinstance(actions, Mapping):
-        raise ActionError(
-            f"{_called(path)} must be a dictionary with {', '.join(map(repr, sorted(space.spaces)))}, "
-            f"not {type(actions).__name__}."
-        )
-    missing, unknown = sorted(set(space.spaces) - set(actions)), sorted(set(actions) - set(space.spaces))
-    if missing or unknown:
-        raise ActionError(
-            f"{_called(path)} must have the keys {', '.join(map(repr, sorted(space.spaces)))}"
-            + (f"; it lacks {', '.join(map(repr, missing))}" if missing else "")
-            + (f"; it has {', '.join(map(repr, unknown))} besides" if unknown else "")
-            + "."
-        )
+        raise ActionError(f"{name} must be a dictionary of {keys}, not a {type(actions).__name__}.")
+    for verb, others in (
+        ("lacks", set(space.spaces) - set(actions)),
+        ("has besides", set(actions) - set(space.spaces)),
+    ):
+        if others:
+            raise ActionError(
+                f"{name} must be a dictionary of {keys}; it {verb} {', '.join(sorted(map(repr, others)))}."
+            )
     for key, inner in space.spaces.items():
-        if isinstance(inner, gym.spaces.Dict):
-            _check_keys(actions[key], inner, (*path, key))
-
-
-def _empty(space: gym.spaces.Dict) -> dict[str, Any]:
-    return {
-        key: _empty(inner) if isinstance(inner, gym.spaces.Dict) else None for key, inner in sorted(space.spaces.items())
-    }
-
-
-def _called(path: tuple[str, ...]) -> str:
-    return f"the action's {'.'.join(path)!r}" if path else "an action"
+        if isinstance(inner, spaces.Dict):
+            _check_keys(actions[key], inner, f"{path}.{key}" if path else key)

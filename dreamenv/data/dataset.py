@@ -314,9 +314,7 @@ class EpisodeDataset(Sequence[Episode]):
         inside = layout.inside(actions)
         if not inside.all():
             step = int(np.argmin(inside))
-            raise ActionError(
-                f"the action of step {step} is {actions[step]}, which lies outside {self.action_space}."
-            )
+            raise ActionError(f"the action of step {step} is {actions[step]}, which lies outside {self.action_space}.")
 
 
 def _dataset_id(provenance: Provenance) -> str:
