@@ -185,7 +185,8 @@ class EpisodeDataset(Sequence[Episode]):
             raise TypeError(f"a dataset is indexed by a whole number, not {index!r}.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
-        return read_episode(self._folder(int(self.indices[index])), self.records[index], self.frame_shape)
+        folder, record = self._folder(int(self.indices[index])), self.records[index]
+        return read_episode(folder, record, self.frame_shape, self.action_layout.shape)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))

@@ -125,7 +125,7 @@ def _take(dataset: EpisodeDataset, draft: Path, room: int | None) -> None:
     if room is None or record.steps <= room:
         dataset.adopt(draft)
         return
-    whole = read_episode(draft, record, dataset.frame_shape)
+    whole = read_episode(draft, record, dataset.frame_shape, dataset.action_layout.shape)
     dataset.append(
         replace(
             whole, frames=whole.frames[: room + 1], actions=whole.actions[:room], rewards=whole.rewards[:room],
