@@ -112,7 +112,7 @@ class ActionLayout:
     @property
     def size(self) -> int:
         """How many numbers an action has."""
-        return self.parts[-1].columns.stop
+        return int(self.parts[-1].columns.stop)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class ActionLayout:
 
     def inside(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
         """Say of every action (n, *a) whether it lies in the space: (n,) bool. NaN never does."""
-        good = (numbers >= self.low) & (numbers <= self.high)
+        good: npt.NDArray[np.bool_] = np.asarray((numbers >= self.low) & (numbers <= self.high))
         if numbers.dtype.kind == "f" and self.whole.any():
             good &= ~self.whole | (numbers == np.round(numbers))
         inside: npt.NDArray[np.bool_] = good.reshape(len(good), -1).all(axis=1)
