@@ -10,12 +10,16 @@ import gymnasium as gym
 import minari
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from vpt_files import numbers, write_video
 
 from dreamenv.cli import main
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.readers import MineRLSettings, convert, open_minerl
+from dreamenv.dream import DreamEnv
 from dreamenv.errors import ConfigError, RecordingError
+from dreamenv.registry import make_config
+from dreamenv.training import TrainConfig, train
 
 SMALL = MineRLSettings(size=8, max_steps=6)
 
@@ -149,3 +153,32 @@ def test_a_file_that_is_cut_or_missing_is_named(tmp_path):
     (tmp_path / "b" / "metadata.json").write_text("{")
     with pytest.raises(RecordingError, match=r"metadata\.json is damaged"):
         open_minerl([tmp_path / "b"], SMALL).sources[0].pieces()
+
+
+def test_a_damaged_recording_can_be_skipped_and_is_named_at_the_end(tmp_path):
+    folders = [write(tmp_path / "short", frames=9), write(tmp_path / "half"), write(tmp_path / "good")]
+    npz = folders[1] / "rendered.npz"
+    npz.write_bytes(npz.read_bytes()[:300])
+    done = convert(open_minerl(folders, SMALL, skip_damaged=True), tmp_path / "data", progress=False)
+    assert {record.policy for record in done.dataset.records} == {"good"}
+    half, short = map(str, done.damaged)  # what cannot be opened is told first
+    assert "half/rendered.npz cannot be read" in half
+    assert "short/recording.mp4 holds 9 of the 14 frames" in short
+
+
+@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # MineRL's is in degrees
+def test_a_world_learns_from_a_converted_recording_and_dreams(tmp_path):
+    dataset = convert(
+        open_minerl([write(tmp_path / "a", 30)], MineRLSettings(size=16)), tmp_path / "data", progress=False
+    ).dataset
+    config = TrainConfig(
+        steps={"joint": 2, "dynamics": 2}, starts=4, start_context=3, eval_windows=2, eval_horizon=3, holdout=0.0,
+        progress=False,
+    )  # fmt: skip
+    world = train(config, make_config("rssm", "tiny"), dataset, tmp_path / "run")
+    assert world.spec.action_space == dataset.action_space
+    env = DreamEnv(world, horizon=5)
+    check_env(env, skip_render_check=True)
+    frame, _ = env.reset(seed=0)
+    assert frame.shape == (16, 16, 3)
+    env.step({"attack": 1, "camera": np.array([15.0, -15.0], np.float32), "place": 2})

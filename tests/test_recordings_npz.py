@@ -12,8 +12,7 @@ import pytest
 
 from dreamenv.cli import main
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.data.readers import NpzSettings, convert, open_npz
-from dreamenv.data.readers.npz import NpzKeys
+from dreamenv.data.readers import NpzKeys, NpzSettings, convert, open_npz
 from dreamenv.errors import ConfigError, RecordingError
 
 ROWS = 6
@@ -178,3 +177,14 @@ def test_files_that_do_not_go_together_are_refused(tmp_path):
         open_npz([half])
     with pytest.raises(RecordingError, match=r"there is no .*none\.npz"):
         open_npz([tmp_path / "none.npz"])
+
+
+def test_a_damaged_file_can_be_skipped_and_is_named_at_the_end(tmp_path):
+    half, good = tmp_path / "half.npz", write(tmp_path / "a.npz")
+    half.write_bytes(good.read_bytes()[:300])
+    done = convert(open_npz([half, good], skip_damaged=True), tmp_path / "data", progress=False)
+    assert [record.policy for record in done.dataset.records] == ["a"]
+    assert len(done.damaged) == 1
+    assert "half.npz cannot be read" in str(done.damaged[0])
+    with pytest.raises(RecordingError, match=r"half\.npz cannot be read"):
+        open_npz([half], skip_damaged=True)

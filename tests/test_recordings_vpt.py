@@ -17,7 +17,7 @@ from dreamenv.cli import main
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.readers import VPTSettings, convert, open_vpt
 from dreamenv.data.readers.minecraft import ACTION_KEYS, camera_value, key_index
-from dreamenv.data.readers.vpt import read_actions
+from dreamenv.data.readers.vpt_lines import read_actions
 from dreamenv.errors import ConfigError, DatasetError, RecordingError
 
 SMALL = VPTSettings(size=8, max_steps=16)
@@ -231,6 +231,22 @@ def test_a_video_cut_in_half_is_refused_and_what_was_converted_stays(tmp_path, f
     captured = capsys.readouterr()
     assert "skipped: the video half.mp4" in captured.err
     assert "2 episodes, 33 steps" in captured.out
+
+
+def test_a_video_that_is_damaged_inside_is_refused_after_what_is_good(tmp_path):
+    file = write_recording(tmp_path, "walk", counted(200))
+    content = bytearray(file.read_bytes())
+    begin = content.index(b"mdat") - 4  # a box of mp4: its size, its name, and here the pictures
+    end = begin + int.from_bytes(content[begin : begin + 4])
+    content[(begin + end) // 2 : end] = bytes(end - (begin + end) // 2)
+    file.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"walk\.mp4 is damaged: .*leave it out"):
+        convert(open_vpt([file], SMALL), tmp_path / "data", progress=False)
+    dataset = EpisodeDataset.open(tmp_path / "data")
+    assert 0 < len(dataset) < 13
+    for number, episode in enumerate(dataset):
+        assert told(episode.actions) == [i % 40 for i in range(16 * number, 16 * number + 16)]
+        assert numbers(episode.frames).tolist() == [i % 10 for i in range(16 * number, 16 * number + 17)]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class ConvertVPT(_Convert):
 
     def sources(self) -> Sources:
         """Open them."""
-        return open_vpt(self.recordings, self.settings)
+        return open_vpt(self.recordings, self.settings, skip_damaged=self.skip_damaged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class ConvertMineRL(_Convert):
 
     def sources(self) -> Sources:
         """Open them."""
-        return open_minerl(self.recordings, self.settings)
+        return open_minerl(self.recordings, self.settings, skip_damaged=self.skip_damaged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class ConvertNpz(_Convert):
 
     def sources(self) -> Sources:
         """Open them."""
-        return open_npz(self.recordings, self.settings)
+        return open_npz(self.recordings, self.settings, skip_damaged=self.skip_damaged)
 
 
 _Any = (
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         prog="dreamenv convert",
         description="Turn public recordings into a Minari dataset to train on. Run it again to go on, or to add more.",
     )
-    done = convert(command.sources(), command.out, skip_damaged=command.skip_damaged)
+    done = convert(command.sources(), command.out)
     for error in done.damaged:
         print(f"skipped: {error}", file=sys.stderr)
     print(f"{len(done.dataset)} episodes, {done.dataset.total_steps} steps")

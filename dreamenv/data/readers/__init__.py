@@ -13,13 +13,15 @@ from dreamenv.lazy import on_first_use
 if TYPE_CHECKING:
     from dreamenv.data.readers.converting import Conversion, convert
     from dreamenv.data.readers.minerl import MineRLSettings, open_minerl
-    from dreamenv.data.readers.npz import NpzSettings, open_npz
+    from dreamenv.data.readers.npz import open_npz
+    from dreamenv.data.readers.npz_rows import NpzKeys, NpzSettings
     from dreamenv.data.readers.source import Source, Sources
     from dreamenv.data.readers.vpt import VPTSettings, open_vpt
 
 __all__ = [
     "Conversion",
     "MineRLSettings",
+    "NpzKeys",
     "NpzSettings",
     "Source",
     "Sources",
@@ -35,7 +37,8 @@ __getattr__, __dir__ = on_first_use(
     {
         "Conversion": "converting",
         "MineRLSettings": "minerl",
-        "NpzSettings": "npz",
+        "NpzKeys": "npz_rows",
+        "NpzSettings": "npz_rows",
         "Source": "source",
         "Sources": "source",
         "VPTSettings": "vpt",

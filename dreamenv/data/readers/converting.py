@@ -34,13 +34,12 @@ class Conversion:
     damaged: list[RecordingError]
 
 
-def convert(sources: Sources, path: str | Path, *, skip_damaged: bool = False, progress: bool = True) -> Conversion:
+def convert(sources: Sources, path: str | Path, *, progress: bool = True) -> Conversion:
     """Add recordings to a dataset, new or begun; what is in it already is left alone.
 
     Args:
-        sources: made by `open_vpt`, `open_minerl` or `open_npz`.
+        sources: made by `open_vpt`, `open_minerl` or `open_npz`, which say whether damaged ones are skipped.
         path: the dataset's folder.
-        skip_damaged: go on after a source that cannot be read, and tell of it at the end.
         progress: whether to show a progress bar.
 
     Raises:
@@ -49,10 +48,11 @@ def convert(sources: Sources, path: str | Path, *, skip_damaged: bool = False, p
         StorageError: the disk refused; run it again when there is room.
     """
     path = Path(path).absolute()
-    sources.sources[0].pieces()  # the first mistake is found before there is a folder
+    if not sources.skip_damaged:
+        sources.sources[0].pieces()  # a first mistake is found before there is a folder
     with storage_errors(f"convert to {path}"):
         path.mkdir(parents=True, exist_ok=True)
-    damaged: list[RecordingError] = []
+    damaged = list(sources.damaged)
     with folder_lock(path):
         dataset = open_or_create(path, sources.provenance, sources.action_space, sources.frame_shape)
         with tqdm(total=0, unit="step", disable=not progress, mininterval=0.5) as bar:
@@ -61,7 +61,7 @@ def convert(sources: Sources, path: str | Path, *, skip_damaged: bool = False, p
                 try:
                     _add(source, dataset, bar)
                 except RecordingError as error:
-                    if not skip_damaged:
+                    if not sources.skip_damaged:
                         raise
                     damaged.append(error)
                 finally:

@@ -28,15 +28,13 @@ from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
 from dreamenv.data.files import read_json
 from dreamenv.data.provenance import Provenance
-from dreamenv.data.readers.arrays import ArrayFile
-from dreamenv.data.readers.source import Piece, Sources, check_names, cut
-from dreamenv.data.readers.video import Video
+from dreamenv.data.readers.minerl_actions import ACTION, ActionSurvey, arrays_of
+from dreamenv.data.readers.source import Piece, Sources, check_names, cut, open_each
+from dreamenv.data.readers.video import Video, strips
 from dreamenv.errors import ConfigError, RecordingError
 
 __all__ = ["MineRLSettings", "open_minerl"]
 
-_ACTION = "action$"
-_LARGEST_TURN = 180.0  # degrees
 _FRAME_RATE = 20.0  # hertz
 
 
@@ -78,8 +76,15 @@ class MineRLSettings:
         return known
 
 
-def open_minerl(paths: Sequence[str | Path], settings: MineRLSettings | None = None) -> Sources:
-    """Open recordings by their folders.
+def open_minerl(
+    paths: Sequence[str | Path], settings: MineRLSettings | None = None, *, skip_damaged: bool = False
+) -> Sources:
+    """Open recordings by their folders, or by a file in each.
+
+    Args:
+        paths: the folders.
+        settings: how they are read.
+        skip_damaged: go on after one that cannot be read.
 
     Raises:
         ConfigError: none, or two of one name.
@@ -89,9 +94,11 @@ def open_minerl(paths: Sequence[str | Path], settings: MineRLSettings | None = N
     folders = [Path(path) for path in paths]
     folders = [folder.parent if folder.is_file() else folder for folder in folders]
     check_names(folders, [folder.name for folder in folders])
-    space, words = _action_space(folders, settings)
-    layout = ActionLayout(space)
-    sources = [_MineRL(path=folder, settings=settings, layout=layout, words=words) for folder in folders]
+    survey = ActionSurvey()
+    good, damaged = open_each(folders, survey.look, skip_damaged=skip_damaged)
+    words = survey.words(settings.known_words())
+    layout = ActionLayout(survey.space(words))
+    sources = [_MineRL(path=folder, settings=settings, layout=layout, words=words) for folder in good]
     provenance = Provenance(
         environment_id=settings.environment,
         environment_kwargs={"format": "minerl", "words": {key: list(value) for key, value in words.items()}},
@@ -99,8 +106,14 @@ def open_minerl(paths: Sequence[str | Path], settings: MineRLSettings | None = N
         resize="area",
         frame_rate=_FRAME_RATE,
     )
-    shape = (settings.size, settings.size, 3)
-    return Sources(sources=sources, provenance=provenance, action_space=space, frame_shape=shape)
+    return Sources(
+        sources=sources,
+        provenance=provenance,
+        action_space=layout.space,
+        frame_shape=(settings.size, settings.size, 3),
+        skip_damaged=skip_damaged,
+        damaged=damaged,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +140,7 @@ class _MineRL:
         success = self._facts.get("success")
         shape = (self.settings.size, self.settings.size)
         frames = self._video.read(skipped + pieces[0][0], skipped + min(pieces[-1][1], end - 1), shape)
-        number, seen = pieces[0][0], next(frames)
-        for first, last in pieces:
-            strip = np.empty((last - first + 1, *seen.shape), np.uint8)
-            for row, wanted in enumerate(range(first, last + 1)):
-                while number < min(wanted, end - 1):  # the frame of the last state is not good
-                    number, seen = number + 1, next(frames)
-                strip[row] = seen
+        for (first, last), strip in strips(frames, pieces, last=end - 1):  # the last state's own frame is not good
             final = last == end
             yield Episode(
                 frames=strip,
@@ -185,17 +192,17 @@ class _MineRL:
     @cached_property
     def _steps(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return rewards (n,) and actions (n, a), packed."""
-        arrays, space = _arrays(self.path), self.layout.space
+        arrays, space = arrays_of(self.path), self.layout.space
         assert isinstance(space, gym.spaces.Dict)
         rewards = arrays.read("reward").astype(np.float32).reshape(-1)
         if not len(rewards):
             raise RecordingError(f"{arrays.path} has no steps. Leave the recording out.")
         entries = {}
         for key, inner in space.spaces.items():
-            values = arrays.read(_ACTION + key)
+            values = arrays.read(ACTION + key)
             if len(values) != len(rewards):
                 raise RecordingError(
-                    f"{arrays.path} has {len(values)} values of {_ACTION + key!r} for {len(rewards)} rewards. Download "
+                    f"{arrays.path} has {len(values)} values of {ACTION + key!r} for {len(rewards)} rewards. Download "
                     "the recording again, or leave it out."
                 )
             if key in self.words:
@@ -205,54 +212,3 @@ class _MineRL:
                 values = np.clip(values, inner.low, inner.high)
             entries[key] = values if isinstance(inner, gym.spaces.Box) else values.astype(np.int64)
         return rewards, self.layout.pack_rows(entries)
-
-
-def _action_space(
-    folders: Sequence[Path], settings: MineRLSettings
-) -> tuple[gym.spaces.Dict, dict[str, tuple[str, ...]]]:
-    """Look through all recordings for the keys, how far their numbers go, and which words they use."""
-    most: dict[str, int] = {}
-    found: dict[str, set[str]] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    keys: set[str] | None = None
-    for folder in folders:
-        arrays = _arrays(folder)
-        here = {name.removeprefix(_ACTION) for name in arrays.keys if name.startswith(_ACTION)}
-        keys = here if keys is None else keys
-        if not here or here != keys:
-            raise RecordingError(
-                f"{arrays.path} has the actions {sorted(here)}, the others {sorted(keys)}; convert recordings of "
-                "different tasks into different datasets."
-            )
-        for key in here:
-            values = arrays.read(_ACTION + key)
-            if values.dtype.kind in "US":
-                found.setdefault(key, set()).update(str(word) for word in np.unique(values))
-            elif values.dtype.kind == "f":
-                shapes[key] = values.shape[1:]
-            elif values.dtype.kind in "iub" and values.ndim == 1 and (not len(values) or values.min() >= 0):
-                most[key] = max(most.get(key, 1), int(values.max(initial=0)))
-            else:
-                raise RecordingError(
-                    f"{arrays.path} holds {_ACTION + key!r} as {values.shape} {values.dtype}, which no MineRL "
-                    "recording has."
-                )
-    words = {key: _ordered(key, used, settings) for key, used in found.items()}
-    parts: dict[str, gym.Space[Any]] = {key: gym.spaces.Discrete(number + 1) for key, number in most.items()}
-    parts |= {key: gym.spaces.Discrete(len(known)) for key, known in words.items()}
-    parts |= {key: gym.spaces.Box(-_LARGEST_TURN, _LARGEST_TURN, shape, np.float32) for key, shape in shapes.items()}
-    return gym.spaces.Dict(dict(sorted(parts.items()))), words
-
-
-def _ordered(key: str, used: set[str], settings: MineRLSettings) -> tuple[str, ...]:
-    known = settings.known_words().get(key)
-    if known is None:
-        return tuple(sorted(used, key=lambda word: (word != "none", word)))
-    unknown = sorted(used - set(known))
-    if unknown:
-        raise ConfigError(f"the words of {key!r} lack {', '.join(unknown)}, which the recordings use; add them.")
-    return known
-
-
-def _arrays(folder: Path) -> ArrayFile:
-    return ArrayFile(folder / "rendered.npz", "a MineRL recording (a folder with recording.mp4 and rendered.npz)")

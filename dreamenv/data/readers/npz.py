@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -28,100 +28,34 @@ from numpy.typing import NDArray
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.arrays import ArrayFile
-from dreamenv.data.readers.source import Piece, Sources, check_names, cut
+from dreamenv.data.readers.npz_rows import NpzSettings, Rows
+from dreamenv.data.readers.source import Piece, Sources, check_names, cut, open_each
 from dreamenv.data.readers.video import shrink
-from dreamenv.errors import ConfigError, RecordingError
+from dreamenv.errors import RecordingError
 
-__all__ = ["NpzKeys", "NpzSettings", "open_npz"]
-
-_MOST_CHANNELS = 12  # four stacked pictures of RGB; what is longer is a height or a width
-_USUAL = {
-    "frames": ("image", "observation", "frames", "obs", "observations", "rgb"),
-    "action": ("action", "actions"),
-    "reward": ("reward", "rewards"),
-    "first": ("is_first", "first"),
-    "terminal": ("is_terminal", "terminated", "terminals", "terminations"),
-    "discount": ("discount",),
-}
+__all__ = ["open_npz"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NpzKeys:
-    """What the arrays are called; None looks for the usual names.
-
-    Attributes:
-        frames: pictures.
-        action: actions.
-        reward: rewards; without them all are 0.
-        first: whether a row begins an episode; without it a file is one episode.
-        terminal: whether a row's frame ends the task; without it, see ``discount``.
-        discount: 0 where a row's frame ends the task.
-    """
-
-    frames: str | None = None
-    action: str | None = None
-    reward: str | None = None
-    first: str | None = None
-    terminal: str | None = None
-    discount: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class NpzSettings:
-    """How npz files are read.
-
-    Attributes:
-        keys: what the arrays are called.
-        actions_are: where a row's action belongs if there are as many actions as frames: "arrived", it led to the row's
-            frame (Dreamer, DrQ-v2), or "taken", it was taken at that frame (D4RL).
-        one_hot: actions are indicators (n, a): read them as Discrete(a).
-        low: the least value of real actions; what lies below is clipped. None takes each value's least over all files.
-        high: the greatest, likewise.
-        size: height and width of the frames, in pixels; None keeps the files' own.
-        max_steps: longest episode, in steps; a longer one becomes several.
-        environment: the id of what was recorded.
-        frame_rate: steps per second, in hertz.
-    """
-
-    keys: NpzKeys = field(default_factory=NpzKeys)
-    actions_are: Literal["arrived", "taken"] = "arrived"
-    one_hot: bool = False
-    low: float | None = None
-    high: float | None = None
-    size: int | None = None
-    max_steps: int = 1000
-    environment: str = "recording-v0"
-    frame_rate: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.actions_are not in ("arrived", "taken"):
-            raise ConfigError(f"actions_are must be 'arrived' or 'taken', not {self.actions_are!r}.")
-        if (self.low is None) != (self.high is None) or (self.low is not None and not self.low < (self.high or 0.0)):
-            raise ConfigError(f"give both low and high, low below high, or neither, not {self.low} and {self.high}.")
-        if self.max_steps < 1 or (self.size is not None and self.size < 1):
-            raise ConfigError(f"max_steps and size must be at least 1, not {self.max_steps} and {self.size}.")
-
-
-def open_npz(paths: Sequence[str | Path], settings: NpzSettings | None = None) -> Sources:
+def open_npz(
+    paths: Sequence[str | Path], settings: NpzSettings | None = None, *, skip_damaged: bool = False
+) -> Sources:
     """Open npz files.
+
+    Args:
+        paths: the files.
+        settings: how they are read.
+        skip_damaged: go on after one that cannot be read.
 
     Raises:
         ConfigError: none, or two of one name.
-        RecordingError: one cannot be read, lacks a key, or does not go with the others.
+        RecordingError: one cannot be read, lacks a key, or does not go with those before it.
     """
     settings = settings or NpzSettings()
     files = [Path(path) for path in paths]
     check_names(files, [file.stem for file in files])
-    opened = [_Rows(ArrayFile(file), settings) for file in files]
-    space = _action_space(opened, settings)
-    shape = opened[0].frame_shape
-    for rows in opened:
-        if rows.frame_shape != shape:
-            raise RecordingError(
-                f"{files[0]} has frames of {shape}, {rows.file.path} of {rows.frame_shape}; give a size, or convert "
-                "them into different datasets."
-            )
-    sources = [_Npz(rows=rows, space=space) for rows in opened]
+    survey = _Survey(settings)
+    opened, damaged = open_each(files, survey.look, skip_damaged=skip_damaged)
+    space, shape = survey.action_space(), opened[0].frame_shape
     provenance = Provenance(
         environment_id=settings.environment,
         environment_kwargs={"format": "npz"},
@@ -129,107 +63,79 @@ def open_npz(paths: Sequence[str | Path], settings: NpzSettings | None = None) -
         resize="area",
         frame_rate=settings.frame_rate,
     )
-    return Sources(sources=sources, provenance=provenance, action_space=space, frame_shape=shape)
+    return Sources(
+        sources=[_Npz(rows=rows, space=space) for rows in opened],
+        provenance=provenance,
+        action_space=space,
+        frame_shape=shape,
+        skip_damaged=skip_damaged,
+        damaged=damaged,
+    )
 
 
-class _Rows:
-    """A file's rows, as steps: step i leads from frame i to frame i + 1."""
+class _Survey:
+    """Finds what the files have in common: the size of their frames, and the space that all actions lie in."""
 
-    def __init__(self, file: ArrayFile, settings: NpzSettings) -> None:
-        self.file, self.settings = file, settings
-        names = vars(settings.keys)
-        self._keys = {thing: file.find(names[thing], usual) for thing, usual in _USUAL.items()}
-        for thing in ("frames", "action"):
-            if self._keys[thing] is None:
-                raise RecordingError(
-                    f"{file.path} has none of {', '.join(map(repr, _USUAL[thing]))}; it has "
-                    f"{', '.join(map(repr, sorted(file.keys)))}. Say which holds the {thing}: keys.{thing}."
-                )
-        shape = file.shape(str(self._keys["frames"]))
-        if len(shape) != 4 or min(shape[1], shape[3]) > _MOST_CHANNELS:
+    def __init__(self, settings: NpzSettings) -> None:
+        self._settings = settings
+        self._first: Rows | None = None
+        self._kind = ""
+        self._least: NDArray[Any] = np.zeros(0)
+        self._most: NDArray[Any] = np.zeros(0)
+
+    def look(self, file: Path) -> Rows:
+        """Take in one file.
+
+        Raises:
+            RecordingError: it cannot be read, or does not go with those before it.
+        """
+        rows = Rows(ArrayFile(file), self._settings)
+        if self._first is not None and rows.frame_shape != self._first.frame_shape:
             raise RecordingError(
-                f"{self._keys['frames']!r} in {file.path} is {shape}; frames must be (n, h, w, c) or (n, c, h, w)."
+                f"{self._first.file.path} has frames of {self._first.frame_shape}, {file} of {rows.frame_shape}; give "
+                "a size, or convert them into different datasets."
             )
-        square_last, square_first = shape[1] == shape[2], shape[2] == shape[3]
-        self.channels_last = square_last or (not square_first and shape[3] <= shape[1])
-        self.frames = shape[0]
-        height, width, channels = shape[1:] if self.channels_last else (shape[2], shape[3], shape[1])
-        self.stacked, self.channels = channels, 3 if channels % 3 == 0 else 1
-        self.frame_shape = (settings.size or height, settings.size or width, self.channels)
-        rows = file.shape(str(self._keys["action"]))[0]
-        if self.frames - rows not in (0, 1):
+        values = rows.actions()
+        kind = "f" if values.dtype.kind == "f" else "i" if values.dtype.kind in "iub" else values.dtype.kind
+        low, high = values.min(axis=0), values.max(axis=0)
+        if self._first is None:
+            self._kind, self._least, self._most = kind, low, high
+        if kind not in "fi" or kind != self._kind or low.shape != self._least.shape or not _finite(low, high):
             raise RecordingError(
-                f"{file.path} has {self.frames} frames and {rows} actions; there must be as many, or one frame more."
+                f"the actions of {file} are {values.shape} {values.dtype}, from {low} to {high}; they must be finite "
+                "numbers, and of one kind in all files."
             )
-        self.one_more = self.frames == rows + 1
-        self.steps = self.frames - 1
-        if self.steps < 1:
-            raise RecordingError(f"{file.path} has {self.frames} frames, which make no step. Leave it out.")
-        self._shift = 0 if self.one_more or settings.actions_are == "taken" else 1
-
-    def pictures(self) -> NDArray[np.uint8]:
-        """Read the frames, (n, h, w, c) uint8, as large as the file has them."""
-        key = str(self._keys["frames"])
-        frames = self.file.read(key)
-        if frames.dtype != np.uint8:
-            raise RecordingError(f"{key!r} in {self.file.path} is {frames.dtype}; frames must be uint8.")
-        if not self.channels_last:
-            frames = frames.transpose(0, 2, 3, 1)
-        return frames[..., self.stacked - self.channels :]
-
-    def actions(self) -> NDArray[Any]:
-        """Return (t, ...) what led from frame i to frame i + 1."""
-        return self._of_steps("action")
-
-    def rewards(self) -> NDArray[np.float32]:
-        """Return (t,), 0 where the file has none."""
-        if self._keys["reward"] is None:
-            return np.zeros(self.steps, np.float32)
-        return self._of_steps("reward").astype(np.float32).reshape(self.steps)
-
-    def ends(self) -> NDArray[np.bool_]:
-        """Return (t,), whether the step ended the task."""
-        if self._keys["terminal"] is not None:
-            return self._of_steps("terminal").astype(np.bool_).reshape(self.steps)
-        if self._keys["discount"] is not None:
-            ends: NDArray[np.bool_] = self._of_steps("discount").reshape(self.steps) == 0
-            return ends
-        return np.zeros(self.steps, np.bool_)
-
-    def begins(self) -> list[int]:
-        """Return the frames that begin an episode."""
-        if self._keys["first"] is None:
-            inner = np.flatnonzero(self.ends()[:-1])
-            if len(inner):
-                raise RecordingError(
-                    f"{self.file.path} ends a task at step {inner[0]} and goes on to step {self.steps - 1} without "
-                    "saying where episodes begin; give keys.first, or one file per episode."
-                )
-            return [0]
-        first = self._read("first").astype(np.bool_).reshape(-1)
-        if len(first) != self.frames:
+        if kind == "i" and low.min() < 0:
+            raise RecordingError(f"the actions of {file} go down to {low.min()}; whole ones count from 0.")
+        if self._settings.one_hot and (low.ndim != 1 or len(low) < 2):
             raise RecordingError(
-                f"{self._keys['first']!r} in {self.file.path} has {len(first)} rows for {self.frames} frames."
+                f"the actions of {file} are {values.shape}, which are no indicators; leave out one_hot."
             )
-        return sorted({0, *np.flatnonzero(first).tolist()})
+        self._first = self._first or rows
+        self._least, self._most = np.minimum(self._least, low), np.maximum(self._most, high)
+        return rows
 
-    def _of_steps(self, thing: str) -> NDArray[Any]:
-        values = self._read(thing)
-        # With one frame more than actions, what has a row per frame tells of the frame a step led to.
-        shift = 1 if self.one_more and len(values) == self.frames else self._shift
-        if len(values) - shift < self.steps:
-            raise RecordingError(
-                f"{self._keys[thing]!r} in {self.file.path} has {len(values)} rows for {self.frames} frames."
-            )
-        return values[shift : shift + self.steps]
+    def action_space(self) -> gym.Space[Any]:
+        """Return the space that all actions lie in."""
+        settings, least, most = self._settings, self._least, self._most
+        if settings.one_hot:
+            return gym.spaces.Discrete(len(least))
+        if self._kind == "i":
+            counts = most.astype(np.int64) + 1
+            return gym.spaces.Discrete(int(counts.item())) if counts.size == 1 else gym.spaces.MultiDiscrete(counts)
+        if settings.low is not None and settings.high is not None:
+            return gym.spaces.Box(settings.low, settings.high, least.shape, np.float32)
+        most = np.where(most > least, most, least + 1)  # a value that never changed must not have an empty range
+        return gym.spaces.Box(least.astype(np.float32), most.astype(np.float32), dtype=np.float32)
 
-    def _read(self, thing: str) -> NDArray[Any]:
-        return self.file.read(str(self._keys[thing]))
+
+def _finite(*values: NDArray[Any]) -> bool:
+    return all(value.dtype.kind not in "fc" or bool(np.isfinite(value).all()) for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Npz:
-    rows: _Rows
+    rows: Rows
     space: gym.Space[Any]
 
     @property
@@ -261,43 +167,7 @@ class _Npz:
             )
 
 
-def _action_space(opened: Sequence[_Rows], settings: NpzSettings) -> gym.Space[Any]:
-    """Find the space that the actions of all files lie in."""
-    least: NDArray[Any] | None = None
-    most: NDArray[Any] | None = None
-    kind = ""
-    for rows in opened:
-        values = rows.actions()
-        here = "f" if values.dtype.kind == "f" else "i" if values.dtype.kind in "iub" else values.dtype.kind
-        low, high = values.min(axis=0), values.max(axis=0)
-        if least is None or most is None:
-            least, most, kind = low, high, here
-        if here not in "fi" or here != kind or low.shape != least.shape or not np.isfinite([low, high]).all():
-            raise RecordingError(
-                f"the actions of {rows.file.path} are {values.shape} {values.dtype}, from {low} to {high}; they must "
-                "be finite numbers, and of one kind in all files."
-            )
-        least, most = np.minimum(least, low), np.maximum(most, high)
-    assert least is not None
-    assert most is not None
-    if settings.one_hot:
-        if least.ndim != 1 or len(least) < 2:
-            raise RecordingError(f"actions of shape {least.shape} in {opened[0].file.path} are no indicators.")
-        return gym.spaces.Discrete(len(least))
-    if kind == "f":
-        if settings.low is not None and settings.high is not None:
-            return gym.spaces.Box(settings.low, settings.high, least.shape, np.float32)
-        most = np.where(most > least, most, least + 1)  # a value that never changed must not have an empty range
-        return gym.spaces.Box(least.astype(np.float32), most.astype(np.float32), dtype=np.float32)
-    if least.min() < 0:
-        raise RecordingError(
-            f"actions of {opened[0].file.path} and its like go down to {least.min()}; whole ones count from 0."
-        )
-    counts = most.astype(np.int64) + 1
-    return gym.spaces.Discrete(int(counts.reshape(-1)[0])) if counts.size == 1 else gym.spaces.MultiDiscrete(counts)
-
-
-def _in_space(rows: _Rows, space: gym.Space[Any]) -> NDArray[Any]:
+def _in_space(rows: Rows, space: gym.Space[Any]) -> NDArray[Any]:
     values = rows.actions()
     if isinstance(space, gym.spaces.Box):
         clipped: NDArray[Any] = np.clip(values, space.low, space.high).astype(np.float32)

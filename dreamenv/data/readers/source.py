@@ -8,18 +8,20 @@ need.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gymnasium as gym
 
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, RecordingError
 
-__all__ = ["Piece", "Source", "Sources", "check_names", "cut"]
+__all__ = ["Piece", "Source", "Sources", "check_names", "cut", "open_each"]
+
+Opened = TypeVar("Opened")
 
 Piece = tuple[int, int]
 """(first, last): the numbers of the frames it begins and ends with; it has last - first steps."""
@@ -59,12 +61,16 @@ class Sources:
         provenance: of what they recorded.
         action_space: of all of them.
         frame_shape: (h, w, c) of the frames they give.
+        skip_damaged: whether to go on after one that cannot be read.
+        damaged: why some could not even be opened.
     """
 
     sources: Sequence[Source]
     provenance: Provenance
     action_space: gym.Space[Any]
     frame_shape: tuple[int, int, int]
+    skip_damaged: bool = False
+    damaged: tuple[RecordingError, ...] = ()
 
 
 def cut(first: int, last: int, longest: int) -> list[Piece]:
@@ -84,3 +90,32 @@ def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
     if doubled:
         both = [str(path) for path, name in zip(paths, names, strict=True) if name == doubled[0]]
         raise ConfigError(f"{' and '.join(both)} would have one name, {doubled[0]!r}; rename one, or convert it apart.")
+
+
+def open_each(
+    paths: Sequence[Path], opener: Callable[[Path], Opened], *, skip_damaged: bool
+) -> tuple[list[Opened], tuple[RecordingError, ...]]:
+    """Open files one after another.
+
+    Args:
+        paths: which.
+        opener: opens one.
+        skip_damaged: leave out those that cannot be opened, unless it is all of them.
+
+    Returns:
+        What was opened, and why the others were not.
+
+    Raises:
+        RecordingError: one cannot be opened.
+    """
+    opened, damaged = [], []
+    for path in paths:
+        try:
+            opened.append(opener(path))
+        except RecordingError as error:
+            if not skip_damaged:
+                raise
+            damaged.append(error)
+    if not opened:
+        raise damaged[0]
+    return opened, tuple(damaged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamenv.data.readers.source import Piece
 from dreamenv.errors import RecordingError
 
-__all__ = ["Video", "shrink"]
+__all__ = ["Video", "shrink", "strips"]
 
 _AGAIN = "Download or copy it again, or leave it out."
 
@@ -82,6 +83,26 @@ class Video:
         raise RecordingError(
             f"the video {self.path} is damaged: it ends after {number + 1} of {self.frames} frames. {_AGAIN}"
         )
+
+
+def strips(
+    frames: Iterator[NDArray[np.uint8]], pieces: Sequence[Piece], last: int | None = None
+) -> Iterator[tuple[Piece, NDArray[np.uint8]]]:
+    """Cut a stream of frames into the frames of pieces, (t + 1, h, w, 3) each, one after another.
+
+    Args:
+        frames: a stream that begins with the first frame of the first piece.
+        pieces: rising; a piece may begin on the frame that the one before ended on.
+        last: the last frame there is; it is repeated for what is beyond it. None if all are there.
+    """
+    number, seen = pieces[0][0], next(frames)
+    for first, end in pieces:
+        strip = np.empty((end - first + 1, *seen.shape), np.uint8)
+        for row, wanted in enumerate(range(first, end + 1)):
+            while number < (wanted if last is None else min(wanted, last)):
+                number, seen = number + 1, next(frames)
+            strip[row] = seen
+        yield (first, end), strip
 
 
 def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

@@ -6,13 +6,7 @@ is rewarded and nothing ends: rewards are 0 and every piece is truncated.
 
 What is known to be wrong with these recordings (Video-Pre-Training, ``data_loader.py``), and what is done about it:
 
-- **Attack stuck from the start.** Many begin with the attack button held though nobody holds it. A button held on the
-  first line counts only once it has been released, or pressed anew.
-- **The wheel.** Slots of the hotbar are mostly chosen with the mouse wheel, which was not recorded. A change of the
-  line's ``hotbar`` counts as that slot's key; the slot of the first line too, counted from slot 1, as in the streams of
-  the public models.
-- **Stuck hotbar keys.** A slot's key that stays down while another slot is chosen, or that nobody was seen to press,
-  does nothing and does not count.
+- **Attack stuck from the start, the mouse wheel, stuck hotbar keys**: see `dreamenv.data.readers.vpt_lines`.
 - **Screens** (``isGuiOpen``: inventory, crafting). There the mouse moves a cursor, which the video does not show, and
   not the view. See ``VPTSettings.gui``.
 - **Frames and actions out of step** in some recordings. See ``VPTSettings.offset``.
@@ -22,48 +16,25 @@ Idle frames are kept, where VPT left them out: a world has to learn that nothing
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
-from dreamenv.data.readers.minecraft import (
-    ACTION_KEYS,
-    DEGREES_PER_PIXEL,
-    FRAME_RATE,
-    action_space,
-    camera_value,
-    key_index,
-)
+from dreamenv.data.readers.minecraft import ACTION_KEYS, FRAME_RATE, action_space
 from dreamenv.data.readers.source import Piece, Sources, check_names, cut
-from dreamenv.data.readers.video import Video
+from dreamenv.data.readers.video import Video, strips
+from dreamenv.data.readers.vpt_lines import read_actions
 from dreamenv.errors import ConfigError, RecordingError
 
-__all__ = ["VPTSettings", "open_vpt", "read_actions"]
+__all__ = ["VPTSettings", "open_vpt"]
 
-_KEYBOARD = {
-    "e": "inventory",
-    "escape": "ESC",
-    "w": "forward",
-    "s": "back",
-    "a": "left",
-    "d": "right",
-    "space": "jump",
-    "left.shift": "sneak",
-    "left.control": "sprint",
-    "f": "swapHands",
-    "q": "drop",
-}
-_KEYS = {f"key.keyboard.{key}": name for key, name in _KEYBOARD.items()}
-_SLOTS = {f"key.keyboard.{number}": number - 1 for number in range(1, 10)}
-_BUTTONS = {0: "attack", 1: "use", 2: "pickItem"}
 _TOLERANCE = 1  # lines that may be missing or too many
 
 
@@ -100,8 +71,15 @@ class VPTSettings:
             raise ConfigError(f"gui_scale must be positive, not {self.gui_scale}.")
 
 
-def open_vpt(paths: Sequence[str | Path], settings: VPTSettings | None = None) -> Sources:
+def open_vpt(
+    paths: Sequence[str | Path], settings: VPTSettings | None = None, *, skip_damaged: bool = False
+) -> Sources:
     """Open recordings by their mp4 or jsonl files; either names both.
+
+    Args:
+        paths: the files.
+        settings: how they are read.
+        skip_damaged: go on after one that cannot be read.
 
     Raises:
         ConfigError: none, or two of one name.
@@ -119,7 +97,13 @@ def open_vpt(paths: Sequence[str | Path], settings: VPTSettings | None = None) -
         frame_rate=FRAME_RATE,
     )
     sources = [_VPT(path=file, settings=settings, shape=shape) for file in files]
-    return Sources(sources=sources, provenance=provenance, action_space=action_space(), frame_shape=(*shape, 3))
+    return Sources(
+        sources=sources,
+        provenance=provenance,
+        action_space=action_space(),
+        frame_shape=(*shape, 3),
+        skip_damaged=skip_damaged,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,15 +131,7 @@ class _VPT:
             return
         begin, actions, _ = self._aligned
         frames = self._video.read(pieces[0][0], pieces[-1][1], self.shape)
-        number, seen = pieces[0][0], next(frames)
-        for first, last in pieces:
-            while number < first:
-                number, seen = number + 1, next(frames)
-            strip = np.empty((last - first + 1, *seen.shape), np.uint8)
-            strip[0] = seen
-            for row in range(1, len(strip)):
-                number, seen = number + 1, next(frames)
-                strip[row] = seen
+        for (first, last), strip in strips(frames, pieces):
             yield Episode(
                 frames=strip,
                 actions=actions[first - begin : last - begin],
@@ -193,84 +169,3 @@ class _VPT:
             )
         screens = np.append(shown[line : line + steps], shown[min(line + steps, lines - 1)])
         return begin, actions[line : line + steps], screens
-
-
-def read_actions(
-    file: Path, *, gui: str = "still", gui_scale: float = 1.0
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read a jsonl file.
-
-    Args:
-        file: which.
-        gui: what to do with the mouse while a screen is open, see `VPTSettings`.
-        gui_scale: likewise.
-
-    Returns:
-        actions: (n, 25) float32, one per line, see `dreamenv.data.readers.minecraft`.
-        shown: (n,) bool, whether a screen is open.
-
-    Raises:
-        RecordingError: missing, or a line that is no JSON or lacks a value; names file and line.
-    """
-    if not file.is_file():
-        raise RecordingError(f"there is no {file}; the two files of a recording must lie side by side.")
-    reader = _Lines()
-    rows, motion, shown = [], [], []
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line)
-                rows.append(reader.read(values))
-                motion.append((float(values["mouse"]["dy"]), float(values["mouse"]["dx"])))
-                shown.append(bool(values.get("isGuiOpen", False)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                what = f"lacks {error}" if isinstance(error, KeyError) else f"is no action in JSON ({error})"
-                raise RecordingError(
-                    f"{file}, line {number}, {what}. The file is damaged or no VPT recording; mend or delete the line, "
-                    "or leave the recording out."
-                ) from error
-    if not rows:
-        raise RecordingError(f"{file} is empty. Download it again, or leave it out.")
-    actions, screen = np.stack(rows), np.array(shown)
-    degrees = np.array(motion) * DEGREES_PER_PIXEL
-    degrees[screen] *= gui_scale if gui == "mouse" else 0.0
-    actions[:, [key_index("cameraX"), key_index("cameraY")]] = camera_value(degrees)
-    return actions, screen
-
-
-@dataclass
-class _Lines:
-    """Reads lines in order; remembers what is stuck."""
-
-    slot: int = 0
-    unseen: set[Any] = field(default_factory=set)  # held since the first line, never seen pressed
-    held: set[Any] = field(default_factory=set)
-    begun: bool = False
-
-    def read(self, line: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Return keys and buttons of a line as (25,) float32, the camera left at 0."""
-        action = np.zeros(len(ACTION_KEYS), np.float32)
-        buttons = {int(button) for button in line["mouse"]["buttons"]}
-        keys = set(line["keyboard"]["keys"])
-        down = buttons | keys
-        pressed = (
-            set(line["mouse"].get("newButtons", ())) | set(line["keyboard"].get("newKeys", ())) | (down - self.held)
-            if self.begun
-            else set()
-        )
-        if not self.begun:
-            self.unseen = {0, *_SLOTS} & down
-        self.unseen = (self.unseen & down) - pressed
-        self.held, self.begun = down, True
-        for key in keys & _KEYS.keys():
-            action[key_index(_KEYS[key])] = 1.0
-        for button in (buttons & _BUTTONS.keys()) - self.unseen:
-            action[key_index(_BUTTONS[button])] = 1.0
-        slot = int(line.get("hotbar", self.slot))
-        if slot != self.slot:
-            action[key_index(f"hotbar.{slot + 1}")] = 1.0
-        for key in (keys & _SLOTS.keys()) - self.unseen:
-            if key in pressed or _SLOTS[key] == slot:
-                action[key_index(f"hotbar.{_SLOTS[key] + 1}")] = 1.0
-        self.slot = slot
-        return action
