@@ -192,7 +192,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         """Dream one step in every row.
 
         Args:
-            actions: (b, *a). Those of rows that NEXT_STEP autoreset is about to begin anew have no effect.
+            actions: (b, *a), or for a Dict space a dictionary of batched entries. Those of rows that NEXT_STEP
+                autoreset is about to begin anew have no effect.
 
         Raises:
             ActionError: not in the action space.
