@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dreamenv.envs.minetest.missing import missing_parts
+from dreamenv.envs.minetest.tasks import MINETEST_TASKS
 from dreamenv.envs.missing import Missing, missing_package
 from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -46,6 +48,13 @@ FAMILIES: tuple[Family, ...] = (
         entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
         find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
         required=True,
+    ),
+    Family(
+        title="Minetest",
+        tasks=MINETEST_TASKS,
+        entry_point="dreamenv.envs.minetest.env:MinetestEnv",
+        find_missing=missing_parts,
+        quick=False,
     ),
 )
 
