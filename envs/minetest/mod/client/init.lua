@@ -8,7 +8,7 @@
 -- it) and "<number> <share of the dig, 0 to 100> <frames to wait first>".
 
 local channel, bar, strips
-local waiting
+local waiting, away
 
 local function paint(number)
   local level = function(bits) return 85 * (math.floor(bits) % 4) end
@@ -30,7 +30,7 @@ end
 minetest.register_on_modchannel_message(function(name, sender, message)
   if name ~= "dreamenv" or sender ~= "" then return end
   if message == "away" then
-    channel:send_all("away")
+    away = true
     return
   end
   local number, dug, frames = message:match("^(%d+) (%d+) (%d+)$")
@@ -47,6 +47,9 @@ minetest.register_globalstep(function()
       add_strips(player)
       channel:send_all("ready")
     end
+  elseif away then -- only now, so that what the server answers cannot arrive within the same frame
+    away = false
+    channel:send_all("away")
   elseif waiting then
     if waiting.frames > 0 then
       waiting.frames = waiting.frames - 1

@@ -10,12 +10,13 @@ local function load(file, ...) return assert(loadfile(path .. file))(...) end
 
 load("still.lua")
 load("nodes.lua")
+local trees = load("trees.lua")
 local link = load("link.lua", insecure)
 local body, area, ground = load("body.lua"), load("area.lua"), load("ground.lua")
 local hands = load("hands.lua", body)
 local terrain = load("tasks/terrain.lua", area, ground)
 local kind = minetest.settings:get("dreamenv_task")
-local task = load("tasks/" .. kind .. ".lua", kind == "maze" and area or terrain)
+local task = load("tasks/" .. kind .. ".lua", kind == "maze" and area or terrain, trees)
 
 local player, channel
 local number = 0 -- of the marker

@@ -81,7 +81,7 @@ function maze.begin(seed, player, done)
     area.send(player, corner.y, corner.y + WALL, 16)
     before = nil
     local start = middle(start_x, start_z)
-    done({pos = {x = start.x, y = corner.y + 0.5, z = start.z}, yaw = 15 * random:next(0, 23), pitch = 0})
+    done({pos = {x = start.x, y = corner.y + 0.5, z = start.z}, yaw = 90 * random:next(0, 3), pitch = 0})
   end)
 end
 

@@ -1,12 +1,12 @@
 -- Chop trees with a steel axe: an event for every log. Where few trees grow near the start, some are planted.
 
-local terrain = ...
+local terrain, trees = ...
 
 local treechop = {}
 
 local NEAR, TREES = 12, 5 -- so many trees within so many nodes of the start
 
-local function trunks(place, start)
+local function trunks(start)
   local found = 0
   local low = {x = start.x - NEAR, y = start.y - 6, z = start.z - NEAR}
   local high = {x = start.x + NEAR, y = start.y + 8, z = start.z + NEAR}
@@ -37,8 +37,7 @@ local function plant(place, start)
     end
     if apart then
       planted[#planted + 1] = column
-      minetest.place_schematic({x = column.x - 3, y = column.y, z = column.z - 3},
-        minetest.get_modpath("default") .. "/schematics/apple_tree.mts", "0", nil, false)
+      minetest.place_schematic({x = column.x - 3, y = column.y, z = column.z - 3}, trees.apple, "0", nil, false)
     end
   end
 end
@@ -48,7 +47,7 @@ local logs
 function treechop.begin(seed, player, done)
   terrain.enter(seed, player, function(place)
     local start = place.reached[1]
-    if trunks(place, start) < TREES then plant(place, start) end
+    if trunks(start) < TREES then plant(place, start) end
     terrain.send(player, place)
     logs = 0
     local inventory = player:get_inventory()
