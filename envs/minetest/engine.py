@@ -104,6 +104,11 @@ class Engine:
         self._lines = self._socket.makefile("rb")
         self._screen = Screen(self.folder / "Xvfb_screen0", side)
 
+    @property
+    def keeper_pid(self) -> int:
+        """The process that ends the others."""
+        return self._keeper.pid
+
     def ask(self, command: Mapping[str, Any], seconds: float = _STEP_SECONDS) -> dict[str, Any]:
         """Send a command and wait for the answer.
 
@@ -111,6 +116,7 @@ class Engine:
             WorkerError: the engine died, or gave no answer in time.
         """
         deadline = time.monotonic() + seconds
+        self._signal(signal.SIGCONT)
         try:
             self._socket.sendall(json.dumps(command).encode() + b"\n")
             while not select.select([self._socket], [], [], 0.2)[0]:
@@ -152,6 +158,7 @@ class Engine:
         picture = self.picture(answer["number"])
         if answer["changed"]:
             picture = self._settled(before)
+        self._signal(signal.SIGSTOP)
         return answer, picture
 
     def _settled(self, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -180,7 +187,9 @@ class Engine:
             self._check(deadline)
             time.sleep(0.002)
         answer = self.ask({"start": True})
-        return answer, self.picture(answer["number"])
+        picture = self.picture(answer["number"])
+        self._signal(signal.SIGSTOP)
+        return answer, picture
 
     def close(self) -> None:
         """End the engine and remove everything of it; harmless when repeated."""
@@ -188,6 +197,11 @@ class Engine:
             self._lines.close()
             self._socket.close()
         self._finalizer()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Stop or continue the engine: between steps it would draw the same frame again and again."""
+        with suppress(ProcessLookupError):  # its death is noticed where an answer is missed
+            signal.pidfd_send_signal(self._pid_file, number)
 
     def _check(self, deadline: float) -> None:
         if self._keeper.poll() is not None:
