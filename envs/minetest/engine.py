@@ -181,9 +181,9 @@ class Engine:
         Raises:
             WorkerError: the engine died or hangs.
         """
-        self.ask({"reset": seed}, _LOAD_SECONDS)
+        fence = self.ask({"reset": seed}, _LOAD_SECONDS)["fence"]
         deadline = time.monotonic() + _LOAD_SECONDS
-        while not _green(self._screen.picture()):  # the fence, the last thing that the client gets to see
+        while not _shows_fence(self._screen.picture(), fence):  # the last thing that the client gets to see
             self._check(deadline)
             time.sleep(0.002)
         answer = self.ask({"start": True})
@@ -226,9 +226,11 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _green(picture: NDArray[np.uint8]) -> bool:
+def _shows_fence(picture: NDArray[np.uint8], fence: str) -> bool:
+    """Say whether the middle is green ("fence1") or red ("fence2"), through the blue mist of distance."""
     red, green, blue = (int(value) for value in picture[picture.shape[0] // 2, picture.shape[1] // 2])
-    return green > red + 60 and green > blue + 60
+    strong, weak = (green, red) if fence == "fence1" else (red, green)
+    return strong > weak + 60 and strong > blue + 60
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -85,6 +85,7 @@ _SETTINGS = {
     "movement_liquid_sink": "0",
     "fixed_map_seed": "20210806",
     "debug_log_level": "error",
+    "chat_log_level": "none",  # or an error would be written over the picture
 }
 
 _MAPGEN = {

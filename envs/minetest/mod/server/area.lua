@@ -2,8 +2,8 @@
 --
 -- Areas are two by two chunks of the map generator and lie far from each other, so that no area depends on another.
 -- All blocks that can be seen from it are sent beforehand; during an episode nothing arrives. The client makes the
--- meshes of blocks in the order of their arrival; the last block sent holds a green fence, in front of which the
--- camera waits: when Python sees green, everything before it is there to be seen.
+-- meshes of blocks in the order of their arrival; the last blocks sent hold a fence, in front of which the
+-- camera waits: when Python sees its colour, everything before it is there to be seen. Fences are green and red in turn.
 
 local area = {}
 
@@ -53,6 +53,21 @@ function area.enter(player, index, done)
   end)
 end
 
+local function fence(player, name)
+  local from = {x = current.x - 12, y = SKY - 10, z = current.z + FENCE}
+  local to = {x = current.x + 12, y = SKY + 14, z = current.z + FENCE}
+  local manip = minetest.get_voxel_manip(from, to)
+  local low_corner, high_corner = manip:get_emerged_area()
+  local data, shape = manip:get_data(), VoxelArea:new({MinEdge = low_corner, MaxEdge = high_corner})
+  local content = minetest.get_content_id(name)
+  for index in shape:iterp(from, to) do data[index] = content end
+  manip:set_data(data)
+  manip:write_to_map(false)
+  for x = block(from.x), block(to.x) do
+    for y = block(from.y), block(to.y) do player:send_mapblock({x = x, y = y, z = block(from.z)}) end
+  end
+end
+
 -- Sends what can be seen between these heights, then the fence.
 function area.send(player, low, high, reach)
   for x = block(current.x - reach), block(current.x + reach - 1) do
@@ -60,18 +75,11 @@ function area.send(player, low, high, reach)
       for y = block(low), block(high) do player:send_mapblock({x = x, y = y, z = z}) end
     end
   end
-  local from = {x = current.x - 12, y = SKY - 10, z = current.z + FENCE}
-  local to = {x = current.x + 12, y = SKY + 14, z = current.z + FENCE}
-  local manip = minetest.get_voxel_manip(from, to)
-  local low_corner, high_corner = manip:get_emerged_area()
-  local data, shape = manip:get_data(), VoxelArea:new({MinEdge = low_corner, MaxEdge = high_corner})
-  local fence = minetest.get_content_id("dreamenv:fence")
-  for index in shape:iterp(from, to) do data[index] = fence end
-  manip:set_data(data)
-  manip:write_to_map(false)
-  for x = block(from.x), block(to.x) do
-    for y = block(from.y), block(to.y) do player:send_mapblock({x = x, y = y, z = block(from.z)}) end
-  end
+  area.fence = area.fence == "fence1" and "fence2" or "fence1"
+  fence(player, "dreamenv:" .. area.fence)
 end
+
+-- Takes the fence away, so that the client has none when it comes here again.
+function area.open(player) fence(player, "air") end
 
 return area

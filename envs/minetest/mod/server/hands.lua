@@ -16,6 +16,15 @@ function hands.rest() digging, idle = nil, 0 end
 -- How much of the node in work is dug, from 0 to 1.
 function hands.share() return digging and math.min(1, digging.spent / digging.needed) or 0 end
 
+-- Sends the blocks in which a node changed, and the one above it (flowers fall). The engine would not: it believes that
+-- only blocks which it chose to send itself are known to the client.
+local function send(player, pos)
+  for up = 0, 1 do
+    player:send_mapblock({x = math.floor(pos.x / 16), y = math.floor((pos.y + up) / 16), z = math.floor(pos.z / 16)})
+    if (pos.y + 1) % 16 ~= 0 then return end
+  end
+end
+
 local function pointed()
   local eye, direction = body.view()
   for thing in minetest.raycast(eye, vector.add(eye, vector.multiply(direction, REACH)), false, false) do
@@ -48,6 +57,7 @@ local function dig(player, task)
   digging = nil
   if not minetest.node_dig(thing.under, node, player) then return false end
   if task.dug then task.dug(node) end
+  send(player, thing.under)
   return true
 end
 
@@ -65,6 +75,7 @@ local function place(player)
   if not placed then return false end
   inventory:set_stack("main", 2, left)
   idle = PAUSE
+  send(player, at)
   return true
 end
 

@@ -33,8 +33,7 @@ minetest.register_on_joinplayer(function(joined)
     minimap = false, basic_debug = false})
   player:set_properties({eye_height = body.EYE, visual_size = {x = 0, y = 0}, pointable = false})
   player:set_physics_override({gravity = 0, speed = 0, jump = 0})
-  player:set_sun({visible = false, sunrise_visible = false})
-  player:set_clouds({density = 0})
+  player:set_sky({type = "plain", base_color = "#78b4f0", clouds = false}) -- a natural one fades, frame by frame
   minetest.set_timeofday(0.5)
   channel = minetest.mod_channel_join("dreamenv")
 end)
@@ -57,10 +56,10 @@ end
 -- The client turns its camera a frame after it has moved it, and looks only now and then for what can be seen. So the
 -- camera first goes high above, turned as it shall be; when the client says that it was there, it comes down into
 -- another block, for which the client looks at once for what can be seen: that frame is right in every part.
-local HIGH, NEAR = 64, 16 -- nodes above: out of sight of the ground; near enough that changes of nodes are still sent
+local HIGH = 64 -- nodes above: out of sight of the ground
 
-local function leave(state, near)
-  look({x = state.pos.x, y = state.pos.y + (near and NEAR or HIGH), z = state.pos.z}, state.yaw, state.pitch)
+local function leave(state)
+  look({x = state.pos.x, y = state.pos.y + HIGH, z = state.pos.z}, state.yaw, state.pitch)
   channel:send_all("away")
   shown = nil
 end
@@ -69,7 +68,7 @@ local function show(reply, settle)
   local state = body.state()
   local same = shown and vector.equals(shown.pos, state.pos) and shown.yaw == state.yaw and shown.pitch == state.pitch
   if same and settle == 0 then return answer(reply, 0) end
-  if not job.away then leave(state, settle > 0) end
+  if not job.away then leave(state) end
   awaited = {reply = reply, settle = settle}
   if job.away == "seen" then arrive() end
 end
@@ -109,13 +108,14 @@ function begin.reset(command)
   shown = nil
   task.begin(command.reset, player, function(started)
     episode, job = started, nil
-    answer({loaded = true}, 0)
+    answer({loaded = true, fence = area.fence}, 0)
   end)
 end
 
 function begin.start()
   body.place(episode.pos, episode.yaw, episode.pitch)
   task.started(episode.pos)
+  area.open(player)
   job = {kind = "start"}
   show(report({}), 0)
 end
@@ -154,7 +154,7 @@ minetest.register_globalstep(function(dtime)
   if not action or dtime < body.SHORTEST or dtime > body.LONGEST then return end
   if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 and body.will_move(action) then
     job.away = "asked" -- while the engine moves the body, the client already sends the camera away
-    leave({pos = body.state().pos, yaw = body.turned(action), pitch = body.tilted(action)}, false)
+    leave({pos = body.state().pos, yaw = body.turned(action), pitch = body.tilted(action)})
   end
   body.push(dtime, action, episode.edge, moved)
 end)

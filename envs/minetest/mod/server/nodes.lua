@@ -11,6 +11,7 @@ local function register(name, texture, glow)
 end
 
 register("beacon", "dreamenv_white.png^[multiply:#ff00c0", 14)
-register("fence", "dreamenv_white.png^[multiply:#00ff00", 14)
+register("fence1", "dreamenv_white.png^[multiply:#00ff00", 14)
+register("fence2", "dreamenv_white.png^[multiply:#ff0000", 14)
 register("floor", "dreamenv_floor.png", 0)
 for quarter = 1, 4 do register("wall" .. quarter, "dreamenv_wall" .. quarter .. ".png", 0) end
