@@ -34,7 +34,7 @@ __all__ = ["Engine"]
 
 _START_SECONDS = 90.0  # of a start on a busy machine; 4 s on a quiet one
 _LOAD_SECONDS = 60.0  # of the generation of an area
-_STEP_SECONDS = 8.0  # of a step: after these the engine counts as hung
+_STEP_SECONDS = 30.0  # of a step: after these it counts as hung (a death is noticed at once); 8 were too few under load
 _SETTLE_SECONDS = 0.4  # at most, until a changed node is seen
 _CALM_SECONDS = 0.03  # after it, for the blocks beside it
 _GLANCE = 0.0002  # seconds between two looks at the screen
