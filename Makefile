@@ -3,6 +3,7 @@
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
 #   make test                                      every test
 #   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
+#   make minetest                                  Minetest's engine, from Debian or Ubuntu (needs root)
 #   make lint types docs bench clean
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ SOURCES := setup.cfg constraints.txt pyproject.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test miniworld lint types docs bench clean
+.PHONY: demo test miniworld minetest lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
@@ -30,6 +31,10 @@ test: $(VENV)/.installed-dev
 miniworld:
 	apt-get update
 	apt-get install -y libgl1 libegl1 libegl-mesa0 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
+
+minetest:
+	apt-get update
+	apt-get install -y --no-install-recommends minetest lua-socket xvfb
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ from dreamenv.envs.crafter.tasks import CRAFTER_TASKS
 from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS
 from dreamenv.envs.miniworld.opengl import find_missing as find_missing_miniworld
 from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS
+from dreamenv.envs.minetest.missing import missing_parts
+from dreamenv.envs.minetest.tasks import MINETEST_TASKS
 from dreamenv.envs.missing import Missing, missing_package
 from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -68,6 +70,13 @@ FAMILIES: tuple[Family, ...] = (
         tasks=CRAFTER_TASKS,
         entry_point="dreamenv.envs.crafter.env:CrafterEnv",
         find_missing=partial(missing_package, "crafter", "pip install 'dreamenv[crafter]'"),
+    ),
+    Family(
+        title="Minetest",
+        tasks=MINETEST_TASKS,
+        entry_point="dreamenv.envs.minetest.env:MinetestEnv",
+        find_missing=missing_parts,
+        quick=False,
     ),
 )
 

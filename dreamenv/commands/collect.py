@@ -21,6 +21,8 @@ from dreamenv.data import (
     StickyRandomPolicy,
     collect,
 )
+from dreamenv.envs import find_task
+from dreamenv.envs.minetest.explorers import explorer
 from dreamenv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ class Collect:
         steps: agent steps to have in all, exactly: the last episode is cut there.
         episodes: episodes to have in all, instead of steps.
         policy: who acts: "sticky" (random, mostly keeping the last action), "random", "explorer" (walks on, and turns
-            when it gets nowhere), or a folder that `dreamenv agent` wrote. Several, with the share of the episodes each
-            gets: "sticky=0.3,runs/policy=0.7".
+            when it gets nowhere), "scripted" (Minetest's tasks have an explorer each), or a folder that `dreamenv agent`
+            wrote. Several, with the share of the episodes each gets: "sticky=0.3,runs/policy=0.7".
         world: whose latents such a policy reads.
         stickiness: probability that "sticky" keeps its action for another step.
         epsilon: probability of a random action in place of a trained policy's.
@@ -121,6 +123,8 @@ def _one(name: str, command: Collect, space: gym.Space[object], names: Sequence[
         return functools.partial(RandomPolicy, space)
     if name == "sticky":
         return functools.partial(StickyRandomPolicy, space, command.stickiness)
+    if name == "scripted":
+        return functools.partial(explorer, find_task(command.env).name)
     world = None if command.world is None else str(within(command.world, "world"))
     return functools.partial(_trained, within(name, "policy"), world, command.epsilon, space)
 

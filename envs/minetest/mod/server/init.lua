@@ -1,0 +1,160 @@
+-- The server in lock-step with Python: every native step waits for a command, moves the body, and answers.
+--
+-- Commands are lines of JSON: {reset = seed} generates an episode and answers {loaded = true}; Python then watches for
+-- the fence (see area.lua) and sends {start = true}; {act = {...}, steps = n} holds an action for n native steps. Answers
+-- carry the number of the marker that the client draws in the first frame which shows them (see the client's mod).
+
+local insecure = minetest.request_insecure_environment()
+local path = minetest.get_modpath("dreamenv") .. "/"
+local function load(file, ...) return assert(loadfile(path .. file))(...) end
+
+load("still.lua")
+load("nodes.lua")
+local trees = load("trees.lua")
+local link = load("link.lua", insecure)
+local body, area, ground = load("body.lua"), load("area.lua"), load("ground.lua")
+local hands = load("hands.lua", body)
+local terrain = load("tasks/terrain.lua", area, ground)
+local kind = minetest.settings:get("dreamenv_task")
+local task = load("tasks/" .. kind .. ".lua", kind == "maze" and area or terrain, trees)
+
+local player, channel
+local number = 0 -- of the marker
+local job -- the command in progress
+local episode -- how it began: pos, yaw, pitch, edge
+local ready = false -- whether the client's mod can draw markers
+local shown -- the camera that the client shows: pos, yaw, pitch
+local awaited -- an answer that waits until the client has seen the camera elsewhere
+local arrive
+
+minetest.register_on_joinplayer(function(joined)
+  player = joined
+  player:hud_set_flags({hotbar = false, healthbar = false, crosshair = false, wielditem = false, breathbar = false,
+    minimap = false, basic_debug = false})
+  player:set_properties({eye_height = body.EYE, visual_size = {x = 0, y = 0}, pointable = false})
+  player:set_physics_override({gravity = 0, speed = 0, jump = 0})
+  player:set_sky({type = "plain", base_color = "#78b4f0", clouds = false}) -- a natural one fades, frame by frame
+  minetest.set_timeofday(0.5)
+  channel = minetest.mod_channel_join("dreamenv")
+end)
+
+-- Moves the client's camera; the last of the three calls sends all of it.
+local function look(pos, yaw, pitch)
+  player:set_look_vertical(math.rad(pitch))
+  player:set_look_horizontal(math.rad(yaw))
+  player:set_pos(pos)
+end
+
+-- Answers Python, and has the client mark the frame that shows it; `settle` frames later where meshes must be made.
+local function answer(values, settle)
+  number = (number + 1) % 64
+  values.number = number
+  channel:send_all(string.format("%d %d %d", number, math.floor(100 * hands.share()), settle))
+  link.send(values)
+end
+
+-- The client turns its camera a frame after it has moved it, and looks only now and then for what can be seen. So the
+-- camera first goes high above, turned as it shall be; when the client says that it was there, it comes down into
+-- another block, for which the client looks at once for what can be seen: that frame is right in every part.
+local HIGH = 64 -- nodes above: out of sight of the ground
+
+local function leave(state)
+  look({x = state.pos.x, y = state.pos.y + HIGH, z = state.pos.z}, state.yaw, state.pitch)
+  channel:send_all("away")
+  shown = nil
+end
+
+local function show(reply, settle)
+  local state = body.state()
+  local same = shown and vector.equals(shown.pos, state.pos) and shown.yaw == state.yaw and shown.pitch == state.pitch
+  if same and settle == 0 then return answer(reply, 0) end
+  if not job.away then leave(state) end
+  awaited = {reply = reply, settle = settle}
+  if job.away == "seen" then arrive() end
+end
+
+function arrive()
+  local state = body.state()
+  look(state.pos, state.yaw, state.pitch)
+  shown = {pos = state.pos, yaw = state.yaw, pitch = state.pitch}
+  local reply, settle = awaited.reply, awaited.settle
+  job, awaited = nil, nil
+  answer(reply, settle)
+end
+
+minetest.register_on_modchannel_message(function(name, _, message)
+  if name ~= "dreamenv" then return end
+  if message == "ready" then ready = true end
+  if message == "away" and job then
+    job.away = "seen"
+    if awaited then arrive() end
+  end
+end)
+
+local function report(values)
+  local state = body.state()
+  values.position = {state.pos.x, state.pos.y, state.pos.z}
+  values.yaw, values.pitch = state.yaw, state.pitch
+  values.facts = task.facts(state.pos)
+  return values
+end
+
+local begin = {}
+
+function begin.reset(command)
+  job = {kind = "reset"}
+  body.remove()
+  hands.rest()
+  shown = nil
+  task.begin(command.reset, player, function(started)
+    episode, job = started, nil
+    answer({loaded = true, fence = area.fence}, 0)
+  end)
+end
+
+function begin.start()
+  body.place(episode.pos, episode.yaw, episode.pitch)
+  task.started(episode.pos)
+  area.open(player)
+  job = {kind = "start"}
+  show(report({}), 0)
+end
+
+function begin.act(command)
+  local a = command.act
+  job = {kind = "act", steps = command.steps, progress = 0, events = 0, passed = 0, changed = false,
+    action = {forward = a[1], jump = a[2], turn = a[3], look = a[4], dig = a[5], place = a[6]}}
+end
+
+-- Called by the body when the engine has moved it.
+local function moved()
+  job.changed = hands.work(player, job.action, task) or job.changed
+  local outcome = task.moved(body.state().pos)
+  job.passed = job.passed + 1
+  job.progress, job.events = job.progress + outcome.progress, job.events + outcome.events
+  job.over = outcome.over
+  if job.passed < job.steps and not outcome.over then return end
+  job.action = nil
+  local reply = report({progress = job.progress, events = job.events, over = job.over, passed = job.passed,
+    changed = job.changed})
+  show(reply, job.changed and 4 or 0)
+  if job and not awaited then job = nil end
+end
+
+minetest.register_globalstep(function(dtime)
+  if not (player and ready) then return end
+  if not job then
+    local command = link.receive()
+    if not command then return end
+    for name, start in pairs(begin) do
+      if command[name] then start(command) end
+    end
+  end
+  local action = job and job.action
+  if not action or dtime < body.SHORTEST or dtime > body.LONGEST then return end
+  if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 and body.will_move(action) then
+    job.away = "asked" -- while the engine moves the body, the client already sends the camera away
+    leave({pos = body.state().pos, yaw = body.turned(action), pitch = body.tilted(action)})
+  end
+  body.push(dtime, action, episode.edge, moved)
+end)

@@ -1,0 +1,45 @@
+-- Reach the beacon: a glowing pillar, 18 to 26 nodes away, to which feet can walk.
+
+local terrain = ...
+
+local navigate = {}
+
+local NEAREST, FARTHEST, TALL, ARRIVED = 18, 26, 18, 1.6
+local goal, before
+
+function navigate.begin(seed, player, done)
+  terrain.enter(seed, player, function(place)
+    local start, fit = place.reached[1], {}
+    for _, column in ipairs(place.reached) do
+      local way = math.sqrt((column.x - start.x) ^ 2 + (column.z - start.z) ^ 2)
+      if way >= NEAREST and way <= FARTHEST and column.steps <= 1.6 * FARTHEST then fit[#fit + 1] = column end
+    end
+    if #fit == 0 then return navigate.begin(seed + 1, player, done) end
+    goal = fit[place.random:next(1, #fit)]
+    for y = goal.y + 1, goal.y + TALL do
+      minetest.set_node({x = goal.x, y = y, z = goal.z}, {name = "dreamenv:beacon"})
+    end
+    terrain.send(player, place)
+    before = nil
+    done({pos = {x = start.x, y = start.y + 0.5, z = start.z}, yaw = 15 * place.random:next(0, 23), pitch = 0,
+      edge = terrain.edge(place)})
+  end)
+end
+
+local function distance(pos) return math.sqrt((pos.x - goal.x) ^ 2 + (pos.z - goal.z) ^ 2) end
+
+function navigate.facts(pos)
+  return {distance = distance(pos)}
+end
+
+function navigate.moved(pos)
+  local now = distance(pos)
+  local progress = before and before - now or 0
+  before = now
+  local arrived = now <= ARRIVED
+  return {progress = progress, events = arrived and 1 or 0, over = arrived}
+end
+
+function navigate.started(pos) before = distance(pos) end
+
+return navigate

@@ -1,0 +1,335 @@
+"""Minetest runs in lock-step: a frame shows its own step, a seed gives its world, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from dreamenv.agents import RealVecEnv
+from dreamenv.data import collect
+from dreamenv.envs import make_real
+from dreamenv.envs.minetest import missing, programs
+from dreamenv.envs.minetest.explorers import explorer
+from dreamenv.envs.minetest.missing import missing_parts
+from dreamenv.envs.minetest.tasks import MINETEST_TASKS
+from dreamenv.errors import ActionError, UnavailableError, WorkerError
+
+MISSING = missing_parts()
+needs_minetest = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING and MISSING.what}: {missing.REMEDY}")
+NOOP, FORWARD, LEFT, RIGHT, JUMP = range(5)
+
+
+@pytest.fixture(scope="module")
+def maze():
+    with make_real("minetest_maze") as env:
+        yield env
+
+
+@pytest.fixture(scope="module")
+def navigate():
+    with make_real("minetest_navigate") as env:
+        yield env
+
+
+@pytest.fixture(scope="module")
+def treechop():
+    with make_real("minetest_treechop") as env:
+        yield env
+
+
+def play(env, seed, actions):
+    """Return the frames and the positions of an episode, its beginning included."""
+    frame, info = env.reset(seed=seed)
+    frames, positions = [frame], [info["position"]]
+    for action in actions:
+        frame, _, terminated, _, info = env.step(int(action))
+        frames.append(frame)
+        positions.append(info["position"])
+        if terminated:
+            break
+    return np.stack(frames), np.array(positions)
+
+
+def run_explorer(env, name, seed):
+    """Play an episode by script; return the sum of rewards and the last info."""
+    policy, total = explorer(name), 0.0
+    frame, info = env.reset(seed=seed)
+    policy.reset(seed)
+    while True:
+        frame, reward, terminated, truncated, info = env.step(policy.act(frame))
+        total += reward
+        if terminated or truncated or info["success"]:
+            return total, info
+
+
+def play_on(env):
+    for _ in range(50):
+        env.step(0)
+
+
+def engine_of(env):
+    return env.unwrapped.engine
+
+
+def left_behind(pids, folder, display):
+    """Name what is still there of an engine; wait up to 10 s for it to go."""
+    deadline = time.monotonic() + 10
+    while True:
+        left = [f"process {pid}" for pid in pids if os.path.exists(f"/proc/{pid}") and not is_zombie(pid)]
+        paths = [folder, Path(f"/tmp/.X{display}-lock"), Path(f"/tmp/.X11-unix/X{display}")]
+        left += [str(path) for path in paths if os.path.exists(path)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_what_is_missing_is_named_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setattr(
+        missing, "find_program", lambda name: None if name == "minetest" else programs.find_program(name)
+    )
+    with pytest.raises(UnavailableError, match=r"no program minetest.*make minetest.*apt-get install"):
+        make_real("minetest_maze")
+
+
+@needs_minetest
+@pytest.mark.parametrize("task", MINETEST_TASKS)
+def test_every_task_has_small_frames_a_noop_first_and_a_provenance(task, request):
+    env = request.getfixturevalue(task.removeprefix("minetest_"))
+    frame, info = env.reset(seed=3)
+    assert frame.shape == (64, 64, 3)
+    assert frame.dtype == np.uint8
+    assert frame.std() > 5
+    assert env.action_space.n == len(MINETEST_TASKS[task].action_names)
+    _, reward, _, _, info = env.step(0)
+    assert not any(info["native_action"])
+    assert (reward, info["score"], info["success"]) == (0.0, 0.0, False)
+    provenance = env.get_wrapper_attr("provenance")
+    assert provenance.environment_id == MINETEST_TASKS[task].id
+    assert provenance.frame_rate == 10
+    again = gym.make(provenance.environment_id, **provenance.environment_kwargs)
+    assert again.get_wrapper_attr("provenance") == provenance
+    again.close()
+
+
+@needs_minetest
+def test_gymnasium_accepts_it_without_a_warning(maze):
+    check_env(maze.unwrapped, skip_render_check=True)
+
+
+@needs_minetest
+def test_another_size_and_native_actions_work():
+    env = make_real("minetest_maze", size=32, native_actions=True, render_mode="rgb_array")
+    assert env.reset(seed=0)[0].shape == (32, 32, 3)
+    yaw = env.step(np.array([0, 0, 45, 0, 0, 0], np.float32))[4]["yaw"]
+    assert env.step(np.array([0, 0, 45, 0, 0, 0], np.float32))[4]["yaw"] == (yaw + 45) % 360
+    assert env.render().shape == (64, 64, 3)
+    with pytest.raises(ActionError):
+        env.step(np.array([2, 0, 0, 0, 0, 0], np.float32))
+    env.close()
+
+
+@needs_minetest
+def test_the_same_seed_gives_the_same_terrain_start_and_frames_in_another_engine(navigate):
+    actions = np.random.default_rng(0).choice(5, size=60, p=[0.1, 0.4, 0.15, 0.15, 0.2])
+    navigate.reset(seed=8)  # another history
+    frames, positions = play(navigate, 2, actions)
+    with make_real("minetest_navigate") as other:
+        other_frames, other_positions = play(other, 2, actions)
+    np.testing.assert_array_equal(positions, other_positions)
+    assert np.ptp(positions[:, [0, 2]], 0).max() > 2  # it went somewhere
+    differing = (frames != other_frames).any(-1).sum((1, 2))
+    assert differing.max() <= 8  # of 4096 pixels: faces in one plane may be drawn in another order
+    assert (differing > 0).mean() < 0.3
+    assert play(navigate, 3, actions[:1])[0].tobytes() != frames[:2].tobytes()
+
+
+@needs_minetest
+@pytest.mark.parametrize("world", ["maze", "navigate"])
+def test_noops_give_the_same_frame_and_a_turn_changes_the_very_next_one(world, request):
+    env = request.getfixturevalue(world)
+    left, right = (2, 3)
+    frame, _ = env.reset(seed=6)
+    for repeat in range(25):
+        for _ in range(4):
+            np.testing.assert_array_equal(env.step(NOOP)[0], frame)
+        turned = env.step(left)[0]
+        assert (turned != frame).any(-1).mean() > 0.05, repeat
+        np.testing.assert_array_equal(env.step(NOOP)[0], turned)
+        np.testing.assert_array_equal(env.step(right)[0], frame)
+
+
+@needs_minetest
+def test_turning_left_shows_what_was_further_left(navigate):
+    frame, info = navigate.reset(seed=1)
+    turned, _, _, _, after = navigate.step(LEFT)
+    assert after["yaw"] == (info["yaw"] + 15) % 360
+    errors = {
+        shift: np.abs(turned[:, 20:44].astype(float) - frame[:, 20 - shift : 44 - shift]).mean()
+        for shift in range(-18, 19)
+    }
+    assert min(errors, key=errors.__getitem__) in range(9, 18)  # it moved right by about 13 pixels
+
+
+@needs_minetest
+def test_every_frame_shows_its_own_step_over_many_random_turns_and_steps(maze):
+    maze.reset(seed=4)
+    known = {}
+    rng = np.random.default_rng(0)
+    for _ in range(500):  # forth and back only: the places come again, and each must look as before
+        frame, _, terminated, truncated, info = maze.step(
+            int(rng.choice([NOOP, LEFT, RIGHT, FORWARD], p=[0.2, 0.35, 0.35, 0.1]))
+        )
+        place = (info["position"], info["yaw"])
+        np.testing.assert_array_equal(known.setdefault(place, frame), frame)
+        if terminated or truncated:
+            break
+    assert len(known) > 20
+
+
+@needs_minetest
+def test_the_body_obeys_the_engines_physics(maze, navigate):
+    maze.reset(seed=0)
+    walked = [np.array(maze.step(FORWARD)[4]["position"]) for _ in range(60)]
+    ways = np.linalg.norm(np.diff(walked, axis=0), axis=1)
+    assert ways[-1] == 0  # against a wall
+    assert ways.max() == pytest.approx(0.4, abs=0.01)  # 4 m/s for 0.1 s
+    assert ((np.array(walked)[:, [0, 2]] - 0.5) % 1).min() >= 0  # never inside
+    navigate.reset(seed=1)
+    for _ in range(5):
+        ground = navigate.step(NOOP)[4]["position"][1]
+    heights = [navigate.step(JUMP if not step else NOOP)[4]["position"][1] - ground for step in range(12)]
+    assert max(heights) == pytest.approx(1.125)
+    assert heights[:3] == [0.5625, 0.9375, 1.125]  # gravity bends the path
+
+
+@needs_minetest
+def test_digging_takes_its_time_and_placing_puts_a_node_in_the_way(treechop):
+    treechop.reset(seed=1)
+    table = {name: index for index, name in enumerate(MINETEST_TASKS["minetest_treechop"].action_names)}
+    for _ in range(4):
+        frame = treechop.step(table["look_down"])[0]
+    hole = frame
+    changed = []
+    for step in range(12):
+        now = treechop.step(table["dig"])[0]
+        if (now[24:40, 24:40] != hole[24:40, 24:40]).any():
+            changed.append(step)
+            hole = now
+    assert changed
+    assert 3 <= changed[0] <= 10  # dirt by hand: 0.4 to 0.9 s
+    treechop.step(table["noop"])
+    before = treechop.step(table["look_up"])[0]
+    after = treechop.step(table["place"])[0]
+    assert (before != after).any(-1).mean() > 0.02
+    np.testing.assert_array_equal(treechop.step(table["noop"])[0], after)
+
+
+@needs_minetest
+@pytest.mark.parametrize(("task", "seed", "least"), [("navigate", 1, 30), ("maze", 0, 15), ("treechop", 2, 4)])
+def test_each_task_can_be_solved_by_a_script_that_sees_frames_only(task, seed, least, request):
+    total, info = run_explorer(request.getfixturevalue(task), f"minetest_{task}", seed)
+    assert info["success"]
+    assert total >= least
+
+
+@needs_minetest
+def test_progress_and_arrival_are_paid(maze):
+    _, info = maze.reset(seed=0)
+    start = info["distance"]
+    total, info = run_explorer(maze, "minetest_maze", 0)
+    assert total == pytest.approx(start - info["distance"] + 10, abs=1e-3)
+    assert info["score"] == 1.0
+
+
+@needs_minetest
+def test_eight_run_side_by_side_and_each_as_if_alone(maze):
+    actions = np.random.default_rng(0).integers(4, size=12)
+    expected = [play(maze, seed, actions)[0] for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        envs = list(pool.map(lambda _: make_real("minetest_maze"), range(8)))
+        got = list(pool.map(lambda pair: play(pair[1], pair[0], actions)[0], enumerate(envs)))
+        assert len({engine_of(env).display for env in envs}) == 8
+        list(pool.map(lambda env: env.close(), envs))
+    for one, other in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@needs_minetest
+@pytest.mark.parametrize("victim", ["minetest", "xvfb", "keeper"])
+def test_a_killed_engine_is_noticed_and_the_next_reset_starts_anew(victim):
+    env = make_real("minetest_maze")
+    frame, _ = env.reset(seed=0)
+    engine = engine_of(env)
+    pids = {**engine.pids, "keeper": engine.keeper_pid}
+    os.kill(pids[victim], signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match="Minetest engine"):
+        play_on(env)
+    assert time.monotonic() - began < 10
+    assert left_behind(pids.values(), engine.folder, engine.display) == []
+    np.testing.assert_array_equal(env.reset(seed=0)[0], frame)
+    again = engine_of(env)
+    env.close()
+    assert left_behind(again.pids.values(), again.folder, again.display) == []
+
+
+@needs_minetest
+def test_an_engine_that_hangs_is_noticed(monkeypatch):
+    monkeypatch.setattr("dreamenv.envs.minetest.engine._STEP_SECONDS", 1.0)
+    env = make_real("minetest_maze")
+    env.reset(seed=0)
+    engine = engine_of(env)
+    monkeypatch.setattr(engine, "_signal", lambda number: None)  # it stays stopped
+    with pytest.raises(WorkerError, match="hangs"):
+        env.step(0)
+    assert left_behind(engine.pids.values(), engine.folder, engine.display) == []
+    env.close()
+
+
+@needs_minetest
+def test_nothing_is_left_when_python_itself_is_killed():
+    code = (
+        "from dreamenv.envs import make_real\n"
+        "import time\n"
+        "env = make_real('minetest_maze'); env.reset(seed=0); engine = env.unwrapped.engine\n"
+        "print(*engine.pids.values(), engine.keeper_pid, engine.display, engine.folder, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        *pids, display, folder = process.stdout.readline().split()
+        assert os.path.exists(folder)
+        process.kill()
+    assert left_behind([int(pid) for pid in pids], folder, display) == []
+
+
+@needs_minetest
+def test_rows_step_in_threads_and_recordings_in_processes(tmp_path):
+    rows = RealVecEnv(partial(make_real, "minetest_maze"), 2)
+    rows.seed(0)
+    rows.reset()
+    rewards = [rows.step(np.array([FORWARD, LEFT]))[1] for _ in range(5)]
+    assert np.abs(rewards).sum() > 0
+    rows.close()
+    data = collect(
+        partial(make_real, "minetest_maze"), partial(explorer, "minetest_maze"), tmp_path / "data", steps=60,
+        num_workers=2, progress=False,
+    )  # fmt: skip
+    assert data.total_steps == 60
