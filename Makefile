@@ -2,6 +2,7 @@
 #
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
 #   make test                                      every test
+#   make minerl                                    the real MineRL Python client, without the game, for the tests
 #   make lint types docs bench clean
 
 PYTHON ?= python3
@@ -17,13 +18,17 @@ SOURCES := setup.cfg constraints.txt pyproject.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test minerl lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Built once, in .venv-minerl; the tests of Minecraft run against it, with a stand-in in the game's place.
+minerl: $(VENV)/.installed
+	$(BIN)/python tests/minerl_client.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
