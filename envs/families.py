@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dreamenv.envs.minerl.interpreter import find_minerl
+from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.envs.missing import Missing, missing_package
 from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -26,7 +28,8 @@ class Family:
         title: what people call it.
         tasks: by short name.
         entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
-        find_missing: says what the simulator lacks on this machine; looks only, starts nothing.
+        find_missing: says what the simulator lacks on this machine; looks only, starts nothing that stays.
+        looks_at: arguments of the environment that `find_missing` takes too, such as where the simulator is.
         required: whether dreamenv installs it always.
         quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
     """
@@ -34,7 +37,8 @@ class Family:
     title: str
     tasks: Mapping[str, RealTask]
     entry_point: str
-    find_missing: Callable[[], Missing | None]
+    find_missing: Callable[..., Missing | None]
+    looks_at: tuple[str, ...] = ()
     required: bool = False
     quick: bool = True
 
@@ -46,6 +50,14 @@ FAMILIES: tuple[Family, ...] = (
         entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
         find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
         required=True,
+    ),
+    Family(
+        title="Minecraft through MineRL",
+        tasks=MINERL_TASKS,
+        entry_point="dreamenv.envs.minerl.env:MinerlEnv",
+        find_missing=find_minerl,
+        looks_at=("minerl_python",),
+        quick=False,
     ),
 )
 
