@@ -27,7 +27,10 @@ _PROBE = (
 def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> str | None:
     """Return the path of MineRL's interpreter: the one given, else the variable's; None if neither is set."""
     chosen = os.fspath(minerl_python) if minerl_python is not None else os.environ.get(VARIABLE)
-    return shutil.which(os.path.expanduser(chosen)) or chosen if chosen else None
+    if not chosen:
+        return None
+    found = shutil.which(os.path.expanduser(chosen)) or chosen
+    return os.path.abspath(found)  # not the real path: a virtual environment's interpreter is a link
 
 
 def find_minerl(minerl_python: str | os.PathLike[str] | None = None) -> Missing | None:

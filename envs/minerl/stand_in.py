@@ -27,8 +27,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,15 @@ _STILL_PICTURES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Mission:
-    """What a mission's XML asks for: size of pictures in pixels, rewards, what info tells, ticks until the end."""
+    """What a mission's XML asks for.
+
+    Attributes:
+        width, height: of pictures, in pixels.
+        goal, dense, logs: whether there is a goal, and whether nearing it and gathering logs are paid.
+        tells_inventory, tells_stats: what is told beside the picture.
+        ticks: until the end.
+        inventory: what the player has at the start, number by item.
+    """
 
     width: int
     height: int
@@ -53,6 +61,7 @@ class Mission:
     tells_inventory: bool = False
     tells_stats: bool = False
     ticks: float = float("inf")
+    inventory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, xml: str) -> Mission:
@@ -62,16 +71,18 @@ class Mission:
             found = re.search(rf"<(?:\w+:)?{tag}>\s*(\d+)", xml)
             return int(found[1]) if found else 64
 
+        given = [dict(re.findall(r'(\w+)="([^"]*)"', element)) for element in re.findall("<InventoryObject[^>]*>", xml)]
         limit = re.search(r'timeLimitMs="(\d+)', xml)
         return cls(
             width=number("Width"),
             height=number("Height"),
             goal="diamond_block" in xml,
             dense="RewardForDistanceTraveledToCompassTarget" in xml,
-            logs="RewardForCollectingItem" in xml,
+            logs="RewardForPossessingItem" in xml or "RewardForCollectingItem" in xml,
             tells_inventory="ObservationFromFullInventory" in xml,
             tells_stats="ObservationFromFullStats" in xml,
             ticks=int(limit[1]) / 1000 / _TICK if limit else float("inf"),
+            inventory={item["type"]: int(item.get("quantity", 1)) for item in given},
         )
 
 
@@ -144,6 +155,7 @@ class StandIn:
         seed = int(fields[5]) if len(fields) > 5 else time.time_ns()
         self._mission = mission = Mission.read(self._pending)
         self._world = StandInWorld(seed, mission.width, mission.height, goal=mission.goal)
+        self._world.inventory.update(mission.inventory)
         self._ticks, self._done = 0, False
         if self.still:
             shape = (_STILL_PICTURES, mission.height, mission.width, 3)

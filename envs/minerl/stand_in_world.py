@@ -29,6 +29,8 @@ FAR = 28.0  # metres, where mist hides everything
 FIELD_OF_VIEW = 70.0  # degrees, vertically
 JUMP = (0.42, 0.75, 1.0, 1.17, 1.25, 1.25, 1.17, 1.0, 0.75, 0.42)  # metres above the ground, tick by tick
 
+_FINE, _COARSE = 160, 5  # pictures wider than this many pixels are drawn in squares of so many, to be quick
+
 _COLOURS: dict[str, tuple[int, int, int]] = {
     "log": (101, 76, 45),
     "leaves": (44, 110, 38),
@@ -89,7 +91,8 @@ class StandInWorld:
                     self.goal = (x, z)
             self.trees[middle, middle + 6] = TRUNK
         self.inventory: dict[str, int] = {}
-        self._width, self._height = width, height
+        self._grain = _COARSE if width > _FINE and width % _COARSE == height % _COARSE == 0 else 1
+        self._width, self._height = width // self._grain, height // self._grain
         self._air, self._chopped = 0, 0
 
     def tick(self, keys: Keys) -> Tick:
@@ -123,7 +126,7 @@ class StandInWorld:
 
     def message(self) -> dict[str, Any]:
         """What Java would tell beside the picture."""
-        stacks = [{"type": item, "quantity": number} for item, number in self.inventory.items()]
+        stacks = [{"type": item, "quantity": number, "metadata": 0} for item, number in self.inventory.items()]
         return {
             "inventory": stacks,
             "compassAngle": self.compass,
@@ -147,7 +150,7 @@ class StandInWorld:
         below = np.arange(height) + 0.5 - horizon  # pixels under the horizon
         picture = self._ground(below, eye * focal, ray_x, ray_z)
         self._blocks(picture, below, focal, eye, ray_x, ray_z)
-        return picture.astype(np.uint8)
+        return picture.astype(np.uint8).repeat(self._grain, axis=0).repeat(self._grain, axis=1)
 
     # How it moves
 
@@ -155,12 +158,12 @@ class StandInWorld:
         ahead = (SPRINT if keys.sprint else WALK) * (int(keys.forward) - int(keys.back))
         aside = STRAFE * (int(keys.right) - int(keys.left))
         yaw = math.radians(self.yaw)
-        for x, z in (
-            (self.x - ahead * math.sin(yaw) - aside * math.cos(yaw), self.z),
-            (self.x, self.z + ahead * math.cos(yaw) - aside * math.sin(yaw)),
-        ):
-            if not self._solid(x, z):
-                self.x, self.z = x, z
+        east = -ahead * math.sin(yaw) - aside * math.cos(yaw)
+        south = ahead * math.cos(yaw) - aside * math.sin(yaw)
+        if not self._solid(self.x + east, self.z):  # one axis after the other, so that one slides along what is solid
+            self.x += east
+        if not self._solid(self.x, self.z + south):
+            self.z += south
 
     def _solid(self, x: float, z: float) -> bool:
         """Whether a body 0.6 m wide would be inside a block."""

@@ -101,6 +101,8 @@ def _watch_guard(guarded: int, folder: str) -> None:
 def kill_marked(mark: str, seconds: float = 10.0) -> bool:
     """Kill every process of this user that carries a mark, but this one; again until none is left.
 
+    A virtual display (``xvfb-run``) is asked first and killed after a second, so that it can remove its files in /tmp.
+
     Args:
         mark: the value of the environment variable.
         seconds: how long to try.
@@ -109,13 +111,14 @@ def kill_marked(mark: str, seconds: float = 10.0) -> bool:
         Whether none is left.
     """
     entry = "{}={}".format(MARK, mark).encode()
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while True:
         found = [pid for pid in _process_ids() if pid != os.getpid() and _carries(pid, entry)]
         for pid in found:
+            ask = time.monotonic() < began + 1.0 and _read("/proc/{}/comm".format(pid)).strip() == b"Xvfb"
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        if not found or time.monotonic() > deadline:
+                os.kill(pid, signal.SIGTERM if ask else signal.SIGKILL)
+        if not found or time.monotonic() > began + seconds:
             return not found
         time.sleep(0.01)
 
@@ -128,11 +131,15 @@ def _process_ids() -> list[int]:
 
 
 def _carries(pid: int, entry: bytes) -> bool:
+    return entry in _read("/proc/{}/environ".format(pid)).split(b"\0")
+
+
+def _read(path: str) -> bytes:
     try:
-        with open("/proc/{}/environ".format(pid), "rb") as file:
-            return entry in file.read().split(b"\0")
+        with open(path, "rb") as file:
+            return file.read()
     except OSError:
-        return False
+        return b""
 
 
 # The player
