@@ -37,7 +37,7 @@ from dreamenv.envs.minerl.stand_in_world import Keys, StandInWorld
 
 __all__ = ["Mission", "StandIn", "main"]
 
-_TICK = 0.05  # seconds
+_TICK = 50  # milliseconds
 _STILL_PICTURES = 16
 
 
@@ -81,7 +81,7 @@ class Mission:
             logs="RewardForPossessingItem" in xml or "RewardForCollectingItem" in xml,
             tells_inventory="ObservationFromFullInventory" in xml,
             tells_stats="ObservationFromFullStats" in xml,
-            ticks=int(limit[1]) / 1000 / _TICK if limit else float("inf"),
+            ticks=int(limit[1]) / _TICK if limit else float("inf"),
             inventory={item["type"]: int(item.get("quantity", 1)) for item in given},
         )
 

@@ -78,7 +78,7 @@ class StandInWorld:
         self.trees = np.where(rng.random((SIZE, SIZE)) < 0.04, TRUNK, 0).astype(np.int64)
         self.x = self.z = SIZE / 2 + 0.5
         middle = SIZE // 2
-        self.trees[middle - 1 : middle + 2, middle - 1 : middle + 2] = 0
+        self.trees[middle - 1 : middle + 2, middle - 1 : middle + 6] = 0
         self.trees[middle, middle + 6] = TRUNK  # one tree straight ahead: there is always something to see
         self.yaw, self.pitch = 0.0, 0.0
         self.goal: tuple[int, int] | None = None
