@@ -60,6 +60,14 @@ for line in sys.stdin:
     print("done", flush=True)
 """
 
+# A stand-in that watches its input, which closes when we end.
+_STAND_IN = """
+import os, sys, threading
+from dreamenv.envs.minerl.stand_in import main
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+main(["--port", "0", "--still"])
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MinerlSpeed:
@@ -137,10 +145,13 @@ class BareClient:
 def stand_in() -> Iterator[int]:
     """Run a stand-in for the game that costs no time; yield its port.
 
-    It has a session of its own, as the game has that MineRL starts: Linux shares out a busy processor by session.
+    It has a session of its own, as the game has that MineRL starts: Linux shares out a busy processor by session. It
+    ends with us, however we end.
     """
-    command = [sys.executable, "-m", "dreamenv.envs.minerl.stand_in", "--port", "0", "--still"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    command = [sys.executable, "-c", _STAND_IN]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             assert process.stdout is not None
             port = 0
