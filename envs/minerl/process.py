@@ -32,7 +32,7 @@ from dreamenv.errors import ConfigError, UnavailableError, WorkerError
 
 __all__ = ["MinerlProcess"]
 
-_START_SECONDS = 120.0  # until the worker has imported MineRL
+_START_SECONDS = 300.0  # until the worker has imported MineRL
 _LEAVE_SECONDS = 5.0
 _LOG_LINES = 8
 

@@ -108,9 +108,12 @@ class StandIn:
         self._lock = threading.Lock()
 
     def serve(self, listener: socket.socket) -> None:
-        """Answer every client, each in a thread, until one says that we should go."""
+        """Answer every client, each in a thread, until the listener is shut down."""
         while True:
-            line, _ = listener.accept()
+            try:
+                line, _ = listener.accept()
+            except OSError:
+                return
             threading.Thread(target=self._talk, args=(line,), daemon=True).start()
 
     def _talk(self, line: socket.socket) -> None:
