@@ -4,6 +4,7 @@
 #   make test                                      every test
 #   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
 #   make minetest                                  Minetest's engine, from Debian or Ubuntu (needs root)
+#   make minerl                                    the real MineRL Python client, without the game, for the tests
 #   make lint types docs bench clean
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ SOURCES := setup.cfg constraints.txt pyproject.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test miniworld minetest lint types docs bench clean
+.PHONY: demo test miniworld minetest minerl lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
@@ -35,6 +36,10 @@ miniworld:
 minetest:
 	apt-get update
 	apt-get install -y --no-install-recommends minetest lua-socket xvfb
+
+# Built once, in .venv-minerl; the tests of Minecraft run against it, with a stand-in in the game's place.
+minerl: $(VENV)/.installed
+	$(BIN)/python tests/minerl_client.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

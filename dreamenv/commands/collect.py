@@ -41,8 +41,8 @@ class Collect:
         steps: agent steps to have in all, exactly: the last episode is cut there.
         episodes: episodes to have in all, instead of steps.
         policy: who acts: "sticky" (random, mostly keeping the last action), "random", "explorer" (walks on, and turns
-            when it gets nowhere), "scripted" (Minetest's tasks have an explorer each), or a folder that `dreamenv agent`
-            wrote. Several, with the share of the episodes each gets: "sticky=0.3,runs/policy=0.7".
+            when it gets nowhere), "scripted" (an explorer of the task's own, in Minetest), or a folder that
+            `dreamenv agent` wrote. Several, with each one's share of the episodes: "sticky=0.3,runs/policy=0.7".
         world: whose latents such a policy reads.
         stickiness: probability that "sticky" keeps its action for another step.
         epsilon: probability of a random action in place of a trained policy's.
