@@ -112,19 +112,25 @@ class Loop:
         return train_agent(config, out=folder, world=world, real=self.make_env)
 
     def measure(
-        self, name: str, policy: Actor | None, *, dream: World | None = None, world: World | None = None
+        self,
+        name: str,
+        policy: Actor | None,
+        *,
+        dream: World | None = None,
+        world: World | None = None,
+        sampled: bool = False,
     ) -> dict[str, Any]:
         """Play the evaluation episodes in the dream, or outside (``dream=None``), and keep the numbers.
-
-        A trained policy takes its most likely action; it explored while it learned.
 
         Args:
             name: of the measurement.
             policy: who acts; None acts at random.
             dream: where to dream; None plays outside.
             world: whose filter makes the latents outside.
+            sampled: draw the policy's actions, as it did while it learned, instead of taking the likeliest.
         """
-        path = self.folder / "measurements" / f"{name}-{'dream' if dream else 'real'}.json"
+        place = ("dream" if dream else "real") + ("-sampled" if sampled else "")
+        path = self.folder / "measurements" / f"{name}-{place}.json"
         if path.exists():
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return kept
@@ -134,7 +140,7 @@ class Loop:
             env.close()
         evaluation = evaluate(
             policy, dream or self.make_env, episodes=self.recipe.episodes, seed=FIRST_EVALUATION_SEED, world=world,
-            progress=True, deterministic=True, num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
+            progress=True, deterministic=not sampled, num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
         )  # fmt: skip
         result = evaluation.to_json()
         if dream is not None and dream.provenance is not None and "tics" in dream.provenance.score:
