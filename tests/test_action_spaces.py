@@ -108,10 +108,10 @@ def test_batched_actions_arrays_and_tensors_mean_the_same(loop):
     packed = np.stack([layout.pack(space.sample()) for _ in range(2)])
     frames = []
     for actions in (layout.unpack_rows(packed), packed, torch.from_numpy(packed)):
-        dreams = DreamVectorEnv(world, 2)
+        dreams = DreamVectorEnv(world, 2, precision="float32")
         dreams.reset(seed=1)
         frames.append(dreams.step(actions)[0])
-    single = DreamEnv(world)
+    single = DreamEnv(world, precision="float32")
     single.reset(seed=1)
     frame = single.step(layout.unpack(packed[0]))[0]
     np.testing.assert_array_equal(frames[0], frames[1])
