@@ -1,7 +1,7 @@
 """Make a trained world small enough to ship: half precision and fewer starts.
 
     python -m dreamenv.benchmarks.sim_to_real --task take_cover
-    python -m dreamenv.benchmarks.ship_world runs/sim_to_real/take_cover/world-1/world dreamenv/worlds/take_cover
+    python -m dreamenv.benchmarks.ship_world runs/sim_to_real/take_cover/world-2/world dreamenv/worlds/take_cover
 
 made the world in the package.
 """
