@@ -15,7 +15,7 @@ from dreamenv.agents import AgentConfig, ObservationConfig
 from dreamenv.backbones.rssm import RSSMConfig
 from dreamenv.errors import UnknownNameError
 
-__all__ = ["RECIPES", "Recipe", "recipe_for"]
+__all__ = ["RECIPES", "Recipe", "Round", "recipe_for"]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 
