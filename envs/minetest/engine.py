@@ -68,7 +68,13 @@ class Engine:
     def _start(self, script: str, side: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dreamenv-minetest-"))
         remover = self._finalizer = weakref.finalize(self, _remove, self.folder)
-        listener = socket.socket(socket.AF_UNIX)
+        with socket.socket(socket.AF_UNIX) as listener:
+            self._connect(listener, script, side, remover)
+        self._lines = self._socket.makefile("rb")
+        self._screen = Screen(self.folder / "Xvfb_screen0", side)
+
+    def _connect(self, listener: socket.socket, script: str, side: int, remover: weakref.finalize[Any, Any]) -> None:
+        """Start display and engine, and wait for the engine's call."""
         listener.bind(str(self.folder / "link"))
         listener.listen(1)
         lay_out(self.folder, script, side)
@@ -100,9 +106,6 @@ class Engine:
                 break
             except TimeoutError:
                 self._check(deadline)
-        listener.close()
-        self._lines = self._socket.makefile("rb")
-        self._screen = Screen(self.folder / "Xvfb_screen0", side)
 
     @property
     def keeper_pid(self) -> int:
@@ -216,8 +219,8 @@ class Engine:
             self._keeper.stdin.close()  # it ends its children and tells the end of their log
             with suppress(subprocess.TimeoutExpired, ValueError, KeyError):
                 self._keeper.wait(_END_SECONDS)
-                told = json.loads(self._keeper.stdout.read().splitlines()[-1])  # type: ignore[union-attr]
-                lines = told["log"].splitlines()
+                told = self._keeper.stdout.read().splitlines()  # type: ignore[union-attr]
+                lines = json.loads(told[-1])["log"].splitlines() if told else []  # a killed keeper tells nothing
                 said = "\n".join([line for line in lines if "ERROR" in line][-3:] or lines[-2:])
         return WorkerError(f"the Minetest engine {what}; the next reset starts it anew. It said last:\n{said}")
 

@@ -17,6 +17,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,18 +103,20 @@ def _end(children: list[subprocess.Popen[bytes]], display: str | None) -> None:
         child.kill()
         child.wait()
     if display and children:
-        _tidy(display, children[-1].pid)
+        _tidy(display)
 
 
-def _tidy(display: str, pid: int) -> None:
-    """Remove the lock and the socket of a display that was killed before it could, unless it is another's by now."""
-    lock = f"/tmp/.X{display}-lock"
-    with contextlib.suppress(OSError, ValueError):
-        with open(lock) as file:
-            if int(file.read()) != pid:
-                return
-        os.unlink(lock)
-        os.unlink(f"/tmp/.X11-unix/X{display}")
+def _tidy(display: str) -> None:
+    """Remove the socket of a display that was killed before it could, unless another display answers there by now.
+
+    A display that chooses its own number writes no lock file, so whether somebody answers is the only sign of an owner.
+    """
+    path = f"/tmp/.X11-unix/X{display}"
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
 
 
 def _tail(path: str) -> str:
