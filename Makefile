@@ -2,7 +2,9 @@
 #
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
 #   make test                                      every test
+#   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
 #   make minetest                                  Minetest's engine, from Debian or Ubuntu (needs root)
+#   make minerl                                    the real MineRL Python client, without the game, for the tests
 #   make lint types docs bench clean
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ SOURCES := setup.cfg constraints.txt pyproject.toml
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test minetest lint types docs bench clean
+.PHONY: demo test miniworld minetest minerl lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
@@ -26,9 +28,18 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# libGL, libEGL and libGLU with Mesa's drivers, which draw in software where there is no graphics card; no X server.
+miniworld:
+	apt-get update
+	apt-get install -y libgl1 libegl1 libegl-mesa0 libglu1-mesa libgl1-mesa-dri libfreetype6 libfontconfig1
+
 minetest:
 	apt-get update
 	apt-get install -y --no-install-recommends minetest lua-socket xvfb
+
+# Built once, in .venv-minerl; the tests of Minecraft run against it, with a stand-in in the game's place.
+minerl: $(VENV)/.installed
+	$(BIN)/python tests/minerl_client.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -48,7 +48,8 @@ class CollectionPolicy:
         self._stack: FrameStack | None = None
         self._seed = 0
         self._state: PolicyState | None = None
-        self._action: NDArray[Any] | None = None
+        self._translated = self._policy.translated
+        self._action: NDArray[Any] | None = None  # (1, *a), as the filter takes it
 
     def reset(self, seed: int) -> None:
         """Begin an episode; its first frame comes with the next `act`."""
@@ -71,9 +72,10 @@ class CollectionPolicy:
             seen = self._filter.step(self._action, frames)
         elif self._stack is not None:
             seen = self._stack.push(frames)
-        self._action, self._state = self._policy.act(seen, self._state, deterministic=self._deterministic)
-        return self._action[0]
+        chosen, self._state = self._policy.act(seen, self._state, deterministic=self._deterministic)
+        self._action = self._translated.to_arrays(chosen)
+        return self._translated.to_environment(self._action)[0]
 
     def took(self, action: Any) -> None:
         """Take note that another action was taken than the one chosen, as `EpsilonPolicy` tells."""
-        self._action = np.asarray(action)[None]
+        self._action = self._translated.layout.pack(action)[None]

@@ -90,7 +90,7 @@ class DreamVecEnv(RowsVecEnv):
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step every row, the inactive ones too: that costs a batch nothing."""
         del active
-        observations, rewards, terminated, truncated, infos = self.dreams.step(self._check_actions(actions))
+        observations, rewards, terminated, truncated, infos = self.dreams.step(self._read_actions(actions))
         done = terminated | truncated
         finals = observations.copy()
         for row in np.flatnonzero(done):
@@ -103,7 +103,7 @@ class DreamVecEnv(RowsVecEnv):
         """Step all rows; rows that end have begun anew already."""
         if not self._ready or self._actions is None:
             raise ResetNeededError("step was called before reset; call reset() first.")
-        observations, rewards, terminated, truncated, infos = self.dreams.step(self._check_actions(self._actions))
+        observations, rewards, terminated, truncated, infos = self.dreams.step(self._read_actions(self._actions))
         done = terminated | truncated
         rewards = rewards.astype(np.float32)
         told = self.bookkeep(rewards, terminated, truncated, self._row_infos(done, infos))

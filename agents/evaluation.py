@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.dream import DreamVecEnv
 from dreamenv.agents.observations import ObservationConfig
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
@@ -115,11 +116,11 @@ class RandomActor:
     """Acts uniformly at random; the floor of every table.
 
     Args:
-        action_space: what it does.
+        action_space: what the environment takes.
     """
 
     def __init__(self, action_space: gym.Space[Any]) -> None:
-        self.action_space = action_space
+        self.action_space = PolicyActions(action_space).space
 
     def start(self, seeds: NDArray[np.int64]) -> PolicyState:
         """Return the rows' random streams."""
@@ -129,7 +130,7 @@ class RandomActor:
     def act(
         self, observations: NDArray[Any], state: PolicyState, *, deterministic: bool = False
     ) -> tuple[NDArray[Any], PolicyState]:
-        """Draw from the action space, whatever is seen."""
+        """Draw from the space that policies act in, whatever is seen."""
         del observations, deterministic
         following = state.clone(recurse=False)
         following["rng_counter"] = state["rng_counter"] + 1

@@ -30,14 +30,17 @@ class MixedVecEnv(RowsVecEnv):
             raise ConfigError("a mixed environment needs at least one part, not none.")
         first = self.parts[0]
         for part in self.parts[1:]:
-            if part.observation_space != first.observation_space or part.action_space != first.action_space:
+            if (
+                part.observation_space != first.observation_space
+                or part.environment_actions != first.environment_actions
+            ):
                 raise ConfigError(
-                    f"the parts must agree: {first.observation_space} and {first.action_space} against "
-                    f"{part.observation_space} and {part.action_space}."
+                    f"the parts must agree: {first.observation_space} and {first.environment_actions} against "
+                    f"{part.observation_space} and {part.environment_actions}."
                 )
         bounds = np.cumsum([0, *(part.num_envs for part in self.parts)])
         self._slices = [slice(int(low), int(high)) for low, high in itertools.pairwise(bounds)]
-        super().__init__(int(bounds[-1]), first.observation_space, first.action_space)
+        super().__init__(int(bounds[-1]), first.observation_space, first.environment_actions)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed every part, each with seeds of its own."""

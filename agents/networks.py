@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 
 __all__ = [
@@ -99,9 +100,9 @@ def policy_settings(config: AgentConfig) -> dict[str, Any]:
 def build_policy(
     config: AgentConfig, observation_space: gym.Space[Any], action_space: gym.Space[Any]
 ) -> ActorCriticPolicy:
-    """Make an untrained policy."""
+    """Make an untrained policy for an environment of these spaces."""
     policy: ActorCriticPolicy = policy_class(config)(
-        observation_space, action_space, lambda _: config.learning_rate, **policy_settings(config)
+        observation_space, PolicyActions(action_space).space, lambda _: config.learning_rate, **policy_settings(config)
     )
     return policy
 

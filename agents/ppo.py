@@ -197,7 +197,7 @@ class _Watcher(BaseCallback):
             config=self.config,
             network=algorithm.policy,
             observation_space=self.rows.observation_space,  # type: ignore[arg-type]
-            action_space=self.rows.action_space,
+            action_space=self.rows.environment_actions,
             world_hash=f"{self.world.fingerprint:016x}" if self.world is not None else "",
             provenance=provenance,
             record={"steps": algorithm.num_timesteps, "seconds": round(self.seconds(), 1)},

@@ -134,9 +134,10 @@ class RealVecEnv(RowsVecEnv):
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step the active rows; the others' frames stay as they are."""
-        actions = self._check_actions(actions)
+        taken = self._read_actions(actions)
+        native = self.translated.to_environment(taken)
         rows = self._everything if active is None else np.flatnonzero(active)
-        results = self._map(lambda row: self.envs[row].step(actions[row]), [int(row) for row in rows])
+        results = self._map(lambda row: self.envs[row].step(native[row]), [int(row) for row in rows])
         rewards = np.zeros(self.num_envs, np.float32)
         terminated, truncated = np.zeros((2, self.num_envs), np.bool_)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -144,7 +145,7 @@ class RealVecEnv(RowsVecEnv):
             self.frames[row], rewards[row], terminated[row], truncated[row], infos[row] = result
         observations: NDArray[Any]
         if self._filter is not None:
-            observations = self._filter.step(actions, self.frames)
+            observations = self._filter.step(taken, self.frames)
         else:
             assert self._stack is not None
             observations = self._stack.push(self.frames)

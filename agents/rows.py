@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from dreamenv.agents.actions import PolicyActions
 from dreamenv.errors import ConfigError, InputError, ResetNeededError, SeedError
 
 __all__ = ["RowsVecEnv", "Stepped"]
@@ -45,12 +46,23 @@ class Stepped:
 
 
 class RowsVecEnv(VecEnv):
-    """A VecEnv over rows; subclasses give `reset_rows` and `step_rows`."""
+    """A VecEnv over rows; subclasses give `reset_rows` and `step_rows`.
+
+    Args:
+        num_envs: rows, at least 1.
+        observation_space: of one row.
+        action_space: the environment's, of one row.
+
+    Attributes:
+        action_space: what a policy does; see `dreamenv.agents.actions` for how it differs from the environment's.
+        translated: turns the one into the other.
+    """
 
     def __init__(self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
-        super().__init__(num_envs, observation_space, action_space)
+        self.translated = PolicyActions(action_space)
+        super().__init__(num_envs, observation_space, self.translated.space)
         self._actions: NDArray[Any] | None = None
         self._random = np.random.default_rng()
         self._returns = np.zeros(num_envs)
@@ -58,6 +70,11 @@ class RowsVecEnv(VecEnv):
         self._began = np.full(num_envs, time.perf_counter())
         self._everything = np.arange(num_envs)
         self._ready = False
+
+    @property
+    def environment_actions(self) -> gym.Space[Any]:
+        """The environment's own action space, of one row."""
+        return self.translated.layout.space
 
     @abstractmethod
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
@@ -73,7 +90,7 @@ class RowsVecEnv(VecEnv):
 
     @abstractmethod
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
-        """Step all rows, or only the active (b,) ones, without autoreset."""
+        """Step all rows, or only the active (b,) ones, without autoreset, under a policy's actions (b, ...)."""
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Fix all following episodes: row i's next one by ``seed + i``, later ones derived from ``seed``."""
@@ -180,8 +197,9 @@ class RowsVecEnv(VecEnv):
     def _draw_seeds(self, count: int) -> NDArray[np.int64]:
         return self._random.integers(_SEED_LIMIT, size=count)
 
-    def _check_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        actions = np.asarray(actions)
-        if actions.shape[:1] != (self.num_envs,):
-            raise InputError(f"there must be one action per row, {self.num_envs}, not an array of {actions.shape}.")
-        return actions
+    def _read_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Turn a policy's actions, one per row, into the arrays (b, *a) of `dreamenv.action_layout`."""
+        actions, wanted = np.asarray(actions), (self.num_envs, *(self.action_space.shape or ()))
+        if actions.shape != wanted:
+            raise InputError(f"there must be one action per row, {wanted}, not an array of {actions.shape}.")
+        return self.translated.to_arrays(actions)

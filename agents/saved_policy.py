@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from tensordict import TensorDict
 
+from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
 from dreamenv.agents.storage import read_json, read_tensors, write_folder
@@ -49,7 +51,7 @@ class SavedPolicy:
     Attributes:
         config: what it was trained with.
         network: stable-baselines3's policy.
-        observation_space, action_space: what it sees and does.
+        observation_space, action_space: what it sees, and what the environment it acts in takes.
         world_hash: fingerprint of the model whose latents it reads, or in which it was trained; "" without one.
         provenance: of the real environment; None if unknown.
         record: facts of its training: steps, seconds, scores.
@@ -62,6 +64,11 @@ class SavedPolicy:
     world_hash: str = ""
     provenance: Provenance | None = None
     record: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def translated(self) -> PolicyActions:
+        """Turns the policy's actions into the environment's."""
+        return PolicyActions(self.action_space)
 
     def start(self, seeds: NDArray[np.int64]) -> PolicyState:
         """Return the state of rows at their episodes' start, one seed (b,) each."""
@@ -86,7 +93,8 @@ class SavedPolicy:
             deterministic: take the most likely action instead of sampling.
 
         Returns:
-            (b, *a) actions and the rows' next state.
+            (b, ...) actions of the policy's own space (``translated`` turns them into the environment's), and the
+            rows' next state.
         """
         network = self.network
         network.set_training_mode(False)
@@ -102,10 +110,10 @@ class SavedPolicy:
             distribution = network.get_distribution(seen)
         actions = _choose(distribution, state, deterministic)
         following["rng_counter"] = state["rng_counter"] + 1
-        if isinstance(self.action_space, gym.spaces.Box):
-            actions = actions.clamp(
-                torch.as_tensor(self.action_space.low, device=actions.device),
-                torch.as_tensor(self.action_space.high, device=actions.device),
+        own = self.translated.space
+        if isinstance(own, gym.spaces.Box):
+            actions = actions.reshape(-1, *own.shape).clamp(
+                torch.as_tensor(own.low, device=actions.device), torch.as_tensor(own.high, device=actions.device)
             )
         return actions.cpu().numpy(), following
 

@@ -197,9 +197,10 @@ def _dreams(world: World, observation: Literal["frame", "latent"]) -> Dreams:
 
 
 def _random_actions(world: World, rows: int, count: int) -> list[torch.Tensor]:
-    space = world.spec.action_space
+    space, layout = world.spec.action_space, world.spec.action_layout
     space.seed(0)
-    return [torch.from_numpy(np.stack([[space.sample()] for _ in range(rows)])).to(world.device) for _ in range(count)]
+    steps = [np.stack([[layout.pack(space.sample())] for _ in range(rows)]) for _ in range(count)]
+    return [torch.from_numpy(actions).to(world.device) for actions in steps]
 
 
 def _ratios(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate
 from dreamenv.agents.evaluation import Actor, RandomActor
 from dreamenv.benchmarks.common import write_json
 from dreamenv.benchmarks.recipes import Recipe
-from dreamenv.data import EpisodeDataset, StickyRandomPolicy, collect
+from dreamenv.data import EpisodeDataset, ExplorerPolicy, StickyRandomPolicy, collect
 from dreamenv.envs import make_real
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -59,20 +59,22 @@ class Loop:
         self.effort, self.seed = effort, seed
         self.make_env: Callable[[], gym.Env[Any, Any]] = partial(make_real, recipe.task, reward=recipe.reward)
 
-    def record(self, rounds: int = 1) -> EpisodeDataset:
-        """Record the first round with sticky random actions, the second with the policy of the first."""
-        path = self.folder / "recording"
-        recipe = self.recipe
-        random = partial(_sticky_random, recipe.task, recipe.stickiness)
-        dataset = collect(
-            self.make_env, random, path, steps=recipe.frames, num_workers=self.workers, seed=0, progress=True
-        )
-        if rounds > 1 and recipe.more_frames:
-            agent = partial(
-                CollectionPolicy, self._agent_folder("round-1", self.seed) / "policy", self._world_folder(1)
-            )
+    @property
+    def rounds(self) -> int:
+        """How often the recipe records."""
+        return len(self.recipe.rounds)
+
+    def record(self, number: int = 1) -> EpisodeDataset:
+        """Record the rounds up to this one: the first at random, later ones with the policy of the round before."""
+        recipe, steps = self.recipe, 0
+        for index, one in enumerate(recipe.rounds[:number]):
+            steps += one.frames
+            policy: Callable[[], Any] = partial(_first_recorder, recipe)
+            if index > 0:
+                agent = self._agent_folder(f"round-{index}", self.seed) / "policy"
+                policy = partial(CollectionPolicy, agent, self._world_folder(index))
             dataset = collect(
-                self.make_env, agent, path, steps=recipe.frames + recipe.more_frames, num_workers=self.workers, seed=0,
+                self.make_env, policy, self.folder / "recording", steps=steps, num_workers=self.workers, seed=0,
                 progress=True,
             )  # fmt: skip
         return dataset
@@ -83,25 +85,22 @@ class Loop:
         if (finished / "world.json").exists():
             return World.load(finished)
         backbone = self.recipe.backbone
-        first = {"joint": backbone.joint_steps, "dynamics": backbone.dynamics_steps}
-        steps = {
-            name: max(1, int(self.effort * n)) for name, n in (first if number == 1 else self.recipe.more_steps).items()
-        }
-        config = TrainConfig(num_threads=self.threads, steps=steps, starts=_STARTS)
+        steps = {"joint": backbone.joint_steps, "dynamics": backbone.dynamics_steps}
+        steps |= self.recipe.rounds[number - 1].steps
+        config = TrainConfig(
+            num_threads=self.threads,
+            steps={name: max(1, int(self.effort * n)) for name, n in steps.items()},
+            starts=_STARTS,
+        )
         initial = self.world(number - 1) if number > 1 else None
         return train(config, backbone, self.record(number), finished.parent, initial=initial)
 
-    @property
-    def rounds(self) -> int:
-        """How often the recipe records."""
-        return 2 if self.recipe.more_frames else 1
-
     def last_world(self) -> World:
-        """Go through all of the recipe's rounds; the agent that records the second is trained on the way."""
+        """Go through all rounds, training on the way the agents that record; return the last one's world."""
         world = self.world(1)
-        if self.rounds == 2:
-            self.agent("round-1", self.recipe.latent_agent, world, self.seed)
-            world = self.world(2)
+        for number in range(2, self.rounds + 1):
+            self.agent(f"round-{number - 1}", self.recipe.recording_agent, world, self.seed)
+            world = self.world(number)
         return world
 
     def agent(self, name: str, config: AgentConfig, world: World | None, seed: int) -> SavedPolicy:
@@ -113,7 +112,13 @@ class Loop:
         return train_agent(config, out=folder, world=world, real=self.make_env)
 
     def measure(
-        self, name: str, policy: Actor | None, *, dream: World | None = None, world: World | None = None
+        self,
+        name: str,
+        policy: Actor | None,
+        *,
+        dream: World | None = None,
+        world: World | None = None,
+        sampled: bool = False,
     ) -> dict[str, Any]:
         """Play the evaluation episodes in the dream, or outside (``dream=None``), and keep the numbers.
 
@@ -122,8 +127,10 @@ class Loop:
             policy: who acts; None acts at random.
             dream: where to dream; None plays outside.
             world: whose filter makes the latents outside.
+            sampled: draw the policy's actions, as it did while it learned, instead of taking the likeliest.
         """
-        path = self.folder / "measurements" / f"{name}-{'dream' if dream else 'real'}.json"
+        place = ("dream" if dream else "real") + ("-sampled" if sampled else "")
+        path = self.folder / "measurements" / f"{name}-{place}.json"
         if path.exists():
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return kept
@@ -133,7 +140,7 @@ class Loop:
             env.close()
         evaluation = evaluate(
             policy, dream or self.make_env, episodes=self.recipe.episodes, seed=FIRST_EVALUATION_SEED, world=world,
-            progress=True, num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
+            progress=True, deterministic=not sampled, num_envs=_DREAM_EPISODES_AT_ONCE if dream else None,
         )  # fmt: skip
         result = evaluation.to_json()
         if dream is not None and dream.provenance is not None and "tics" in dream.provenance.score:
@@ -149,9 +156,11 @@ class Loop:
         return self.folder / "agents" / f"{name}-{seed}"
 
 
-def _sticky_random(task: str, stickiness: float) -> StickyRandomPolicy:
-    env = make_real(task)
+def _first_recorder(recipe: Recipe) -> StickyRandomPolicy | ExplorerPolicy:
+    env = make_real(recipe.task)
     try:
-        return StickyRandomPolicy(env.action_space, stickiness)
+        if recipe.recorder == "explorer":
+            return ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
+        return StickyRandomPolicy(env.action_space, recipe.stickiness)
     finally:
         env.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dreamenv.agents import AgentConfig, ObservationConfig
 from dreamenv.backbones.rssm import RSSMConfig
@@ -29,17 +30,31 @@ REAL_AGENT = AgentConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Round:
+    """One time of recording and training a world; later rounds go on from the world before.
+
+    Attributes:
+        frames: real agent steps recorded, in the first round with the recipe's recorder, later with the policy that
+            learned in the dream of the world before.
+        steps: optimiser steps by stage; empty for the backbone's own.
+    """
+
+    frames: int = 50_000
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One task's loop.
 
     Attributes:
         task: short name of the real environment.
         reward: the reward the world learns and PPO is trained on; scores are always the task's own.
-        frames: real agent steps recorded at first, with sticky random actions.
-        more_frames: real agent steps recorded in a second round with the policy of the first; 0 leaves it out.
-        more_steps: optimiser steps by stage of the second round, which goes on from the first round's world.
+        rounds: of recording and training a world.
+        recorder: who acts in the first round: "sticky" random actions, or a scripted "explorer" that walks on.
         stickiness: probability of repeating the last random action.
         backbone: the world.
+        recording_agent: PPO in the dream of one round, which records the next.
         latent_agent, frame_agent: PPO in the dream, on latents and on frames.
         real_agent: PPO in reality, on frames, for as many steps as were recorded in all.
         episodes: real episodes per evaluation.
@@ -47,23 +62,49 @@ class Recipe:
 
     task: str
     reward: str
-    frames: int = 50_000
-    more_frames: int = 0
-    more_steps: Mapping[str, int] = field(default_factory=lambda: {"joint": 600, "dynamics": 600})
+    rounds: tuple[Round, ...] = (Round(),)
+    recorder: Literal["sticky", "explorer"] = "sticky"
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
+    recording_agent: AgentConfig = LATENT_AGENT
     latent_agent: AgentConfig = LATENT_AGENT
     frame_agent: AgentConfig = FRAME_AGENT
     real_agent: AgentConfig = REAL_AGENT
     episodes: int = 100
 
+    @property
+    def frames(self) -> int:
+        """Real agent steps recorded in all rounds."""
+        return sum(one.frames for one in self.rounds)
+
+    def in_rounds(self, count: int) -> Recipe:
+        """Return the recipe with as many frames in so many rounds, those of the recipe where it has as many."""
+        if count == len(self.rounds):
+            return self
+        first = self.frames - (count - 1) * (self.frames // count)
+        later = Round(frames=self.frames // count, steps={"joint": 600, "dynamics": 600})
+        return dataclasses.replace(self, rounds=(Round(frames=first), *[later] * (count - 1)))
+
 
 RECIPES: dict[str, Recipe] = {
-    "take_cover": Recipe(task="take_cover", reward="health"),
+    # Random play never lives to see many monsters at once; the first policy does.
+    "take_cover": Recipe(
+        task="take_cover",
+        reward="health",
+        rounds=(
+            Round(frames=25_000, steps={"joint": 1000, "dynamics": 700}),
+            Round(frames=25_000, steps={"joint": 1200, "dynamics": 1000}),
+        ),
+        latent_agent=dataclasses.replace(LATENT_AGENT, anneal=True, horizon=256),
+    ),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
+    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four.
     "my_way_home": Recipe(
-        task="my_way_home", reward="native", frames=100_000, latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256)
+        task="my_way_home",
+        reward="native",
+        recorder="explorer",
+        latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256),
     ),
 }
 

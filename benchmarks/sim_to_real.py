@@ -3,8 +3,9 @@
     python -m dreamenv.benchmarks.sim_to_real --task take_cover
 
 Arms: random; PPO in reality on as many frames as were recorded, and on ten times as many; PPO in the dream on latents
-and on frames. Every arm is trained with several seeds and plays the same real episodes; dream arms also play as many
-dreams that begin where recorded episodes began. Killed and run again, it goes on where it stood.
+and on frames. Every arm is trained with several seeds and plays the same real episodes, taking its likeliest actions,
+and once more drawing them; dream arms also play as many dreams that begin where recorded episodes began. Killed and run
+again, it goes on where it stood.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def run(config: SimToReal) -> Path:
     recipe = dataclasses.replace(recipe_for(config.task), episodes=config.episodes)
     folder = config.out or Path("runs/sim_to_real") / config.task
     loop = Loop(recipe, folder, workers=config.workers, threads=config.threads)
-    frames = recipe.frames + recipe.more_frames
+    frames = recipe.frames
     plans: dict[str, AgentConfig | None] = {
         "random": None,
         "real": dataclasses.replace(recipe.real_agent, total_steps=frames),
@@ -103,13 +104,16 @@ def run(config: SimToReal) -> Path:
 
 def _measure_arm(loop: Loop, arm: str, plan: AgentConfig | None, world: World | None, seeds: int) -> dict[str, Any]:
     """Train an arm's policies and measure them outside and, if they were trained there, in the dream."""
-    real, dreamt = [], []
+    real, sampled, dreamt = [], [], []
     for seed in range(seeds if plan else 1):
         policy: Actor | None = loop.agent(arm, plan, world, seed) if plan else None
         real.append(loop.measure(f"{arm}-{seed}", policy, world=world))
+        if plan is not None:
+            sampled.append(loop.measure(f"{arm}-{seed}", policy, world=world, sampled=True))
         if world is not None:
             dreamt.append(loop.measure(f"{arm}-{seed}", policy, dream=world))
-    return {"real": _summary(real), "dream": _summary(dreamt) if dreamt else None}
+    measured = {"real": real, "real_sampled": sampled, "dream": dreamt}
+    return {place: _summary(found) if found else None for place, found in measured.items()}
 
 
 def _summary(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -122,15 +126,17 @@ def _summary(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _print(results: dict[str, Any]) -> None:
     rows = []
     for arm, result in results.items():
-        real, dreamt = result["real"], result["dream"]
+        real = result["real"]
         low, high = real["mean_interval"]
         by_seed = ", ".join(f"{mean:.4g}" for mean in real["by_seed"])
+        others = (f"{found['mean']:.4g}" if (found := result[place]) else "-" for place in ("real_sampled", "dream"))
         rows.append(
-            (_NAMES[arm], f"{real['mean']:.4g}", f"{low:.4g} to {high:.4g}", f"{real['iqm']:.4g}", by_seed,
-             f"{dreamt['mean']:.4g}" if dreamt else "-", str(real["count"]))
+            (_NAMES[arm], f"{real['mean']:.4g}", f"{low:.4g} to {high:.4g}", f"{real['iqm']:.4g}", by_seed, *others,
+             str(real["count"]))
         )  # fmt: skip
     print()
-    print_table(("arm", "real mean", "95% interval", "real IQM", "by seed", "dream mean", "episodes"), rows)
+    header = ("arm", "real mean", "95% interval", "IQM", "by seed", "actions sampled", "in the dream", "episodes")
+    print_table(header, rows)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "collect": "record a real environment under a policy",
+    "convert": "turn public recordings (VPT, MineRL, npz) into a recording of ours",
     "train": "train a world on a recording",
     "agent": "train PPO in a dream, in reality, or in both",
     "evaluate": "score a policy in a dream or in a real environment",

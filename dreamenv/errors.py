@@ -13,7 +13,8 @@
     ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
     ├── DataError              (ValueError)
     │   ├── EpisodeError                            too short, mixed frame sizes, NaN rewards
-    │   └── DatasetError                            missing, damaged, empty, or made by another environment
+    │   ├── DatasetError                            missing, damaged, empty, or made by another environment
+    │   └── RecordingError                          a file to convert that is missing, damaged, or of another format
     ├── WorldError             (ValueError)
     │   ├── WorldNotFoundError (FileNotFoundError)  no world there
     │   ├── WorldDamagedError                       a file is missing, cut short or altered
@@ -48,6 +49,7 @@ __all__ = [
     "FrameError",
     "InputError",
     "MissingDependencyError",
+    "RecordingError",
     "ResetNeededError",
     "SeedError",
     "StateError",
@@ -123,6 +125,10 @@ class DatasetError(DataError):
     """A dataset that is missing, damaged, empty, or of another environment."""
 
 
+class RecordingError(DataError):
+    """A public recording that cannot be converted: missing, damaged, or of another format."""
+
+
 class WorldError(DreamenvError, ValueError):
     """A world that cannot be used."""
 
@@ -178,11 +184,12 @@ class MissingDependencyError(DreamenvError, ImportError):
 class UnavailableError(DreamenvError, RuntimeError):
     """A real environment that cannot run on this machine.
 
-    Args:
+    Attributes:
         name: the environment.
         what: what it lacks, one clause.
         remedy: the command that brings it.
     """
 
     def __init__(self, name: str, what: str, remedy: str) -> None:
+        self.name, self.what, self.remedy = name, what, remedy
         super().__init__(f"{name} cannot run here: {what}. Make it run: {remedy}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
@@ -23,6 +24,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.errors import ActionError, ConfigError, FrameError, SeedError, StateError
 from dreamenv.randomness import seed_keys
 
@@ -57,7 +59,7 @@ class WorldModelSpec:
 
     Attributes:
         frame_shape: (c, h, w) of one frame.
-        action_space: the gymnasium space of one action (Discrete, MultiDiscrete or Box).
+        action_space: the gymnasium space of one action (Discrete, MultiDiscrete, MultiBinary, Box, or a Dict of these).
         frame_rate: frames per second of real time, in hertz.
         context_frames: how many past frames the model can take into account; None if unbounded (recurrent).
         chunk: imagined frames come in multiples of this many.
@@ -76,6 +78,12 @@ class WorldModelSpec:
             raise ConfigError(f"frame_rate must be positive (hertz), not {self.frame_rate}.")
         if self.chunk < 1:
             raise ConfigError(f"chunk must be at least 1, not {self.chunk}.")
+        _ = self.action_layout  # refuses spaces that no model takes
+
+    @cached_property
+    def action_layout(self) -> ActionLayout:
+        """How an action is carried as an array (*a); see `dreamenv.action_layout`."""
+        return ActionLayout(self.action_space)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class Batch:
     Attributes:
         first_frame: (b, c, h, w) float32 in [0, 1]; empty when the stage precomputes ``features``.
         frames: (b, t, c, h, w) float32 in [0, 1]; likewise.
-        actions: (b, t, *a) int64 for discrete spaces, float32 for Box.
+        actions: (b, t, *a) int64 or float32, laid out as `dreamenv.action_layout` says.
         rewards: (b, t) float32.
         terminated: (b, t) bool. A frame that ends an episode is never needed, and may be anything.
         weight: (b, t) float32 at least 0: how much this step counts, so that every recorded step counts equally
@@ -323,11 +331,10 @@ def check_actions(spec: WorldModelSpec, actions: Tensor) -> None:
 
     Values are checked at the environment's boundary, not here: this runs at every step, on any device.
     """
-    expected = tuple(spec.action_space.shape or ())
+    expected = spec.action_layout.shape
     if actions.ndim < 2 or tuple(actions.shape[2:]) != expected:
         raise ActionError(f"actions must be (b, k{''.join(f', {n}' for n in expected)}), not {tuple(actions.shape)}.")
-    discrete = isinstance(spec.action_space, gym.spaces.Discrete | gym.spaces.MultiDiscrete)
-    dtype = torch.int64 if discrete else torch.float32
+    dtype = torch.float32 if spec.action_layout.dtype.kind == "f" else torch.int64
     if actions.dtype != dtype:
         raise ActionError(f"actions of {spec.action_space} must be {dtype}, not {actions.dtype}.")
     if actions.shape[1] == 0 or actions.shape[1] % spec.chunk:

@@ -9,6 +9,7 @@ ends an episode, the last one is repeated.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -207,7 +208,7 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         return self.task.action_table[index]
 
     def _info(self, outcome: Outcome, native: Any) -> dict[str, Any]:
-        told = list(native) if isinstance(native, tuple) else native
+        told = list(native) if isinstance(native, tuple) else copy.deepcopy(native)  # not the table's own
         return {
             "native_action": told,
             "score": float(outcome.score),

@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from dreamenv.envs.crafter.tasks import CRAFTER_TASKS
+from dreamenv.envs.minerl.interpreter import find_minerl
+from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.envs.minetest.missing import missing_parts
 from dreamenv.envs.minetest.tasks import MINETEST_TASKS
+from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS
+from dreamenv.envs.miniworld.opengl import find_missing as find_missing_miniworld
+from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS
 from dreamenv.envs.missing import Missing, missing_package
 from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -28,7 +34,8 @@ class Family:
         title: what people call it.
         tasks: by short name.
         entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
-        find_missing: says what the simulator lacks on this machine; looks only, starts nothing.
+        find_missing: says what the simulator lacks on this machine; looks only, starts nothing that stays.
+        looks_at: arguments of the environment that `find_missing` takes too, such as where the simulator is.
         required: whether dreamenv installs it always.
         quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
     """
@@ -36,7 +43,8 @@ class Family:
     title: str
     tasks: Mapping[str, RealTask]
     entry_point: str
-    find_missing: Callable[[], Missing | None]
+    find_missing: Callable[..., Missing | None]
+    looks_at: tuple[str, ...] = ()
     required: bool = False
     quick: bool = True
 
@@ -50,10 +58,36 @@ FAMILIES: tuple[Family, ...] = (
         required=True,
     ),
     Family(
+        title="MiniGrid",
+        tasks=MINIGRID_TASKS,
+        entry_point="dreamenv.envs.minigrid.env:MinigridEnv",
+        find_missing=partial(missing_package, "minigrid", "pip install 'dreamenv[minigrid]'"),
+    ),
+    Family(
+        title="MiniWorld",
+        tasks=MINIWORLD_TASKS,
+        entry_point="dreamenv.envs.miniworld.env:MiniworldEnv",
+        find_missing=find_missing_miniworld,
+    ),
+    Family(
+        title="Crafter",
+        tasks=CRAFTER_TASKS,
+        entry_point="dreamenv.envs.crafter.env:CrafterEnv",
+        find_missing=partial(missing_package, "crafter", "pip install 'dreamenv[crafter]'"),
+    ),
+    Family(
         title="Minetest",
         tasks=MINETEST_TASKS,
         entry_point="dreamenv.envs.minetest.env:MinetestEnv",
         find_missing=missing_parts,
+        quick=False,
+    ),
+    Family(
+        title="Minecraft through MineRL",
+        tasks=MINERL_TASKS,
+        entry_point="dreamenv.envs.minerl.env:MinerlEnv",
+        find_missing=find_minerl,
+        looks_at=("minerl_python",),
         quick=False,
     ),
 )

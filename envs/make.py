@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ from gymnasium.utils.seeding import np_random
 
 from dreamenv.envs.families import family_of, find_task
 from dreamenv.envs.registration import register
-from dreamenv.errors import UnavailableError
+from dreamenv.errors import ConfigError, UnavailableError
 
 __all__ = ["build", "make_real"]
 
@@ -58,11 +59,29 @@ def build(task: str, **kwargs: Any) -> gym.Env[Any, Any]:
 
     Raises:
         UnavailableError: its simulator is not here.
+        ConfigError: an argument that it does not take.
     """
     family = family_of(find_task(task))
-    missing = family.find_missing()
+    missing = family.find_missing(**{name: kwargs[name] for name in family.looks_at if name in kwargs})
     if missing is not None:
         raise UnavailableError(task, missing.what, missing.remedy)
     module, name = family.entry_point.split(":")
-    env: gym.Env[Any, Any] = getattr(importlib.import_module(module), name)(task, **kwargs)
+    make = getattr(importlib.import_module(module), name)
+    unknown = sorted(kwargs.keys() - _arguments(make))
+    if unknown:
+        known = ", ".join(sorted(_arguments(make) - {"self", "task"}))
+        raise ConfigError(f"{task} takes no argument {' nor '.join(unknown)}; it takes {known}.")
+    env: gym.Env[Any, Any] = make(task, **kwargs)
     return env
+
+
+def _arguments(make: type) -> set[str]:
+    """Return the names of what a class and those it stands on take by name."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        name
+        for base in make.__mro__
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items()
+        if parameter.kind in kinds
+    }

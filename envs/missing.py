@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Missing", "missing_package"]
+__all__ = ["Missing", "combine", "missing_libraries", "missing_package"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +28,31 @@ def missing_package(package: str, remedy: str) -> Missing | None:
     if importlib.util.find_spec(package) is not None:
         return None
     return Missing(what=f"the package {package} is not installed", remedy=remedy)
+
+
+def missing_libraries(names: Sequence[str], remedy: str) -> Missing | None:
+    """Say which shared libraries ("libGL.so.1") the system's loader does not find, or cannot load."""
+    absent = [name for name in names if not _loads(name)]
+    if not absent:
+        return None
+    noun = "library" if len(absent) == 1 else "libraries"
+    return Missing(what=f"the system's {noun} {', '.join(absent)} cannot be loaded", remedy=remedy)
+
+
+def combine(*parts: Missing | None) -> Missing | None:
+    """Make one of several things that are missing; None if none is."""
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    return Missing(
+        what=" and ".join(part.what for part in found),
+        remedy=" && ".join(dict.fromkeys(part.remedy for part in found)),
+    )
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True

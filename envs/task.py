@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dreamenv.errors import ConfigError
@@ -26,6 +27,7 @@ class RealTask:
         score: what ``info["score"]`` is, with its unit.
         solved: the score from which ``info["success"]`` is true.
         about: one paragraph: the task, its reward and its ending.
+        example_arguments: of a task that cannot be made without arguments: some that will do, for trying it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class RealTask:
     score: str
     solved: float
     about: str
+    example_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.action_table or len(self.action_names) != len(self.action_table):

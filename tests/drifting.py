@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.starts import Starts
 from dreamenv.randomness import normal
@@ -81,7 +82,8 @@ def make_starts(count: int = 20, size: int = 16, space: gym.Space | None = None)
     frames = np.zeros((count, CONTEXT, size, size, 3), dtype=np.uint8)
     for i, length in enumerate(lengths):
         frames[i, :length] = (10 * np.arange(length) + i - 10 * (length - 1))[:, None, None, None] % 256
-    actions = np.stack([[space.sample() for _ in range(CONTEXT)] for _ in range(count)])
+    layout = ActionLayout(space)
+    actions = np.stack([[layout.pack(space.sample()) for _ in range(CONTEXT)] for _ in range(count)])
     first = np.zeros((count, size, size, 3), dtype=np.uint8)
     first[:] = np.where(lengths == 0, np.arange(count), 200)[:, None, None, None]
     return Starts(

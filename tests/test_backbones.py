@@ -83,7 +83,7 @@ def test_actions_become_vectors(space: gym.Space, action: object, expected: list
 
 
 def test_a_space_that_no_model_can_read_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Discrete, MultiDiscrete or Box"):
+    with pytest.raises(ConfigError, match=r"use Discrete, MultiDiscrete, MultiBinary, Box, or a Dict"):
         actions.ActionVector(gym.spaces.Text(5))
 
 

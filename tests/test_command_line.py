@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,11 +16,14 @@ import numpy as np
 import pygame
 import pytest
 
+import dreamenv.envs
 from dreamenv.cli import COMMANDS, main
 from dreamenv.commands import doctor
 from dreamenv.commands.keyboard import choose_action, describe_keys
 from dreamenv.commands.script import scripted_actions
-from dreamenv.errors import ConfigError, DreamenvError, UnknownNameError
+from dreamenv.envs import FAMILIES, find_task, make_real, task_names
+from dreamenv.envs.families import family_of
+from dreamenv.errors import ConfigError, DreamenvError, UnavailableError, UnknownNameError
 
 WALK = ("noop", "turn_left", "turn_right", "forward", "forward_left", "forward_right")
 
@@ -64,7 +69,7 @@ def test_every_command_explains_its_options_and_their_defaults(
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert f"usage: dreamenv {command}" in shown
-    assert command == "doctor" or "default:" in shown
+    assert command in ("convert", "doctor") or "default:" in shown
 
 
 def test_the_settings_of_a_backbone_become_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +87,8 @@ def test_asking_for_help_imports_no_torch() -> None:
 
 def test_an_unknown_command_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["colect"]) == 2
-    assert capsys.readouterr().err == "error: No command named 'colect'. Did you mean 'collect' or 'doctor'?\n"
+    hint = "Did you mean 'collect' or 'convert' or 'doctor'?"
+    assert capsys.readouterr().err == f"error: No command named 'colect'. {hint}\n"
 
 
 @pytest.mark.parametrize(
@@ -297,7 +303,60 @@ def test_doctor_names_the_command_that_installs_an_extra(monkeypatch: pytest.Mon
     assert all(not finding.ok and finding.remedy for finding in doctor.check_packages())
 
 
-def test_doctor_starts_every_real_environment() -> None:
+def test_doctor_starts_every_real_environment_that_lacks_nothing() -> None:
+    found = {finding.name: finding for finding in doctor.check_real_environments()}
+    assert set(found) == set(task_names())
+    for family in FAMILIES:
+        missing = family.find_missing()
+        for name in family.tasks:
+            assert found[name].ok == (missing is None), found[name]
+
+
+@pytest.mark.parametrize(("package", "task"), [("minigrid", "minigrid_door_key"), ("crafter", "crafter")])
+def test_doctor_and_the_error_say_the_same_of_a_family_that_is_missing(
+    package: str, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hide(package, monkeypatch)
+    family = family_of(find_task(task))
+    monkeypatch.setattr(dreamenv.envs, "FAMILIES", (family, FAMILIES[0]))
+    monkeypatch.setattr(doctor, "check_worlds", lambda: iter([]))
+    main(["doctor"])  # an optional family that is missing is no failure
+    shown = capsys.readouterr().out
+    what, remedy = f"the package {package} is not installed", f"pip install 'dreamenv[{package}]'"
+    lines = shown.splitlines()
+    for name in family.tasks:
+        (line,) = (number for number, text in enumerate(lines) if text.split()[:2] == ["-", name])
+        assert lines[line].endswith(what)
+        assert lines[line + 1].strip() == f"make it run: {remedy}"
+    assert "ok    take_cover" in shown  # and breaks no other
+    with pytest.raises(UnavailableError) as error:
+        make_real(task)
+    assert str(error.value) == f"{task} cannot run here: {what}. Make it run: {remedy}"
+
+
+def test_doctor_names_the_remedy_of_what_fails_only_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, **_: object) -> None:
+        raise UnavailableError(name, "OpenGL does not start", "apt-get install -y libgl1")
+
+    monkeypatch.setattr(dreamenv.envs, "make_real", fail)
     found = list(doctor.check_real_environments())
-    assert {finding.name for finding in found} == {"take_cover", "my_way_home", "health_gathering"}
-    assert all(finding.ok for finding in found), found
+    assert {(finding.detail, finding.remedy) for finding in found if finding.name == "take_cover"} == {
+        ("OpenGL does not start", "apt-get install -y libgl1")
+    }
+
+
+def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide("miniworld", monkeypatch)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    monkeypatch.setattr(sys, "platform", "linux")
+    missing = family_of(find_task("miniworld_hallway")).find_missing()
+    assert missing is not None
+    for name in ("the package miniworld", "libGL.so.1", "libEGL.so.1", "libGLU.so.1"):
+        assert name in missing.what
+    assert missing.remedy.startswith("pip install 'dreamenv[miniworld]' && apt-get install -y ")
+
+
+def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a package look as if it were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))

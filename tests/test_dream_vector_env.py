@@ -399,7 +399,9 @@ def test_gymnasiums_vector_wrappers_work():
     [
         gym.spaces.Discrete(4, start=-1),
         gym.spaces.MultiDiscrete([3, 2]),
+        gym.spaces.MultiBinary([2, 2]),
         gym.spaces.Box(-1, 1, (2,), np.float32),
+        gym.spaces.Dict({"camera": gym.spaces.Box(-10, 10, (2,)), "jump": gym.spaces.Discrete(2)}),
     ],
 )
 def test_every_kind_of_action_space_works(space):
@@ -408,6 +410,9 @@ def test_every_kind_of_action_space_works(space):
     env.reset(seed=0)
     for _ in range(5):
         env.step(env.action_space.sample())
+
+
+KEYS = gym.spaces.Dict({"turn": gym.spaces.Box(-1, 1, (1,)), "jump": gym.spaces.Discrete(2)})
 
 
 @pytest.mark.parametrize(
@@ -422,6 +427,11 @@ def test_every_kind_of_action_space_works(space):
         (gym.spaces.Box(-1, 1, (1,), np.float32), [[0.0], [1.5]], r"action \[1.5\] of row 1"),
         (gym.spaces.Box(-1, 1, (1,), np.float32), [[np.nan], [0.0]], r"action \[nan\] of row 0"),
         (gym.spaces.Discrete(3), torch.tensor([0, 5]), "action 5 of row 1"),
+        (KEYS, {"jump": [0, 1], "turn": [[0.0], [2.0]]}, r"action \[1. 2.\] of row 1"),
+        (KEYS, {"jump": [0, 1]}, "lacks 'turn'"),
+        (KEYS, {"jump": [0], "turn": [[0.0]]}, r"actions must be \(2, 2\) numbers"),
+        (KEYS, {"jump": [0, 1, 1], "turn": [[0.0], [0.0]]}, r"have \[2, 3\] rows"),
+        (KEYS, [[0.5, 0.0], [1.0, 0.0]], r"action \[0.5 0. \] of row 0"),
     ],
 )
 def test_actions_outside_the_space_are_refused_and_change_nothing(space, actions, message):

@@ -23,9 +23,10 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
     agent = dataclasses.replace(real.latent_agent, num_envs=4, rollout_steps=32, batch_size=64, total_steps=128)
     small = dataclasses.replace(
         real,
-        frames=400,
+        rounds=(recipes.Round(frames=200), recipes.Round(frames=200, steps={"joint": 2, "dynamics": 2})),
         episodes=2,
         backbone=dataclasses.replace(rssm.tiny(), joint_steps=3, dynamics_steps=3),
+        recording_agent=agent,
         latent_agent=agent,
         frame_agent=dataclasses.replace(agent, observation=real.frame_agent.observation),
         real_agent=dataclasses.replace(real.real_agent, num_envs=2, rollout_steps=32, batch_size=32),

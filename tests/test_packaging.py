@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ("agents", "envs", "benchmarks")
 
 LAYERS = (
-    {"devices", "errors", "lazy", "randomness", "registry", "version", "world_model"},
+    {"action_layout", "devices", "errors", "lazy", "randomness", "registry", "version", "world_model"},
     {"data", "nn"},
     {"codecs", "diffusion"},
     {"backbones"},

@@ -37,7 +37,7 @@ def play_on(env):
         env.step(0)
 
 
-@pytest.mark.parametrize("task", VIZDOOM_TASKS)
+@pytest.mark.parametrize("task", ["take_cover", "my_way_home", "health_gathering"])
 def test_every_task_has_small_rgb_frames_and_a_noop_first(task):
     env = make_real(task, size=32)
     frame, info = env.reset(seed=0)

@@ -44,7 +44,15 @@ def rewrite(folder: Path, **changes) -> None:
 
 @pytest.mark.parametrize(
     "space",
-    [gym.spaces.Discrete(3), gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Box(-1, 1, (2,), np.float32)],
+    [
+        gym.spaces.Discrete(3),
+        gym.spaces.MultiDiscrete([2, 3]),
+        gym.spaces.MultiBinary(3),
+        gym.spaces.Box(-1, 1, (2,), np.float32),
+        gym.spaces.Dict(
+            {"camera": gym.spaces.Box(-10, 10, (2,)), "keys": gym.spaces.Dict({"jump": gym.spaces.Discrete(2)})}
+        ),
+    ],
 )
 def test_a_loaded_world_is_the_one_that_was_saved(tmp_path, space):
     world = make_world(noise=0.03, ending=0.01, space=space)

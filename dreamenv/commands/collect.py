@@ -14,6 +14,7 @@ from dreamenv.commands.arguments import parse, report_written
 from dreamenv.commands.places import RealSettings, real_maker, within
 from dreamenv.data import (
     EpsilonPolicy,
+    ExplorerPolicy,
     MixturePolicy,
     Policy,
     RandomPolicy,
@@ -35,13 +36,13 @@ class Collect:
     """Record a real environment into a Minari dataset. Run it again to go on after a kill, or to record more.
 
     Attributes:
-        env: the real environment (take_cover, my_way_home, health_gathering, or a full id).
+        env: the real environment (take_cover, minigrid_door_key, ..., see `dreamenv doctor`, or a full id).
         out: folder of the recording.
         steps: agent steps to have in all, exactly: the last episode is cut there.
         episodes: episodes to have in all, instead of steps.
-        policy: who acts: "sticky" (random, mostly keeping the last action), "random", "scripted" (Minetest's tasks
-            have an explorer each), or a folder that `dreamenv agent` wrote. Several, with the share of the episodes
-            each gets: "sticky=0.3,runs/policy=0.7".
+        policy: who acts: "sticky" (random, mostly keeping the last action), "random", "explorer" (walks on, and turns
+            when it gets nowhere), "scripted" (an explorer of the task's own, in Minetest), or a folder that
+            `dreamenv agent` wrote. Several, with each one's share of the episodes: "sticky=0.3,runs/policy=0.7".
         world: whose latents such a policy reads.
         stickiness: probability that "sticky" keeps its action for another step.
         epsilon: probability of a random action in place of a trained policy's.
@@ -72,11 +73,11 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Collect, arguments, name="collect")
     make_env = real_maker(command.env, command.real)
     env = make_env()
-    space = env.action_space
+    space, names = env.action_space, env.get_wrapper_attr("provenance").action_names
     env.close()
     dataset = collect(
         make_env,
-        policy_maker(command, space),
+        policy_maker(command, space, names),
         command.out,
         steps=command.steps,
         episodes=command.episodes,
@@ -87,15 +88,20 @@ def main(arguments: Sequence[str]) -> None:
     report_written(command.out)
 
 
-def policy_maker(command: Collect, space: gym.Space[object]) -> Callable[[], Policy]:
+def policy_maker(command: Collect, space: gym.Space[object], names: Sequence[str] = ()) -> Callable[[], Policy]:
     """Return a picklable function that makes the policy which was asked for.
 
+    Args:
+        command: what was asked for.
+        space: the actions.
+        names: of the discrete actions.
+
     Raises:
-        ConfigError: shares that are no positive numbers.
+        ConfigError: shares that are no positive numbers, or an explorer where the names do not say how to walk.
     """
     parts = [part.strip() for part in command.policy.split(",")]
     if len(parts) == 1 and "=" not in parts[0]:
-        return _one(parts[0], command, space)
+        return _one(parts[0], command, space, names)
     mixture = []
     for part in parts:
         name, _, share = part.rpartition("=")
@@ -105,11 +111,14 @@ def policy_maker(command: Collect, space: gym.Space[object]) -> Callable[[], Pol
             weight = 0.0
         if not name or weight <= 0:
             raise ConfigError(f"{part!r} needs a positive share, as in 'sticky=0.3,runs/policy=0.7'.")
-        mixture.append((weight, _one(name, command, space)))
+        mixture.append((weight, _one(name, command, space, names)))
     return functools.partial(_mixture, mixture)
 
 
-def _one(name: str, command: Collect, space: gym.Space[object]) -> Callable[[], Policy]:
+def _one(name: str, command: Collect, space: gym.Space[object], names: Sequence[str]) -> Callable[[], Policy]:
+    if name == "explorer":
+        ExplorerPolicy(names)  # here, where a mistake ends the command before any process has started
+        return functools.partial(ExplorerPolicy, tuple(names))
     if name == "random":
         return functools.partial(RandomPolicy, space)
     if name == "sticky":

@@ -7,11 +7,13 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from packaging.requirements import Requirement
 
 from dreamenv.commands.arguments import parse
+from dreamenv.errors import UnavailableError
 
 __all__ = [
     "Doctor",
@@ -140,7 +142,7 @@ def check_real_environments() -> Iterator[Finding]:
 
     for family in FAMILIES:
         missing = family.find_missing()
-        for name in family.tasks:
+        for name, task in family.tasks.items():
             if missing is not None:
                 yield Finding(name=name, ok=False, detail=missing.what, remedy=missing.remedy, required=family.required)
                 continue
@@ -148,14 +150,16 @@ def check_real_environments() -> Iterator[Finding]:
                 yield Finding(name=name, ok=True, detail=f"{family.title} is here")
                 continue
             try:
-                env = make_real(name)
-                env.reset(seed=0)
-                env.step(env.action_space.sample())
-                env.close()
+                with closing(make_real(name, **task.example_arguments)) as env:
+                    env.reset(seed=0)
+                    env.step(env.action_space.sample())
+            except UnavailableError as error:  # seen only when it starts, such as a driver that does not draw
+                yield Finding(name=name, ok=False, detail=error.what, remedy=error.remedy, required=family.required)
             except Exception as error:
                 yield Finding(name=name, ok=False, detail=_first_line(error), required=family.required)
             else:
-                yield Finding(name=name, ok=True, detail=f"runs, {env.action_space}")
+                given = "".join(f", {key}={value!r}" for key, value in task.example_arguments.items())
+                yield Finding(name=name, ok=True, detail=f"runs, {env.action_space}{given}")
 
 
 def has_display() -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.commands.arguments import parse
 from dreamenv.commands.places import load_world, within
 from dreamenv.errors import WorldNotFoundError
@@ -74,7 +75,7 @@ def _world(path: str | None) -> dict[str, Any]:
         "hash": world.content_hash(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "frame (c, h, w)": list(world.spec.frame_shape),
-        "actions": str(world.spec.action_space),
+        **_actions(world.spec.action_layout),
         "frames per second": world.spec.frame_rate,
         "starts": len(world.starts),
         "backbone": config_to_json(world.config),
@@ -110,9 +111,15 @@ def _recording(folder: Path) -> dict[str, Any]:
         "hash": dataset.content_hash(),
         "episodes": len(dataset),
         "steps": dataset.total_steps,
-        "actions": str(dataset.action_space),
+        **_actions(dataset.action_layout),
         "provenance": asdict(dataset.provenance),
     }
+
+
+def _actions(layout: ActionLayout) -> dict[str, Any]:
+    """Describe an action space; of a Dict also the order in which models and files hold its numbers."""
+    keyed = {"numbers of an action": ", ".join(layout.names)} if layout.flat_space is not layout.space else {}
+    return {"actions": str(layout.space), **keyed}
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -28,15 +28,20 @@ class RealSettings:
         size: height and width of the frames, in pixels (64 by default).
         frame_skip: native steps per action (4 by default).
         reward: a reward setting of the task, such as "medkit" of health_gathering; None for the task's first.
+        config: of the task "vizdoom": a .cfg file, or the name of one of ViZDoom's own scenarios.
     """
 
     size: int | None = None
     frame_skip: int | None = None
     reward: str | None = None
+    config: str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return the settings that are not None."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """Return the settings that are not None; a file by its whole path, since workers have folders of their own."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if self.config is not None and Path(self.config).is_file():
+            given["config"] = str(Path(self.config).resolve())
+        return given
 
 
 def real_maker(

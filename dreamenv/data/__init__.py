@@ -12,6 +12,7 @@ from dreamenv.lazy import on_first_use
 if TYPE_CHECKING:
     from dreamenv.data.dataset import EpisodeDataset
     from dreamenv.data.episode import Episode
+    from dreamenv.data.explorer import ExplorerPolicy
     from dreamenv.data.policies import EpsilonPolicy, MixturePolicy, Policy, RandomPolicy, StickyRandomPolicy
     from dreamenv.data.provenance import Provenance
     from dreamenv.data.recording import collect
@@ -24,6 +25,7 @@ __all__ = [
     "Episode",
     "EpisodeDataset",
     "EpsilonPolicy",
+    "ExplorerPolicy",
     "FrameStore",
     "MixturePolicy",
     "Policy",
@@ -45,6 +47,7 @@ __getattr__, __dir__ = on_first_use(
         "Episode": "episode",
         "EpisodeDataset": "dataset",
         "EpsilonPolicy": "policies",
+        "ExplorerPolicy": "explorer",
         "FrameStore": "store",
         "MixturePolicy": "policies",
         "Policy": "policies",

@@ -29,6 +29,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import EpisodeRecord, read_episode, write_episode
 from dreamenv.data.files import move_into_place, read_json, storage_errors, write_json
@@ -48,6 +49,7 @@ class EpisodeDataset(Sequence[Episode]):
         path: the folder.
         provenance: the environment they are of.
         action_space: its action space.
+        action_layout: how its actions are carried as arrays; of a Dict, Minari sees the flat space.
         frame_shape: (h, w, c) of every frame.
         indices: (n,) int64, the numbers of these episodes in the folder; a view made by `split` has some of them.
         records: what is known of each episode without reading it.
@@ -56,6 +58,7 @@ class EpisodeDataset(Sequence[Episode]):
     path: Path
     provenance: Provenance
     action_space: gym.Space[Any]
+    action_layout: ActionLayout
     frame_shape: tuple[int, int, int]
     indices: npt.NDArray[np.int64]
     records: list[EpisodeRecord]
@@ -96,7 +99,7 @@ class EpisodeDataset(Sequence[Episode]):
             "data_format": "arrow",
             "jpeg_encoding": False,
             "observation_space": json.dumps(space_to_json(frames)),
-            "action_space": json.dumps(space_to_json(action_space)),
+            "action_space": json.dumps(space_to_json(ActionLayout(action_space).flat_space)),
             "dreamenv": {
                 "version": _FORMAT_VERSION,
                 "provenance": provenance.to_json(),
@@ -129,6 +132,7 @@ class EpisodeDataset(Sequence[Episode]):
             self.path, self._metadata, self._whole = path, metadata, True
             self.provenance = Provenance.from_json(own["provenance"])
             self.action_space = space_from_json(own["action_space"])
+            self.action_layout = ActionLayout(self.action_space)
             height, width, channels = own["frame_shape"]
             self.frame_shape = (height, width, channels)
             promised = int(metadata["total_episodes"])
@@ -181,7 +185,8 @@ class EpisodeDataset(Sequence[Episode]):
             raise TypeError(f"a dataset is indexed by a whole number, not {index!r}.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
-        return read_episode(self._folder(int(self.indices[index])), self.records[index], self.frame_shape)
+        folder, record = self._folder(int(self.indices[index])), self.records[index]
+        return read_episode(folder, record, self.frame_shape, self.action_layout.shape)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
@@ -289,7 +294,8 @@ class EpisodeDataset(Sequence[Episode]):
 
     def _view(self, members: npt.NDArray[np.int64]) -> EpisodeDataset:
         view = self.__class__.__new__(self.__class__)
-        view.path, view.provenance, view.action_space = self.path, self.provenance, self.action_space
+        view.path, view.provenance = self.path, self.provenance
+        view.action_space, view.action_layout = self.action_space, self.action_layout
         view.frame_shape, view._metadata, view._whole = self.frame_shape, self._metadata, False
         view.indices, view.records = self.indices[members], [self.records[i] for i in members]
         return view
@@ -300,17 +306,16 @@ class EpisodeDataset(Sequence[Episode]):
                 f"the episode's frames are {episode.frames.shape[1:]}; those of {self.path} are {self.frame_shape}. "
                 "Record with one frame size, or into another dataset."
             )
-        space, actions = self.action_space, episode.actions
-        wanted = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
-        shape = tuple(space.shape or ())
-        if actions.shape[1:] != shape or actions.dtype != wanted:
+        layout, actions = self.action_layout, episode.actions
+        if actions.shape[1:] != layout.shape or actions.dtype != layout.dtype:
             raise ActionError(
-                f"actions of {space} are (t{''.join(f', {n}' for n in shape)}) {np.dtype(wanted)}; the episode's are "
-                f"{actions.shape} {actions.dtype}."
+                f"actions of {self.action_space} are (t{''.join(f', {n}' for n in layout.shape)}) {layout.dtype}; the "
+                f"episode's are {actions.shape} {actions.dtype}."
             )
-        for step, action in enumerate(actions):
-            if not space.contains(action):
-                raise ActionError(f"the action of step {step} is {action}, which lies outside {space}.")
+        inside = layout.inside(actions)
+        if not inside.all():
+            step = int(np.argmin(inside))
+            raise ActionError(f"the action of step {step} is {actions[step]}, which lies outside {self.action_space}.")
 
 
 def _dataset_id(provenance: Provenance) -> str:

@@ -20,7 +20,7 @@ class Episode:
 
     Attributes:
         frames: (t + 1, h, w, c) uint8; ``frames[0]`` is what reset showed.
-        actions: (t, *a) int64 for discrete spaces, float32 for Box.
+        actions: (t, *a) int64 or float32, laid out as `dreamenv.action_layout` says.
         rewards: (t,) float32, in the real environment's units.
         terminated: whether the last step ended the task.
         truncated: whether the last step hit a limit of time or of the recording.

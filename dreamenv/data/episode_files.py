@@ -92,8 +92,10 @@ def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
     return record
 
 
-def read_episode(folder: Path, record: EpisodeRecord, frame_shape: tuple[int, int, int]) -> Episode:
-    """Read an episode back and check it against its record.
+def read_episode(
+    folder: Path, record: EpisodeRecord, frame_shape: tuple[int, int, int], action_shape: tuple[int, ...]
+) -> Episode:
+    """Read an episode of frames (h, w, c) and actions (*a) back and check it against its record.
 
     Raises:
         DatasetError: missing, damaged or altered.
@@ -104,7 +106,7 @@ def read_episode(folder: Path, record: EpisodeRecord, frame_shape: tuple[int, in
         ending = _numbers(table["terminations"])[-2], _numbers(table["truncations"])[-2]
         episode = Episode(
             frames=np.array(_numbers(table["observations"])).reshape(-1, *frame_shape),  # Arrow's own is read-only
-            actions=np.array(_numbers(table["actions"])[:-1]),
+            actions=np.array(_numbers(table["actions"])[:-1]).reshape(-1, *action_shape),
             rewards=np.array(_numbers(table["rewards"])[:-1]),
             terminated=ending[0],
             truncated=ending[1],

@@ -8,9 +8,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
+from dreamenv.data.spaces import space_from_json
 from dreamenv.errors import DatasetError
 
 __all__ = ["copy_minari"]
@@ -31,15 +33,16 @@ def copy_minari(
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.id} has no episodes.")
     height, width, channels = space.shape
-    made = EpisodeDataset.create(
-        path, provenance or _provenance(dataset, height), dataset.action_space, (height, width, channels)
-    )
+    own = dataset.storage.metadata.get("dreamenv")
+    actions = dataset.action_space if own is None else space_from_json(own["action_space"])
+    theirs = ActionLayout(dataset.action_space)
+    made = EpisodeDataset.create(path, provenance or _provenance(dataset, height), actions, (height, width, channels))
     for index, data in enumerate(dataset.iterate_episodes()):
         facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
         made.append(
             Episode(
                 frames=data.observations if frame_key is None else data.observations[frame_key],
-                actions=data.actions,
+                actions=theirs.pack_rows(data.actions),
                 rewards=data.rewards,
                 terminated=bool(data.terminations[-1]),
                 truncated=bool(data.truncations[-1]),

@@ -24,7 +24,7 @@ class Provenance:
     Attributes:
         environment_id: the id that makes it again.
         environment_kwargs: the arguments that make it again.
-        action_names: a name per discrete action; empty for other spaces.
+        action_names: a name per discrete action, or per number of an action of another space; empty if they have none.
         action_table: the native action of each discrete value; empty for other spaces.
         frame_skip: native frames per agent step.
         frame_size: height and width of a frame, in pixels.

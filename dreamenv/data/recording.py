@@ -30,7 +30,7 @@ from dreamenv.data.spaces import space_from_json
 from dreamenv.data.worker import Description
 from dreamenv.errors import ConfigError, DatasetError
 
-__all__ = ["collect"]
+__all__ = ["collect", "folder_lock", "open_or_create"]
 
 
 def collect(
@@ -80,7 +80,7 @@ def collect(
     with storage_errors(f"record to {path}"):
         path.mkdir(parents=True, exist_ok=True)
     makers, home = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
-    with _lock(path):
+    with folder_lock(path):
         crew: Crew = Processes(makers, num_workers, home) if num_workers else Here(makers)
         with closing(crew):
             dataset = _record(path, crew, goal, by_steps=steps is not None, seed=seed, home=home, progress=progress)
@@ -125,7 +125,7 @@ def _take(dataset: EpisodeDataset, draft: Path, room: int | None) -> None:
     if room is None or record.steps <= room:
         dataset.adopt(draft)
         return
-    whole = read_episode(draft, record, dataset.frame_shape)
+    whole = read_episode(draft, record, dataset.frame_shape, dataset.action_layout.shape)
     dataset.append(
         replace(
             whole, frames=whole.frames[: room + 1], actions=whole.actions[:room], rewards=whole.rewards[:room],
@@ -136,18 +136,32 @@ def _take(dataset: EpisodeDataset, draft: Path, room: int | None) -> None:
 
 def _dataset(path: Path, description: Description) -> EpisodeDataset:
     """Open the dataset, or create it, and see that it is of this environment."""
-    provenance = Provenance.from_json(description["provenance"])
-    space = space_from_json(description["action_space"])
     height, width, channels = description["frame_shape"]
+    return open_or_create(
+        path,
+        Provenance.from_json(description["provenance"]),
+        space_from_json(description["action_space"]),
+        (height, width, channels),
+    )
+
+
+def open_or_create(
+    path: Path, provenance: Provenance, space: gym.Space[Any], frame_shape: tuple[int, int, int]
+) -> EpisodeDataset:
+    """Open the dataset in a folder, or create it, and see that it is of this environment.
+
+    Raises:
+        DatasetError: it is of another one; names what differs.
+    """
     if not (path / "data" / "metadata.json").exists():
-        return EpisodeDataset.create(path, provenance, space, (height, width, channels))
+        return EpisodeDataset.create(path, provenance, space, frame_shape)
     dataset = EpisodeDataset.open(path)
     found = provenance.differences(dataset.provenance)
     for name, here, there in (
         ("environment", provenance.environment_id, dataset.provenance.environment_id),
         ("arguments", provenance.environment_kwargs, dataset.provenance.environment_kwargs),
         ("actions", space, dataset.action_space),
-        ("frames", (height, width, channels), dataset.frame_shape),
+        ("frames", frame_shape, dataset.frame_shape),
     ):
         if here != there:
             found.append(f"{name}: {here} against {there}")
@@ -172,8 +186,12 @@ def _clear(folder: Path, keep: tuple[Path, ...]) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Keep a second recording out; the lock ends with this process, however it ends."""
+def folder_lock(path: Path) -> Iterator[None]:
+    """Keep a second writer out of a dataset's folder; the lock ends with this process, however it ends.
+
+    Raises:
+        DatasetError: another process holds it.
+    """
     try:
         import fcntl
     except ImportError:  # not a POSIX system

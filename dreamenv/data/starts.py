@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -182,10 +181,9 @@ def _usable(dataset: EpisodeDataset, episode: int) -> int:
 
 
 def _cut(dataset: EpisodeDataset, places: list[_Place], context: int) -> Starts:
-    n, space = len(places), dataset.action_space
-    dtype = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
+    n, layout = len(places), dataset.action_layout
     strips = np.zeros((n, context + 1, *dataset.frame_shape), np.uint8)
-    actions = np.zeros((n, context, *(space.shape or ())), dtype)
+    actions = np.zeros((n, context, *layout.shape), layout.dtype)
     previous, read = None, -1
     for row, (number, first, steps) in enumerate(places):
         if previous is None or number != read:  # places are sorted, so each episode is read once

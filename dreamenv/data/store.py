@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -108,8 +107,8 @@ def _build(dataset: EpisodeDataset, folder: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     rows = dataset.total_steps + len(dataset)
-    dtype = np.float32 if isinstance(dataset.action_space, gym.spaces.Box) else np.int64
-    actions = np.zeros((rows, *(dataset.action_space.shape or ())), dtype)
+    layout = dataset.action_layout
+    actions = np.zeros((rows, *layout.shape), layout.dtype)
     rewards, terminated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
     try:
         # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.

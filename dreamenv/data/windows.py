@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -161,12 +160,12 @@ def _gather(
         next_frames = torch.empty((count, length, 0, h, w), device=device)
         tensor = torch.from_numpy(values).to(device)
         described = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
-    box = isinstance(store.dataset.action_space, gym.spaces.Box)
+    dtype = torch.float32 if store.dataset.action_layout.dtype.kind == "f" else torch.int64
     padding = torch.from_numpy(weights > 0).to(device)
     return Batch(
         first_frame=first_frame,
         frames=next_frames,
-        actions=torch.from_numpy(store.actions[led]).to(device, torch.float32 if box else torch.int64),
+        actions=torch.from_numpy(store.actions[led]).to(device, dtype),
         rewards=torch.from_numpy(store.rewards[led]).to(device) * padding,
         terminated=torch.from_numpy(store.terminated[led]).to(device) & padding,
         weight=torch.from_numpy(weights).to(device),

@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import write_episode
 from dreamenv.data.files import move_into_place, storage_errors
@@ -63,6 +64,7 @@ class Player:
             home.mkdir(parents=True, exist_ok=True)
             os.chdir(home)
         self._env = make_env()
+        self._layout = ActionLayout(self._env.action_space)
 
     def describe(self) -> Description:
         """Say what is recorded.
@@ -106,12 +108,12 @@ class Player:
             action = self._policy.act(frames[-1])
             frame, reward, terminated, truncated, info = self._env.step(action)
             frames.append(np.array(frame))  # a copy: the environment may write into its frame again
-            actions.append(action)
+            actions.append(self._layout.pack(action))
             rewards.append(reward)
         ended = terminated or truncated
         return Episode(
             frames=np.stack(frames),
-            actions=np.array(actions),
+            actions=np.stack(actions),
             rewards=np.array(rewards, np.float32),
             terminated=terminated,
             truncated=not terminated,

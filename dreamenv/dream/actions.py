@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -9,70 +10,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamenv.errors import ActionError, ConfigError
+from dreamenv.action_layout import ActionLayout
+from dreamenv.errors import ActionError
 
-__all__ = ["ActionReader"]
+__all__ = ["ActionReader", "one_row"]
 
 
 class ActionReader:
     """Reads the actions of ``rows`` rows.
 
     Args:
-        space: of one action: Discrete, MultiDiscrete or Box.
+        space: of one action: Discrete, MultiDiscrete, MultiBinary, Box, or a Dict of these.
         rows: how many actions come at once.
         device: where the model is.
+
+    Raises:
+        ConfigError: another kind of space.
     """
 
     def __init__(self, space: gym.Space[Any], rows: int, device: torch.device) -> None:
-        self._space, self._device = space, device
-        self._low: Any
-        self._high: Any
-        if isinstance(space, gym.spaces.Discrete):
-            self._low, self._high = int(space.start), int(space.start + space.n - 1)
-        elif isinstance(space, gym.spaces.MultiDiscrete):
-            self._low, self._high = space.start, space.start + space.nvec - 1
-        elif isinstance(space, gym.spaces.Box):
-            self._low, self._high = space.low, space.high
-        else:
-            raise ConfigError(f"dreams take actions of Discrete, MultiDiscrete or Box spaces, not of {space}.")
-        self._real = isinstance(space, gym.spaces.Box)
+        self._layout, self._device, self._rows = ActionLayout(space), device, rows
+        self._real = self._layout.dtype.kind == "f"
         self._kinds = "fiu" if self._real else "iu"
-        self._type = np.float32 if self._real else np.int64
-        self._shape = (rows, *(space.shape or ()))
-        self._bounds = [torch.as_tensor(bound, device=device) for bound in (self._low, self._high)]
+        self._shape = (rows, *self._layout.shape)
+        self._bounds = [torch.as_tensor(bound, device=device) for bound in (self._layout.low, self._layout.high)]
+        self._whole = torch.as_tensor(self._layout.whole, device=device)
 
     def __call__(self, actions: Any) -> Tensor:
         """Return (b, 1, *a) int64 or float32 on the model's device, of memory of its own.
 
         Args:
-            actions: (b, *a), an array, a tensor or nested sequences.
+            actions: (b, *a), an array, a tensor or nested sequences. Those of a Dict may also be a dictionary of
+                batched entries, as gymnasium's vector environments take them.
 
         Raises:
             ActionError: names the row and the value that are not in the space.
         """
         if isinstance(actions, Tensor) and actions.device.type != "cpu":
             return self._read_tensor(actions)
-        array = np.asarray(actions)
+        layout = self._layout
+        array = layout.pack_rows(actions) if isinstance(actions, Mapping) else np.asarray(actions)
         if array.shape != self._shape or array.dtype.kind not in self._kinds:
             raise ActionError(
-                f"actions must be {self._shape} {'numbers' if self._real else 'integers'}, one of {self._space} per "
+                f"actions must be {self._shape} {'numbers' if self._real else 'integers'}, one of {layout.space} per "
                 f"row, not {array.shape} {array.dtype}."
             )
-        good = (array >= self._low) & (array <= self._high)  # False for NaN
+        good = layout.inside(array)
         if not good.all():
-            row = int(np.argmin(good.reshape(len(array), -1).all(axis=1)))
-            raise ActionError(f"the action {array[row]} of row {row} is not in {self._space}.")
-        return torch.from_numpy(array.astype(self._type)).unsqueeze(1).to(self._device)
+            row = int(np.argmin(good))
+            raise ActionError(f"the action {array[row]} of row {row} is not in {layout.space}.")
+        return torch.from_numpy(array.astype(layout.dtype)).unsqueeze(1).to(self._device)
 
     def _read_tensor(self, actions: Tensor) -> Tensor:
+        space = self._layout.space
         if tuple(actions.shape) != self._shape or actions.is_floating_point() != self._real:
             raise ActionError(
-                f"actions must be {self._shape} {'float32' if self._real else 'int64'}, one of {self._space} per row, "
+                f"actions must be {self._shape} {'float32' if self._real else 'int64'}, one of {space} per row, "
                 f"not {tuple(actions.shape)} {actions.dtype}."
             )
         actions = actions.detach().to(self._device)
         good = (actions >= self._bounds[0]) & (actions <= self._bounds[1])
+        if self._real:
+            good &= ~self._whole | (actions == actions.round())
         if not bool(good.all()):  # an index out of range would bring down the device, so this wait is worth it
             row = int(good.reshape(len(actions), -1).all(dim=1).to(torch.uint8).argmin())
-            raise ActionError(f"the action {actions[row].tolist()} of row {row} is not in {self._space}.")
+            raise ActionError(f"the action {actions[row].tolist()} of row {row} is not in {space}.")
         return actions.to(torch.float32 if self._real else torch.int64, copy=True).unsqueeze(1)
+
+
+def one_row(action: Any) -> Any:
+    """Turn one action, or each entry of one, into a batch of one row."""
+    if isinstance(action, Mapping):
+        return {key: one_row(entry) for key, entry in action.items()}
+    return action[None] if isinstance(action, np.ndarray | Tensor) else np.asarray(action)[None]

@@ -8,10 +8,10 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from dreamenv.dream.actions import one_row
 from dreamenv.dream.vector_env import DreamVectorEnv
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
@@ -65,8 +65,7 @@ class DreamEnv(gym.Env[Any, Any]):
             ActionError: not in the action space.
             ResetNeededError: before the first reset, or after the end.
         """
-        batch = action[None] if isinstance(action, np.ndarray | torch.Tensor) else np.asarray(action)[None]
-        observations, rewards, terminated, truncated, info = self._batch.step(batch)
+        observations, rewards, terminated, truncated, info = self._batch.step(one_row(action))
         if self._batch.output == "torch":
             return observations[0], rewards[0], terminated[0], truncated[0], _single(info)
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _single(info)

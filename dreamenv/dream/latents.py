@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamenv.dream.actions import ActionReader
+from dreamenv.dream.actions import ActionReader, one_row
 from dreamenv.dream.frames import frames_to_model
 from dreamenv.dream.options import read_seeds
 from dreamenv.dream.settings import with_precision
@@ -48,7 +48,7 @@ class LatentFilter:
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
         world.model.eval()  # type: ignore[attr-defined]
-        self._model = with_precision(world.model, "auto", world.device)
+        self._model = with_precision(world.model, "auto", world.device, rows)
         c, h, w = world.spec.frame_shape
         self._frame_shape = (h, w, c)
         self._read = ActionReader(world.spec.action_space, rows, world.device)
@@ -94,7 +94,7 @@ class LatentFilter:
         Rows whose episode ended may be given any frame, and `reset` afterwards.
 
         Args:
-            actions: (b, *a).
+            actions: (b, *a), or a dictionary of batched entries where the space is a Dict.
             frames: (b, h, w, c) uint8, what they led to.
 
         Returns:
@@ -153,7 +153,7 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Act, and filter what it led to."""
         frame, reward, terminated, truncated, info = self.env.step(action)
-        latents = self._filter.step(np.asarray(action)[None], np.asarray(frame)[None])
+        latents = self._filter.step(one_row(action), np.asarray(frame)[None])
         return latents[0], reward, terminated, truncated, info
 
 

@@ -10,7 +10,6 @@ episode's first frame with nothing remembered, as reality does.
 
 from __future__ import annotations
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,8 +58,7 @@ class StartStates:
         self._known = np.zeros(self.count, dtype=np.bool_)
         self._states: State | None = None
         self._remember = True
-        box = isinstance(model.spec.action_space, gym.spaces.Box)
-        self._action_type = np.float32 if box else np.int64
+        self._action_type = model.spec.action_layout.dtype
 
     def __call__(self, entries: Entries) -> State:
         """Return the states of n entries, freely writable."""

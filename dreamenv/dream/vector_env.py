@@ -55,7 +55,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         output: "numpy", or "torch" for tensors on ``device`` (observations, rewards, flags; infos stay on the host).
         device: where to dream; by default where the world is.
         precision: of the model's weights: "float32"; "bfloat16", up to twice as fast on hardware that multiplies
-            it natively, at three digits; or "auto", bfloat16 where model and hardware can.
+            it natively, at three digits; or "auto", whichever is faster for that many rows.
         render_mode: "rgb_array" or "human".
         render_start: `render` shows the real frame the dream began with to the left of the dream.
         render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
@@ -109,7 +109,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._device = find_device(device) if device is not None else self.world.device
         if self._device != self.world.device:
             model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
-        model = with_precision(model, precision, self._device)
+        model = with_precision(model, precision, self._device, num_envs)
         model.eval()
         require(spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step.")
         if horizon is None:
@@ -192,7 +192,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         """Dream one step in every row.
 
         Args:
-            actions: (b, *a). Those of rows that NEXT_STEP autoreset is about to begin anew have no effect.
+            actions: (b, *a), or for a Dict space a dictionary of batched entries. Those of rows that NEXT_STEP
+                autoreset is about to begin anew have no effect.
 
         Raises:
             ActionError: not in the action space.

@@ -1,4 +1,4 @@
-"""Actions as vectors: one-hot for discrete spaces, scaled to [-1, 1] for boxes."""
+"""Actions as vectors: one-hot for what is chosen, scaled to [-1, 1] for what is a quantity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamenv.errors import ConfigError
+from dreamenv.action_layout import ActionLayout, ActionPart
 
 __all__ = ["ActionVector"]
 
@@ -18,8 +18,9 @@ __all__ = ["ActionVector"]
 class ActionVector(nn.Module):
     """Turn actions (..., *a) of a space into float32 vectors (..., size).
 
-    Discrete(n) becomes n indicators, MultiDiscrete the indicators of each of its parts, and Box its flattened values,
-    scaled to [-1, 1] where a bound is finite (DreamerV3 likewise keeps actions within unit magnitude).
+    Discrete(n) becomes n indicators, MultiDiscrete and MultiBinary the indicators of each of their parts, and Box its
+    flattened values, scaled to [-1, 1] where a bound is finite (DreamerV3 likewise keeps actions within unit
+    magnitude). A Dict becomes the vectors of its entries one after another, in the order of `dreamenv.action_layout`.
 
     Raises:
         ConfigError: for other spaces.
@@ -30,30 +31,44 @@ class ActionVector(nn.Module):
 
     def __init__(self, space: gym.Space[Any]) -> None:
         super().__init__()
-        self.choices: tuple[int, ...]
-        if isinstance(space, gym.spaces.Discrete):
-            self.choices, self.offset, self.size = (int(space.n),), int(space.start), int(space.n)
-        elif isinstance(space, gym.spaces.MultiDiscrete):
-            self.choices, self.offset = tuple(int(n) for n in space.nvec.ravel()), 0
-            self.size = sum(self.choices)
-        elif isinstance(space, gym.spaces.Box):
-            self.choices, self.offset, self.size = (), 0, int(np.prod(space.shape))
-            bounded = np.isfinite(space.low) & np.isfinite(space.high)
-            low = np.where(bounded, space.low, -1.0).ravel()
-            high = np.where(bounded, space.high, 1.0).ravel()
-            self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
-            scale = torch.as_tensor(2.0 / np.maximum(high - low, 1e-8), dtype=torch.float32)
-            self.register_buffer("scale", scale, persistent=False)
-        else:
-            raise ConfigError(f"actions of {space} cannot be fed to a model; use Discrete, MultiDiscrete or Box.")
-        self.axes = len(space.shape or ())
+        layout = ActionLayout(space)
+        self.axes, self.width = len(layout.shape), layout.size
+        low, high = layout.low.reshape(-1).astype(np.float64), layout.high.reshape(-1).astype(np.float64)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        scale = 2.0 / np.maximum(high - low, 1e-8)
+        self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32), persistent=False)
+        self.parts = [_Part(part, layout) for part in layout.parts]
+        self.size = sum(part.size for part in self.parts)
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., *a) -> (..., size)."""
         lead = actions.shape[: actions.ndim - self.axes]
-        if not self.choices:
-            return (actions.reshape(*lead, self.size) - self.low) * self.scale - 1.0
-        if len(self.choices) == 1:
-            return functional.one_hot(actions.reshape(lead) - self.offset, self.size).float()
-        parts = actions.reshape(*lead, len(self.choices)).unbind(-1)
-        return torch.cat([functional.one_hot(a, n).float() for a, n in zip(parts, self.choices, strict=True)], dim=-1)
+        flat = actions.reshape(*lead, self.width)
+        vectors = [self._choices(flat, part) if part.choices else self._quantities(flat, part) for part in self.parts]
+        return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
+
+    def _quantities(self, flat: Tensor, part: _Part) -> Tensor:
+        at = part.columns
+        return (flat[..., at] - self.low[at]) * self.scale[at] - 1.0
+
+    @staticmethod
+    def _choices(flat: Tensor, part: _Part) -> Tensor:
+        chosen = flat[..., part.columns].long().unbind(-1)
+        parts = [
+            functional.one_hot(one - first, n).float()
+            for one, first, n in zip(chosen, part.first, part.choices, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+class _Part:
+    """What to do with some columns: ``choices`` counts the indicators of each, and is empty for quantities."""
+
+    def __init__(self, part: ActionPart, layout: ActionLayout) -> None:
+        self.columns = part.columns
+        self.first = layout.low.reshape(-1)[part.columns].astype(int).tolist() if part.discrete else []
+        last = layout.high.reshape(-1)[part.columns].astype(int).tolist() if part.discrete else []
+        self.choices = [int(b - a + 1) for a, b in zip(self.first, last, strict=True)]
+        self.size = sum(self.choices) if part.discrete else part.columns.stop - part.columns.start

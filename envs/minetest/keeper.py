@@ -103,15 +103,14 @@ def _end(children: list[subprocess.Popen[bytes]], display: str | None) -> None:
         child.kill()
         child.wait()
     if display and children:
-        _tidy(display)
+        _tidy(f"/tmp/.X11-unix/X{display}")
 
 
-def _tidy(display: str) -> None:
-    """Remove the socket of a display that was killed before it could, unless another display answers there by now.
+def _tidy(path: str) -> None:
+    """Remove the socket of a display that was killed before it could, unless another display listens there by now.
 
-    A display that chooses its own number writes no lock file, so whether somebody answers is the only sign of an owner.
+    There is no lock file to remove: Xvfb makes none when it chooses its number itself.
     """
-    path = f"/tmp/.X11-unix/X{display}"
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
         try:
             caller.connect(path)

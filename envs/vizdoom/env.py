@@ -21,8 +21,9 @@ import vizdoom
 from numpy.typing import NDArray
 
 from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.vizdoom.config import check_files, find_config, read_config
 from dreamenv.envs.vizdoom.tasks import HEALTH_WORTH, VIZDOOM_TASKS, VizdoomTask
-from dreamenv.errors import UnknownNameError, WorkerError
+from dreamenv.errors import ConfigError, UnknownNameError, WorkerError
 
 __all__ = ["VizdoomEnv"]
 
@@ -34,6 +35,8 @@ class VizdoomEnv(RealEnv):
 
     Args:
         task: short name, see `dreamenv.envs.vizdoom.tasks.VIZDOOM_TASKS`, where each task's reward is described.
+        config: of the task "vizdoom": the path of a ``.cfg`` file, or the name of one of ViZDoom's own scenarios.
+        solved: of the task "vizdoom": the return from which an episode is a success; None for never.
         settings: of every real environment, see `RealEnv`; a native step is a tic of 1/35 s. ``render_mode="human"``
             opens the engine's own window.
     """
@@ -41,13 +44,27 @@ class VizdoomEnv(RealEnv):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 35}  # noqa: RUF012 - gymnasium's
     task: VizdoomTask
 
-    def __init__(self, task: str, **settings: Any) -> None:
+    def __init__(
+        self, task: str, *, config: str | Path | None = None, solved: float | None = None, **settings: Any
+    ) -> None:
         if task not in VIZDOOM_TASKS:
             raise UnknownNameError("ViZDoom task", task, VIZDOOM_TASKS)
-        super().__init__(VIZDOOM_TASKS[task], **settings)
+        chosen = VIZDOOM_TASKS[task]
+        self._config: dict[str, Any] = {}  # what makes this task again
+        if "config" in chosen.example_arguments:
+            if config is None:
+                raise ConfigError(f"{task} needs a configuration file, as in make_real({task!r}, config='path.cfg').")
+            chosen = read_config(config, solved)
+            shipped = Path(chosen.scenario).parent == Path(vizdoom.scenarios_path)
+            self._config = {"config": Path(chosen.scenario).stem if shipped else chosen.scenario}
+            if solved is not None:
+                self._config["solved"] = solved
+        elif config is not None or solved is not None:
+            raise ConfigError(f"{task} is set already: config and solved belong to make_real('vizdoom', ...).")
+        super().__init__(chosen, **settings)
         self._game: vizdoom.DoomGame | None = None
         self._reached = False
-        self._start_tic, self._health = 0, 0.0
+        self._start_tic, self._health, self._return = 0, 0.0, 0.0
 
     def close(self) -> None:
         """Stop the engine and remove its working directory."""
@@ -62,7 +79,7 @@ class VizdoomEnv(RealEnv):
             game.set_seed(seed)
             game.new_episode()
             self._start_tic = game.get_episode_time()
-        self._reached, self._health = False, self._read_health()
+        self._reached, self._health, self._return = False, self._read_health(), 0.0
         return Outcome(screen=self._read_screen(), facts={"health": self._health})
 
     def _act(self, action: Any, native_steps: int) -> Outcome:
@@ -74,16 +91,19 @@ class VizdoomEnv(RealEnv):
             tics = game.get_episode_time() - self._start_tic
         health, before = (0.0 if terminated else self._read_health()), self._health
         self._health = health
-        goal = self.task.scores == "goal"
-        self._reached = self._reached or (goal and native > 0.5)
+        self._reached = self._reached or (self.task.scores == "goal" and native > 0.5)
+        self._return += native
         return Outcome(
             screen=None if terminated else self._read_screen(),
             reward=self._reward(native, before, health),
             terminated=terminated,
             native_steps=tics - self._elapsed,
-            score=float(self._reached) if goal else float(tics),
+            score={"goal": float(self._reached), "tics": float(tics), "return": self._return}[self.task.scores],
             facts={"health": health},
         )
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **self._config}
 
     def _reward(self, native: float, before: float, after: float) -> float:
         if self.reward == "medkit":
@@ -99,12 +119,16 @@ class VizdoomEnv(RealEnv):
 
     def _start_engine(self) -> vizdoom.DoomGame:
         game = vizdoom.DoomGame()
-        game.load_config(str(Path(vizdoom.scenarios_path) / f"{self.task.scenario}.cfg"))
+        config = find_config(self.task.scenario)
+        game.load_config(str(config))
+        check_files(game, config)
         height = next(height for height in (120, 240, 480) if height >= self.size)
         game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{height * 4 // 3}X{height}"))
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_available_buttons([getattr(vizdoom.Button, name) for name in self.task.buttons])
         game.set_episode_timeout(0)  # we truncate ourselves: the engine shows no frame at its own time limit
+        game.set_sound_enabled(False)  # nobody hears it, and OpenAL ends the process where there is no device
+        game.set_audio_buffer_enabled(False)
         game.set_mode(vizdoom.Mode.PLAYER)
         game.set_window_visible(self.render_mode == "human")
         self.working_directory = tempfile.mkdtemp(prefix="dreamenv-vizdoom-")

@@ -1,10 +1,12 @@
 """The table of ViZDoom tasks: what each one's actions, reward and score are.
 
-Adding a scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files.
+Adding a scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files. Any other
+such file is played by the task "vizdoom", which is made from it (`dreamenv.envs.vizdoom.config`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,14 +26,15 @@ class VizdoomTask(RealTask):
     """One ViZDoom scenario as a task. An action says which buttons are held, 0 or 1 each.
 
     Attributes:
-        scenario: the scenario's configuration file, without ``.cfg``.
+        scenario: the scenario's configuration file: a name of ViZDoom's own without ``.cfg``, or a path.
         buttons: the buttons an action presses, by ViZDoom's names, in the order of the action table's columns.
-        scores: "tics" counts the tics survived so far, "goal" is 1.0 once the goal was reached.
+        scores: "tics" counts the tics survived so far, "goal" is 1.0 once the goal was reached, "return" sums the
+            rewards.
     """
 
     scenario: str
     buttons: tuple[str, ...]
-    scores: Literal["tics", "goal"]
+    scores: Literal["tics", "goal", "return"]
     native_rate: float = TICS_PER_SECOND
     frame_skip: int = 4
 
@@ -89,6 +92,24 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             solved=1.0,
             about="Find the green vest in a maze of rooms, from a random room. Reward: +1 at the vest, -0.0001 per "
             "tic. The vest terminates; 2100 tics truncate.",
+        ),
+        VizdoomTask(  # a stand-in, until a configuration file has said what there is
+            name="vizdoom",
+            id="dreamenv/Vizdoom-v0",
+            scenario="",
+            buttons=(),
+            action_names=("noop",),
+            action_table=((),),
+            max_native_steps=10_500,  # 5 minutes, for files that set no limit
+            score="return",
+            scores="return",
+            solved=math.inf,
+            example_arguments={"config": "basic"},
+            about="Any scenario with a configuration file: config='path.cfg', or a name of ViZDoom's own such as "
+            "'deadly_corridor'. The actions are a no-op, each of the file's buttons alone, and walking or shooting "
+            "together with turning or stepping aside. Reward and ending are the scenario's; the score is the return. "
+            "Nobody knows what solves it: give solved=..., or no episode is a success. The file's "
+            "episode_timeout truncates.",
         ),
     )
 }

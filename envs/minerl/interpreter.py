@@ -1,0 +1,68 @@
+"""Finds the Python interpreter that MineRL lives in, and says what lacks if there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from functools import lru_cache
+
+from dreamenv.envs.missing import Missing
+
+__all__ = ["VARIABLE", "find_minerl", "minerl_interpreter"]
+
+VARIABLE = "DREAMENV_MINERL_PYTHON"
+"""The environment variable that names MineRL's interpreter."""
+
+_GUIDE = "see docs/minecraft.md on how to install MineRL"
+_SECONDS = 60.0
+_PROBE = (
+    "import importlib.util, json, sys; "
+    "print(json.dumps({'python': sys.version_info[:2], "
+    "'lacks': [n for n in ('minerl', 'gym', 'numpy') if importlib.util.find_spec(n) is None]}))"
+)
+
+
+def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the path of MineRL's interpreter: the one given, else the variable's; None if neither is set."""
+    chosen = os.fspath(minerl_python) if minerl_python is not None else os.environ.get(VARIABLE)
+    if not chosen:
+        return None
+    found = shutil.which(os.path.expanduser(chosen)) or chosen
+    return os.path.abspath(found)  # not the real path: a virtual environment's interpreter is a link
+
+
+def find_minerl(minerl_python: str | os.PathLike[str] | None = None) -> Missing | None:
+    """Say what lacks for MineRL to run; an interpreter is asked once, without importing MineRL."""
+    path = minerl_interpreter(minerl_python)
+    if path is None:
+        remedy = f"export {VARIABLE}=/path/to/minerl/bin/python ({_GUIDE})"
+        return Missing(what=f"{VARIABLE} is not set, nor is minerl_python given", remedy=remedy)
+    try:
+        changed = os.stat(path).st_mtime_ns
+    except OSError:
+        return Missing(
+            what=f"there is no interpreter at {path}", remedy=f"set {VARIABLE} to one that exists ({_GUIDE})"
+        )
+    return _probe(path, changed)
+
+
+@lru_cache(maxsize=32)
+def _probe(path: str, changed: int) -> Missing | None:
+    """Ask an interpreter what it has; ``changed`` makes a replaced interpreter a new question."""
+    del changed
+    another = f"set {VARIABLE} to a Python that has MineRL ({_GUIDE})"
+    try:
+        answer = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, timeout=_SECONDS, check=True)
+        facts = json.loads(answer.stdout)
+        python, lacks = tuple(facts["python"]), facts["lacks"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
+        reason = type(error).__name__ if isinstance(error, ValueError) else str(error)
+        return Missing(what=f"{path} does not answer as a Python interpreter ({reason})", remedy=another)
+    if lacks:
+        remedy = f"install MineRL into it ({_GUIDE}), or {another}"
+        return Missing(what=f"the interpreter {path} has no package {' and no '.join(lacks)}", remedy=remedy)
+    if python < (3, 7):
+        return Missing(what=f"{path} is Python {python[0]}.{python[1]}, older than 3.7", remedy=another)
+    return None

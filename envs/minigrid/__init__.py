@@ -1,0 +1,1 @@
+"""MiniGrid: small grid worlds seen from above."""

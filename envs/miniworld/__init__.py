@@ -1,0 +1,1 @@
+"""MiniWorld: small indoor 3-D worlds."""

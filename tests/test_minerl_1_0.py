@@ -1,0 +1,133 @@
+"""Minecraft's tasks of MineRL 1.0, against stand-ins for both that client and its game.
+
+PyPI does not serve MineRL 1.0, so nothing here ran with it: these tests hold what dreamenv does with 360x640 pictures,
+a Java side that pays nothing, missions that ask for the picture alone, and the larger set of keys.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from minerl_games import stand_in
+
+from dreamenv.envs import make_real
+from dreamenv.errors import DreamenvError, UnavailableError, WorkerError
+
+TASKS = ("minerl_find_cave", "minerl_survival")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter that finds the stand-ins for MineRL 1.0 and gym."""
+    path = tmp_path_factory.mktemp("minerl-1.0") / "python"
+    modules = Path(__file__).parent / "minerl_1_0"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{modules}" exec "{sys.executable}" "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def port():
+    with stand_in() as (port, _):
+        yield port
+
+
+def actions(env, *names):
+    known = env.get_wrapper_attr("task").action_names
+    return [known.index(name) for name in names]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gymnasium_accepts_the_task_without_a_warning(task, python, port):
+    env = make_real(task, minerl_python=python, port=port, size=32)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_a_wide_picture_is_shrunk_by_area_to_a_square(python, port):
+    env = make_real("minerl_find_cave", minerl_python=python, port=port, render_mode="rgb_array")
+    frame, info = env.reset(seed=3)
+    whole = env.render()
+    assert whole.shape == (360, 640, 3)
+    assert frame.shape == (64, 64, 3)
+    blocks = whole.reshape(360, 64, 10, 3).mean(axis=2)  # 10 columns to one, exactly
+    assert np.abs(blocks.mean(axis=0) - frame.astype(float).mean(axis=0)).max() < 1.5
+    assert info["stand_in"]
+    assert whole[:60, :, 2].mean() > whole[-60:, :, 2].mean() + 40  # the sky is above
+    env.close()
+
+
+def test_reward_distance_is_the_metres_walked(python, port):
+    env = make_real("minerl_find_cave", minerl_python=python, port=port, size=16)
+    noop, forward, turn = actions(env, "noop", "forward", "turn_right")
+    env.reset(seed=3)
+    walked = [env.step(action)[1] for action in (noop, forward, turn, forward)]
+    assert walked[0] == walked[2] == 0.0
+    assert walked[1] == pytest.approx(4 * 0.216, abs=1e-6)  # four ticks of the stand-in's walker
+    *_, info = env.step(noop)
+    assert info["score"] == pytest.approx(sum(walked))
+    assert info["success"] is False
+    env.reset(seed=3)
+    assert env.step(noop)[4]["score"] == 0.0
+    env.close()
+
+
+def test_reward_logs_pays_every_log_once(python, port):
+    env = make_real("minerl_survival", minerl_python=python, port=port, size=16)
+    forward, attack = actions(env, "forward", "attack")
+    env.reset(seed=3)
+    for _ in range(7):  # to the tree straight ahead
+        assert env.step(forward)[1] == 0.0
+    rewards = [env.step(attack)[1] for _ in range(12)]
+    *_, info = env.step(attack)
+    assert sum(rewards) == info["score"] == 4.0  # a trunk of the stand-in has four logs
+    assert set(rewards) == {0.0, 1.0}
+    env.close()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_native_reward_is_always_zero(task, python, port):
+    env = make_real(task, minerl_python=python, port=port, size=16, reward="native")
+    forward, attack = actions(env, "forward", "attack")
+    env.reset(seed=3)
+    assert {env.step(action)[1] for action in [forward] * 7 + [attack] * 8} == {0.0}
+    env.close()
+
+
+def test_native_actions_are_the_keys_of_1_0_and_a_camera(python, port):
+    env = make_real("minerl_survival", minerl_python=python, port=port, size=16, native_actions=True)
+    keys = {"ESC", "drop", "inventory", "pickItem", "swapHands", "use", *(f"hotbar.{slot}" for slot in range(1, 10))}
+    assert keys < set(env.action_space.keys())
+    assert env.action_space["camera"].shape == (2,)
+    env.action_space.seed(0)
+    before, _ = env.reset(seed=3)
+    still = {key: 0 for key in env.action_space.keys() if key != "camera"}
+    turned, *_, info = env.step({**still, "camera": np.array([0.0, 30.0], np.float32)})
+    again, *_ = env.step({**still, "camera": np.zeros(2, np.float32)})
+    assert (turned != before).any()
+    np.testing.assert_array_equal(turned, again)
+    assert info["native_action"]["camera"].tolist() == [0.0, 30.0]
+    env.step(env.action_space.sample())
+    env.close()
+
+
+def test_the_death_of_the_game_is_an_error_and_the_next_reset_says_what_lacks(python):
+    with stand_in("--crash-at", "9") as (port, _):
+        env = make_real("minerl_survival", minerl_python=python, port=port, size=16)
+        env.reset(seed=0)
+        env.step(0)
+        env.step(0)
+        with pytest.raises(WorkerError, match=r"game.*reset"):
+            env.step(0)
+        with pytest.raises(DreamenvError, match=str(port)):
+            env.reset(seed=0)
+        env.close()
+
+
+def test_a_task_of_the_other_client_says_so(python, port):
+    with pytest.raises(UnavailableError, match=r"MineRLNavigateDense-v0.*DREAMENV_MINERL_PYTHON"):
+        make_real("minerl_navigate_dense", minerl_python=python, port=port).reset(seed=0)

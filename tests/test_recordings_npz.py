@@ -1,0 +1,190 @@
+"""Npz files become episodes, whichever habit they follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import minari
+import numpy as np
+import pytest
+
+from dreamenv.cli import main
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.readers import NpzKeys, NpzSettings, convert, open_npz
+from dreamenv.errors import ConfigError, RecordingError
+
+ROWS = 6
+
+
+def write(file: Path, **changes: Any) -> Path:
+    """Frame i is i bright; row i has the action i / 10 and the reward i."""
+    arrays = {
+        "image": np.broadcast_to(np.arange(ROWS, dtype=np.uint8)[:, None, None, None], (ROWS, 8, 8, 3)),
+        "action": np.stack([np.arange(ROWS) / 10, -np.arange(ROWS)], axis=1).astype(np.float32),
+        "reward": np.arange(ROWS, dtype=np.float32),
+        **changes,
+    }
+    np.savez_compressed(file, **{key: value for key, value in arrays.items() if value is not None})
+    return file
+
+
+def read(tmp_path: Path, file: Path, **settings: Any) -> EpisodeDataset:
+    return convert(open_npz([file], NpzSettings(**settings)), tmp_path / "data", progress=False).dataset
+
+
+def shown(episode: Any) -> list[int]:
+    return episode.frames[:, 0, 0, 0].tolist()
+
+
+def test_an_action_that_arrived_led_to_its_rows_frame(tmp_path):
+    [episode] = read(tmp_path, write(tmp_path / "a.npz"))
+    assert shown(episode) == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(episode.actions[:, 0], [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert episode.rewards.tolist() == [1, 2, 3, 4, 5]
+    assert (episode.policy, episode.seed, episode.truncated) == ("a", 0, True)
+
+
+def test_an_action_that_was_taken_led_to_the_next_rows_frame(tmp_path):
+    [episode] = read(tmp_path, write(tmp_path / "a.npz"), actions_are="taken")
+    assert shown(episode) == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(episode.actions[:, 0], [0.0, 0.1, 0.2, 0.3, 0.4])
+    assert episode.rewards.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("habit", ["arrived", "taken"])
+def test_with_one_frame_more_than_actions_nothing_is_ambiguous(tmp_path, habit):
+    file = write(tmp_path / "a.npz", action=np.arange(5) % 4, reward=np.arange(5.0), is_terminal=np.arange(6) == 5)
+    dataset = read(tmp_path, file, actions_are=habit)
+    assert dataset.action_space == gym.spaces.Discrete(4)
+    [episode] = dataset
+    assert episode.actions.tolist() == [0, 1, 2, 3, 0]
+    assert episode.rewards.tolist() == [0, 1, 2, 3, 4]
+    assert episode.terminated
+
+
+def test_stacked_pictures_give_the_newest_and_channels_may_come_first(tmp_path):
+    stacked = np.zeros((ROWS, 9, 8, 8), np.uint8)
+    stacked[:, 6:] = 10 * np.arange(ROWS, dtype=np.uint8)[:, None, None, None]
+    stacked[:, 8] += 1
+    [episode] = read(tmp_path, write(tmp_path / "a.npz", image=stacked))
+    assert shown(episode) == [0, 10, 20, 30, 40, 50]
+    assert episode.frames[2, 3, 3].tolist() == [20, 20, 21]
+    grey = np.zeros((ROWS, 8, 8, 4), np.uint8)
+    grey[..., 3] = 7
+    [episode] = convert(open_npz([write(tmp_path / "b.npz", image=grey)], NpzSettings(size=4)), tmp_path / "b").dataset
+    assert episode.frames.shape == (6, 4, 4, 1)
+    assert episode.frames.min() == 7
+
+
+def test_a_file_of_many_episodes_is_cut_where_they_begin(tmp_path):
+    first = np.array([1, 0, 0, 1, 0, 0], bool)
+    terminal = np.array([0, 0, 1, 0, 0, 0], bool)
+    dataset = read(tmp_path, write(tmp_path / "a.npz", is_first=first, is_terminal=terminal))
+    assert [shown(episode) for episode in dataset] == [[0, 1, 2], [3, 4, 5]]
+    assert [episode.rewards.tolist() for episode in dataset] == [[1, 2], [4, 5]]
+    assert [episode.terminated for episode in dataset] == [True, False]
+    with pytest.raises(RecordingError, match=r"ends a task at step 1 and goes on to step 4.*keys\.first"):
+        read(tmp_path, write(tmp_path / "b.npz", is_terminal=terminal))
+
+
+def test_a_discount_of_zero_ends_the_task_and_long_episodes_are_cut(tmp_path):
+    discount = np.array([1, 1, 1, 1, 1, 0], np.float32)[:, None]
+    one, two = read(tmp_path, write(tmp_path / "a.npz", discount=discount), max_steps=3)
+    assert (shown(one), shown(two)) == ([0, 1, 2, 3], [3, 4, 5])
+    assert (one.terminated, two.terminated) == (False, True)
+
+
+def test_real_actions_lie_between_their_extremes_or_the_bounds_given(tmp_path):
+    files = [write(tmp_path / "a.npz"), write(tmp_path / "b.npz", action=np.full((ROWS, 2), 2.0))]
+    space = open_npz(files).action_space
+    np.testing.assert_allclose(space.low, [0.1, -5])  # the first row's action led nowhere
+    np.testing.assert_allclose(space.high, [2, 2])
+    dataset = read(tmp_path, files[0], low=-1.0, high=1.0)
+    assert dataset.action_space == gym.spaces.Box(-1, 1, (2,), np.float32)
+    np.testing.assert_allclose(dataset[0].actions[-1], [0.5, -1])
+    constant = open_npz(files[1:]).action_space
+    assert (constant.low < constant.high).all()
+
+
+def test_whole_actions_become_discrete_or_multidiscrete(tmp_path):
+    several = np.stack([np.arange(ROWS) % 3, np.arange(ROWS) % 2], axis=1)
+    assert open_npz([write(tmp_path / "a.npz", action=several)]).action_space == gym.spaces.MultiDiscrete([3, 2])
+    column = np.arange(ROWS)[:, None] % 3
+    dataset = read(tmp_path, write(tmp_path / "b.npz", action=column))
+    assert dataset.action_space == gym.spaces.Discrete(3)
+    assert dataset[0].actions.tolist() == [1, 2, 0, 1, 2]
+    one_hot = np.eye(4, dtype=np.float32)[np.arange(ROWS) % 4]
+    chosen = convert(open_npz([write(tmp_path / "c.npz", action=one_hot)], NpzSettings(one_hot=True)), tmp_path / "c")
+    assert chosen.dataset.action_space == gym.spaces.Discrete(4)
+    assert chosen.dataset[0].actions.tolist() == [1, 2, 3, 0, 1]
+
+
+def test_minari_loads_what_was_converted(tmp_path):
+    dataset = read(tmp_path, write(tmp_path / "a.npz"))
+    [theirs] = minari.MinariDataset(tmp_path / "data" / "data")
+    np.testing.assert_array_equal(theirs.actions, dataset[0].actions)
+    np.testing.assert_array_equal(theirs.observations, dataset[0].frames)
+    np.testing.assert_array_equal(theirs.rewards, dataset[0].rewards)
+
+
+def test_keys_can_be_mapped_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.npz", image=None, agentview=np.zeros((ROWS, 8, 8, 3), np.uint8))
+    arguments = ["convert", "npz", "a.npz", "--out", "data"]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "a.npz has none of 'image', 'observation'" in message
+    assert "it has 'action', 'agentview', 'reward'" in message
+    assert not Path("data").exists()
+    assert main([*arguments, "--keys.frames", "agentview", "--environment", "Robot-v1"]) == 0
+    assert "1 episodes, 5 steps\nWrote data" in capsys.readouterr().out
+    assert EpisodeDataset.open("data").provenance.environment_id == "Robot-v1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"action": None}, {}, r"none of 'action', 'actions'.*keys\.action"),
+        ({}, {"keys": NpzKeys(reward="prize")}, "no array 'prize'; it has 'action', 'image', 'reward'"),
+        ({"action": np.zeros((4, 2))}, {}, "6 frames and 4 actions"),
+        ({"action": np.full((ROWS, 2), np.nan)}, {}, "must be finite"),
+        ({"action": np.full(ROWS, -1)}, {}, "go down to -1"),
+        ({"action": np.array([None] * ROWS)}, {}, "Object arrays cannot be loaded"),
+        ({"image": np.zeros((ROWS, 8, 8, 3))}, {}, "is float64; frames must be uint8"),
+        ({"image": np.zeros((ROWS, 64), np.uint8)}, {}, r"is \(6, 64\); frames must be"),
+        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, {}, "make no step"),
+        ({"reward": np.zeros(3)}, {}, "'reward' in .* has 3 rows for 6 frames"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named(tmp_path, changes, settings, message):
+    with pytest.raises(RecordingError, match=message):
+        read(tmp_path, write(tmp_path / "a.npz", **changes), **settings)
+
+
+def test_files_that_do_not_go_together_are_refused(tmp_path):
+    one = write(tmp_path / "a.npz")
+    with pytest.raises(RecordingError, match=r"a\.npz has frames of \(8, 8, 3\), .*b\.npz of \(4, 4, 3\)"):
+        open_npz([one, write(tmp_path / "b.npz", image=np.zeros((ROWS, 4, 4, 3), np.uint8))])
+    with pytest.raises(RecordingError, match="of one kind in all files"):
+        open_npz([one, write(tmp_path / "c.npz", action=np.zeros((ROWS, 3)))])
+    with pytest.raises(ConfigError, match="both low and high"):
+        NpzSettings(low=1.0)
+    half = tmp_path / "half.npz"
+    half.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
+    with pytest.raises(RecordingError, match=r"half\.npz cannot be read .*cut short"):
+        open_npz([half])
+    with pytest.raises(RecordingError, match=r"there is no .*none\.npz"):
+        open_npz([tmp_path / "none.npz"])
+
+
+def test_a_damaged_file_can_be_skipped_and_is_named_at_the_end(tmp_path):
+    half, good = tmp_path / "half.npz", write(tmp_path / "a.npz")
+    half.write_bytes(good.read_bytes()[:300])
+    done = convert(open_npz([half, good], skip_damaged=True), tmp_path / "data", progress=False)
+    assert [record.policy for record in done.dataset.records] == ["a"]
+    assert len(done.damaged) == 1
+    assert "half.npz cannot be read" in str(done.damaged[0])
+    with pytest.raises(RecordingError, match=r"half\.npz cannot be read"):
+        open_npz([half], skip_damaged=True)
