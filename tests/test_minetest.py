@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -87,11 +88,23 @@ def left_behind(pids, folder, display):
     deadline = time.monotonic() + 10
     while True:
         left = [f"process {pid}" for pid in pids if os.path.exists(f"/proc/{pid}") and not is_zombie(pid)]
-        paths = [folder, Path(f"/tmp/.X{display}-lock"), Path(f"/tmp/.X11-unix/X{display}")]
-        left += [str(path) for path in paths if os.path.exists(path)]
+        left += [str(folder)] if os.path.exists(folder) else []
+        left += [f"display {display}"] if is_abandoned(f"/tmp/.X11-unix/X{display}") else []
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
+
+
+def is_abandoned(path):
+    """Whether a socket is there where nobody listens; a display that others started since would listen."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except FileNotFoundError:
+            return False
+    return False
 
 
 def is_zombie(pid):
