@@ -35,7 +35,8 @@ __all__ = ["Engine"]
 _START_SECONDS = 90.0  # of a start on a busy machine; 4 s on a quiet one
 _LOAD_SECONDS = 60.0  # of the generation of an area
 _STEP_SECONDS = 30.0  # of a step: after these it counts as hung (a death is noticed at once); 8 were too few under load
-_SETTLE_SECONDS = 0.4  # at most, until a changed node is seen
+_SETTLE_SECONDS = 2.0  # at most, until a changed node is seen; a few hundredths on a quiet machine
+_STEADY_SECONDS = 0.4  # without a change, after a reset: twice the time in which the client looks for blocks
 _CALM_SECONDS = 0.03  # after it, for the blocks beside it
 _GLANCE = 0.0002  # seconds between two looks at the screen
 _END_SECONDS = 15.0  # for the display to end by itself
@@ -190,9 +191,20 @@ class Engine:
             self._check(deadline)
             time.sleep(0.002)
         answer = self.ask({"start": True})
-        picture = self.picture(answer["number"])
+        picture = self._steady(self.picture(answer["number"]))
         self._signal(signal.SIGSTOP)
         return answer, picture
+
+    def _steady(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Wait until the picture has not changed for a while: shapes of the last blocks may still be in the making."""
+        now = since = time.monotonic()
+        deadline = now + _LOAD_SECONDS
+        while now - since < _STEADY_SECONDS and now < deadline:
+            time.sleep(0.005)
+            newer, now = self._screen.picture(), time.monotonic()
+            if (newer != picture).any():
+                picture, since = newer, now
+        return picture
 
     def close(self) -> None:
         """End the engine and remove everything of it; harmless when repeated."""
