@@ -24,9 +24,17 @@ import tyro
 
 from dreamenv.benchmarks.common import commit, envelope, machine, peak_memory_mib, write_json
 from dreamenv.benchmarks.loop import FIRST_EVALUATION_SEED, Loop
-from dreamenv.benchmarks.recipes import Recipe, recipe_for
+from dreamenv.benchmarks.recipes import Recipe, TaskName, recipe_for
 from dreamenv.benchmarks.report import Film, Page, Section, Strips, Table, picture_of, write_page
-from dreamenv.benchmarks.showing import draw_lines, dream_along, film_in_dream, film_outside, longest_episodes
+from dreamenv.benchmarks.showing import (
+    CONTEXT,
+    SHOWN_STEPS,
+    draw_lines,
+    dream_along,
+    film_in_dream,
+    film_outside,
+    longest_episodes,
+)
 from dreamenv.data import EpisodeDataset
 from dreamenv.metrics.fidelity import fidelity
 from dreamenv.metrics.statistics import mean_iqm_interval
@@ -36,8 +44,6 @@ from dreamenv.world import World
 
 __all__ = ["DemoConfig", "main", "run"]
 
-SHOWN_STEPS = (1, 5, 15, 30, 50, 100)
-_CONTEXT = 8  # frames seen before a shown dream begins
 _EXAMPLES = 3
 
 
@@ -56,7 +62,7 @@ class DemoConfig:
         open: show the report in a browser, if there is a display.
     """
 
-    task: Literal["take_cover", "health_gathering", "my_way_home"] = "take_cover"
+    task: TaskName = "take_cover"
     out: Path | None = None
     rounds: Literal[1, 2] = 1
     seed: int = 0
@@ -153,8 +159,8 @@ class _Lap:
 def _films(loop: Loop, world: World, policy: Any, held_out: EpisodeDataset, folder: Path) -> dict[str, Any]:
     """Make the films and the frames that the report shows."""
     rate = world.spec.frame_rate
-    episodes = longest_episodes(held_out, _EXAMPLES, _CONTEXT + SHOWN_STEPS[-1] + 2)
-    pairs = [dream_along(world, episode, context=_CONTEXT, steps=SHOWN_STEPS[-1]) for episode in episodes]
+    episodes = longest_episodes(held_out, _EXAMPLES, CONTEXT + SHOWN_STEPS[-1] + 2)
+    pairs = [dream_along(world, episode, context=CONTEXT, steps=SHOWN_STEPS[-1]) for episode in episodes]
     films = [
         write_mp4(folder / f"beside-{i}.mp4", beside(real[None], dreamt[None]), rate, scale=3)
         for i, (real, dreamt) in enumerate(pairs)
@@ -184,10 +190,11 @@ def _page(
     for name, value in measured.items():
         summary = mean_iqm_interval(value["scores"] or value["returns"])
         low, high = summary.mean_interval
-        rows.append((name, f"{summary.mean:.0f}", f"{low:.0f} to {high:.0f}", f"{summary.iqm:.0f}", str(summary.count)))
+        mean, interval, iqm = _number(summary.mean), f"{_number(low)} to {_number(high)}", _number(summary.iqm)
+        rows.append((name, mean, interval, iqm, str(summary.count)))
     table = Table(header=("policy", f"mean ({score})", "95% interval", "IQM", "episodes"), rows=rows, emphasised=(2,))
     strips = [
-        _strips(real, dreamt, f"Held-out episode {i + 1}: the world saw {_CONTEXT} frames, then dreamed alone.")
+        _strips(real, dreamt, f"Held-out episode {i + 1}: the world saw {CONTEXT} frames, then dreamed alone.")
         for i, (real, dreamt) in enumerate(films["pairs"])
     ]
     horizons = [int(h) for h in likeness["horizons"]]
@@ -276,6 +283,10 @@ def _learning_curves(folder: Path) -> list[Any]:
         for tag, found in lines.items()
         if found
     ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
 def _better(*measured: dict[str, Any]) -> dict[str, Any]:

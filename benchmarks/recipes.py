@@ -9,15 +9,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dreamenv.agents import AgentConfig, ObservationConfig
 from dreamenv.backbones.rssm import RSSMConfig
 from dreamenv.errors import UnknownNameError
 
-__all__ = ["RECIPES", "Recipe", "Round", "recipe_for"]
+__all__ = ["RECIPES", "Recipe", "Round", "TaskName", "recipe_for"]
+
+TaskName = Literal["take_cover", "health_gathering", "my_way_home", "miniworld_four_rooms", "minetest_navigate"]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
+
+# A goal's reward comes with the ending, and a dream must not jump to it: no warmer than reality.
+GOAL_WORLD = RSSMConfig(ending_reward=True)
+GOAL_DREAM: dict[str, Any] = {"horizon": 256, "temperature": 1.0}
 
 # Dreams warmer than reality are harder to exploit (Ha and Schmidhuber 2018 found 1.15 best); a range saves choosing.
 TEMPERATURE = (1.0, 1.6)
@@ -104,7 +110,32 @@ RECIPES: dict[str, Recipe] = {
         task="my_way_home",
         reward="native",
         recorder="explorer",
-        latent_agent=dataclasses.replace(LATENT_AGENT, horizon=256),
+        backbone=GOAL_WORLD,
+        latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
+        frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
+    ),
+    "miniworld_four_rooms": Recipe(
+        task="miniworld_four_rooms",
+        reward="native",
+        recorder="explorer",
+        backbone=GOAL_WORLD,
+        latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
+        frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
+    ),
+    # Who only walks on meets the beacon once in a while; the policy that comes nearer shows what arriving is like.
+    "minetest_navigate": Recipe(
+        task="minetest_navigate",
+        reward="progress",
+        rounds=(
+            Round(frames=20_000, steps={"joint": 1000, "dynamics": 700}),
+            Round(frames=10_000, steps={"joint": 800, "dynamics": 800}),
+        ),
+        recorder="explorer",
+        backbone=GOAL_WORLD,
+        recording_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
+        latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
+        frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
+        real_agent=dataclasses.replace(REAL_AGENT, num_envs=4, rollout_steps=256),
     ),
 }
 

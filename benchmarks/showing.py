@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
-from dreamenv.training.films import to_uint8
+from dreamenv.training.films import beside, gif_bytes, strip, to_uint8
 from dreamenv.world import World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_lines", "dream_along", "film_in_dream", "film_outside", "longest_episodes"]
+__all__ = [
+    "CONTEXT",
+    "SHOWN_STEPS",
+    "draw_lines",
+    "dream_along",
+    "film_in_dream",
+    "film_outside",
+    "longest_episodes",
+    "write_beside",
+]
+
+CONTEXT = 8
+"""Frames that are seen before a shown dream begins."""
+
+SHOWN_STEPS = (1, 5, 15, 30, 50, 100)
+"""Steps into a dream whose frames are laid out in a row."""
 
 Frames = npt.NDArray[np.uint8]
 
@@ -51,6 +68,22 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
         imagined, _ = model.imagine(state, actions[:, context : context + length])
     dreamt: Tensor = imagined.frames[0]
     return episode.frames[context + 1 : context + 1 + length], to_uint8(dreamt)
+
+
+def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> None:
+    """Write ``beside.gif`` and ``beside.png``: reality beside the dream under the same actions, in held-out episodes.
+
+    The film shows an episode per row, reality left; the picture shows the first episode after `SHOWN_STEPS`, reality
+    above.
+    """
+    episodes = longest_episodes(held_out, examples, CONTEXT + SHOWN_STEPS[-1] + 2)
+    pairs = [dream_along(world, episode, context=CONTEXT, steps=SHOWN_STEPS[-1]) for episode in episodes]
+    length = min(len(real) for real, _ in pairs)
+    real, dreamt = (np.stack([pair[i][:length] for pair in pairs]) for i in (0, 1))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "beside.gif").write_bytes(gif_bytes(beside(real, dreamt), world.spec.frame_rate))
+    steps = [step - 1 for step in SHOWN_STEPS if step <= len(pairs[0][0])]
+    Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "beside.png")
 
 
 def film_in_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, deterministic: bool = False) -> Frames:

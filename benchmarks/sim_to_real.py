@@ -4,8 +4,8 @@
 
 Arms: random; PPO in reality on as many frames as were recorded, and on ten times as many; PPO in the dream on latents
 and on frames. Every arm is trained with several seeds and plays the same real episodes, taking its likeliest actions,
-and once more drawing them; dream arms also play as many dreams that begin where recorded episodes began. Killed and run
-again, it goes on where it stood.
+and once more drawing them; dream arms also play as many dreams that begin where recorded episodes began. A
+film of the dream beside reality lies with the results. Killed and run again, it goes on where it stood.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -23,8 +23,10 @@ from dreamenv.agents import AgentConfig
 from dreamenv.agents.evaluation import Actor
 from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.benchmarks.loop import Loop
-from dreamenv.benchmarks.recipes import recipe_for
+from dreamenv.benchmarks.recipes import TaskName, recipe_for
+from dreamenv.benchmarks.showing import write_beside
 from dreamenv.metrics.statistics import mean_iqm_interval
+from dreamenv.training import TrainConfig
 from dreamenv.world import World
 
 __all__ = ["SimToReal", "main", "run"]
@@ -50,15 +52,17 @@ class SimToReal:
         seeds: policy seeds per arm.
         episodes: real episodes per policy.
         arms: which rows of the table.
+        sampled: measure drawn actions too.
         workers: processes that record.
         threads: of torch; None leaves its setting.
     """
 
-    task: Literal["take_cover", "health_gathering", "my_way_home"] = "take_cover"
+    task: TaskName = "take_cover"
     out: Path | None = None
     seeds: Annotated[int, tyro.conf.arg(help="policy seeds per arm")] = 3
     episodes: int = 100
     arms: tuple[str, ...] = ARMS
+    sampled: bool = True
     workers: int = 2
     threads: int | None = None
 
@@ -84,31 +88,37 @@ def run(config: SimToReal) -> Path:
         "dream_frames": recipe.frame_agent,
     }
     results: dict[str, Any] = {}
+    world: World | None = None
     facts: dict[str, Any] = {"frames": frames}
     for arm in config.arms:
         plan = plans[arm]
         # What learns in reality alone needs neither recording nor world, so such arms can run beside the others.
-        world = loop.last_world() if plan is None or plan.where == "dream" else None
-        results[arm] = _measure_arm(loop, arm, plan, world, config.seeds)
-        if world is not None:
+        place = loop.last_world() if plan is None or plan.where == "dream" else None
+        world = place or world
+        results[arm] = _measure_arm(loop, arm, plan, place, config)
+        if place is not None:
             facts |= {
                 "recorded_episodes": len(loop.record(loop.rounds)),
-                "score": world.provenance.score if world.provenance else "",
-                "world": world.content_hash(),
+                "score": place.provenance.score if place.provenance else "",
+                "world": place.content_hash(),
             }
         _print(results)
+    if world is not None:
+        write_beside(folder, world, loop.record(loop.rounds).split(TrainConfig().holdout, TrainConfig().seed)[1])
     settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
     results_path = folder / "sim_to_real.json"
     return write_json(results_path, envelope("sim_to_real", {"facts": facts, "arms": results}, settings))
 
 
-def _measure_arm(loop: Loop, arm: str, plan: AgentConfig | None, world: World | None, seeds: int) -> dict[str, Any]:
+def _measure_arm(
+    loop: Loop, arm: str, plan: AgentConfig | None, world: World | None, config: SimToReal
+) -> dict[str, Any]:
     """Train an arm's policies and measure them outside and, if they were trained there, in the dream."""
     real, sampled, dreamt = [], [], []
-    for seed in range(seeds if plan else 1):
+    for seed in range(config.seeds if plan else 1):
         policy: Actor | None = loop.agent(arm, plan, world, seed) if plan else None
         real.append(loop.measure(f"{arm}-{seed}", policy, world=world))
-        if plan is not None:
+        if plan is not None and config.sampled:
             sampled.append(loop.measure(f"{arm}-{seed}", policy, world=world, sampled=True))
         if world is not None:
             dreamt.append(loop.measure(f"{arm}-{seed}", policy, dream=world))

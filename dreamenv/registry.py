@@ -85,10 +85,14 @@ def make_config(name: str, preset: str | None = None, **settings: Any) -> Backbo
 
 
 def config_to_json(config: BackboneConfig) -> dict[str, Any]:
-    """Return {"backbone": name, ...settings} of JSON values."""
+    """Return {"backbone": name, ...settings} of JSON values.
+
+    A world's hash covers these. So that older worlds keep theirs, a setting that was added after worlds had been saved
+    has the field metadata ``{"later": True}``, and is left out where it is at its default.
+    """
     for name, (path, _) in _BACKBONES.items():
         if path == f"{type(config).__module__}:{type(config).__qualname__}":
-            return {"backbone": name, **dataclasses.asdict(config)}  # type: ignore[call-overload]
+            return {"backbone": name, **_settings(config)}
     raise ConfigError(f"{type(config).__qualname__} is not registered; call register_backbone first.")
 
 
@@ -100,6 +104,14 @@ def config_from_json(values: dict[str, Any]) -> BackboneConfig:
         raise ConfigError(f"a backbone configuration needs its 'backbone' name; found the keys {sorted(values)}.")
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return make_config(name, None, **settings)
+
+
+def _settings(config: BackboneConfig) -> dict[str, Any]:
+    values: dict[str, Any] = dataclasses.asdict(config)  # type: ignore[call-overload]
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if field.metadata.get("later") and values[field.name] == field.default:
+            del values[field.name]
+    return values
 
 
 def _entry(name: str) -> tuple[str, tuple[str, ...]]:

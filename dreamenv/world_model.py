@@ -92,16 +92,27 @@ class Imagined:
 
     Attributes:
         frames: (b, k, c, h, w) float32 in [0, 1]; None when imagined with ``decode=False``.
-        rewards: (b, k) float32 in the real environment's units.
+        rewards: (b, k) float32 in the real environment's units; where there are ``ending_rewards``, those of steps that
+            do not end the episode.
         termination: (b, k) float32 in [0, 1], the probability that this step ends the episode.
         uncertainty: (b, k) float32, at least 0: how much the model doubts this step (the model's docstring gives the
             unit); None where the model does not say.
+        ending_rewards: (b, k) float32, the rewards of the same steps if they end the episode; None where the model
+            makes no difference.
     """
 
     frames: Tensor | None
     rewards: Tensor
     termination: Tensor
     uncertainty: Tensor | None = None
+    ending_rewards: Tensor | None = None
+
+    @property
+    def expected_rewards(self) -> Tensor:
+        """(b, k) float32: the mean over whether the step ends the episode or not."""
+        if self.ending_rewards is None:
+            return self.rewards
+        return torch.lerp(self.rewards, self.ending_rewards, self.termination)
 
 
 @dataclass(frozen=True, slots=True)

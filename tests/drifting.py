@@ -28,6 +28,7 @@ class DriftingConfig:
     noise: float = 0.05
     ending: float = 0.0
     doubt: float = 0.25
+    ending_reward: float | None = None
 
     def build(self, spec: WorldModelSpec) -> Drifting:
         return Drifting(self, spec)
@@ -65,7 +66,9 @@ class Drifting(nn.Module):
         frames = path[..., None, None, None].expand(b, k, *self.spec.frame_shape) if decode else None
         rewards = actions.reshape(b, k, -1).float().sum(dim=-1)
         full = torch.full((b, k), self.config.ending)
-        return Imagined(frames, rewards, full, torch.full((b, k), self.config.doubt)), state
+        last = self.config.ending_reward
+        at_end = None if last is None else torch.full((b, k), last)
+        return Imagined(frames, rewards, full, torch.full((b, k), self.config.doubt), at_end), state
 
     def embed(self, state: State) -> Tensor:
         return torch.stack((state["level"], state["rng_counter"].float()), dim=1)

@@ -25,6 +25,10 @@ class TestRSSM(WorldModelContract):
     config = rssm.tiny()
 
 
+class TestRSSMWithEndingReward(WorldModelContract):
+    config = dataclasses.replace(rssm.tiny(), ending_reward=True)
+
+
 @pytest.mark.parametrize(("size", "factors"), [((64, 64), [4, 2, 2]), ((16, 16), [4]), ((32, 48), [4, 2])])
 def test_frames_of_any_multiple_of_four_are_read_and_drawn(size: tuple[int, int], factors: list[int]) -> None:
     assert pixels.stage_factors(*size) == factors
@@ -123,3 +127,38 @@ def test_rewards_and_endings_are_learned_where_they_happen() -> None:
         imagined, _ = model.imagine(model.start(frame, torch.arange(16)), moves)
     assert float((imagined.rewards - batch.rewards).abs().mean()) < 0.1
     assert float((imagined.termination - batch.terminated.float()).abs().mean()) < 0.1
+
+
+def test_a_reward_that_comes_with_the_ending_is_paid_by_the_ending_alone() -> None:
+    """Action 2 ends one episode in two, for 1; what does not end pays nothing, though their mean would be a half."""
+    torch.manual_seed(0)
+    model = dataclasses.replace(rssm.tiny(), dropout=0.0, ending_reward=True).build(SPEC).train()
+    generator = torch.Generator().manual_seed(0)
+    moves = torch.randint(3, (16, 12), generator=generator)
+    ends = (moves == 2) & (torch.rand(moves.shape, generator=generator) < 0.5)
+    frame = torch.full((16, 3, 16, 16), 0.5)
+    batch = Batch(
+        first_frame=frame,
+        frames=frame[:, None].expand(-1, 12, -1, -1, -1),
+        actions=moves,
+        rewards=ends.float(),
+        terminated=ends,
+        weight=torch.ones(16, 12),
+        generator=generator,
+    )
+    model.calibrate(DataStatistics(frame[0], 0.2, 0.4, 0.0, 1.0, 0.2))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(120):
+        loss, _ = joint_loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        imagined, _ = model.imagine(model.start(frame, torch.arange(16)), moves)
+    assert imagined.ending_rewards is not None
+    tried = moves == 2
+    assert float(imagined.rewards.abs().max()) < 0.1
+    assert float(imagined.ending_rewards[tried].min()) > 0.9
+    assert 0.2 < float(imagined.termination[tried].mean()) < 0.8
+    assert 0.2 < float(imagined.expected_rewards[tried].mean()) < 0.8

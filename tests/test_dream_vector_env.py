@@ -220,6 +220,15 @@ def test_endings_come_as_often_as_the_model_says_and_are_no_truncations():
     assert abs(np.mean(ends) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 30_000)
 
 
+def test_a_step_that_ends_the_dream_pays_the_reward_of_endings():
+    env = DreamVectorEnv(make_world(ending=0.5, ending_reward=7.0), 200, autoreset_mode="SameStep")
+    env.reset(seed=0)
+    _, rewards, terminated, _, _ = env.step([1] * 200)
+    assert 50 < terminated.sum() < 150
+    assert rewards.dtype == np.float32
+    assert (rewards == np.where(terminated, 7.0, 1.0)).all()
+
+
 def test_an_ending_at_the_horizon_is_no_truncation():
     env = DreamVectorEnv(make_world(ending=1.0), 2, horizon=1)
     env.reset(seed=0)

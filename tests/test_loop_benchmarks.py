@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dreamenv.backbones import rssm
 from dreamenv.benchmarks import demo, recipes, sim_to_real
@@ -71,6 +72,10 @@ def test_sim_to_real_tells_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_p
         assert measured["count"] == 4
         assert np.mean(measured["by_seed"]) == pytest.approx(measured["mean"])
     assert results["facts"]["frames"] == small_recipe.frames
+    with Image.open(tmp_path / "beside.gif") as film, Image.open(tmp_path / "beside.png") as picture:
+        assert film.width == 64 + 2 + 64
+        assert film.n_frames > 1
+        assert picture.height == 2 * (64 + 2 + 64)
 
 
 def test_a_task_without_a_recipe_is_refused_with_near_names() -> None:

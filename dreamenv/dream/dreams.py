@@ -129,14 +129,16 @@ class Dreams:
         imagined, self._state = self._model.imagine(self._state, actions, decode=self._decode)
         if imagined.frames is not None:
             self.frames = frames_from_model(imagined.frames[:, 0])
-        rewards, termination, uncertainty = _on_host(imagined)
+        numbers = _on_host(imagined)
+        uncertainty = numbers.get("uncertainty")
         self.steps += 1
-        terminated = self.streams.draw() < termination
+        terminated = self.streams.draw() < numbers["termination"]
+        rewards = np.where(terminated, numbers.get("ending_rewards", numbers["rewards"]), numbers["rewards"])
         truncated = self.steps >= self._horizon
         if self._max_uncertainty is not None and uncertainty is not None:
             truncated |= uncertainty > self._max_uncertainty
         truncated &= ~terminated
-        return Moment(rewards, termination, uncertainty, terminated, truncated)
+        return Moment(rewards, numbers["termination"], uncertainty, terminated, truncated)
 
     @torch.inference_mode()
     def embed(self) -> Tensor:
@@ -202,13 +204,14 @@ class Dreams:
         return torch.from_numpy(array).to(self._device)
 
 
-def _on_host(imagined: Imagined) -> tuple[Numbers, Numbers, Numbers | None]:
-    """Return rewards, termination and uncertainty of the first step, in memory of their own."""
-    columns = [imagined.rewards[:, 0], imagined.termination[:, 0]]
-    if imagined.uncertainty is not None:
-        columns.append(imagined.uncertainty[:, 0])
+def _on_host(imagined: Imagined) -> dict[str, Numbers]:
+    """Return the numbers of the first step by the names that `Imagined` gives them, in memory of their own."""
+    named = {
+        name: column[:, 0]
+        for name in ("rewards", "termination", "ending_rewards", "uncertainty")
+        if (column := getattr(imagined, name)) is not None
+    }
     if imagined.rewards.device.type == "cpu":
-        arrays = [column.numpy().astype(np.float32) for column in columns]
-    else:
-        arrays = list(torch.stack(columns).float().cpu().numpy())  # one wait for the device, not three
-    return arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None
+        return {name: column.numpy().astype(np.float32) for name, column in named.items()}
+    stacked = torch.stack(list(named.values())).float().cpu().numpy()  # one wait for the device, not several
+    return dict(zip(named, stacked, strict=True))

@@ -156,7 +156,7 @@ def _one_by_one(
     for step in range(actions.shape[1]):
         action = actions[:, step : step + 1]
         imagined, _ = model.imagine(state, _whole_chunks(action, model.spec.chunk), decode=False)
-        rewards.append(imagined.rewards[:, 0])
+        rewards.append(imagined.expected_rewards[:, 0])
         endings.append(imagined.termination[:, 0])
         state = model.observe(state, action, frames[:, step : step + 1])
     return torch.stack(rewards, 1).double().cpu().numpy(), torch.stack(endings, 1).double().cpu().numpy(), state

@@ -73,6 +73,9 @@ class RSSM(nn.Module):
         self.reward_bins = TwoHot()
         self.reward = _head(config.memory, config.hidden // 4, self.reward_bins.bins)
         self.termination = _head(config.memory, config.hidden // 4, 1)
+        self.ending_reward = (
+            _head(config.memory, config.hidden // 4, self.reward_bins.bins) if config.ending_reward else None
+        )
 
     # The contract
 
@@ -122,6 +125,7 @@ class RSSM(nn.Module):
             rewards=self.reward_bins.mean(self.reward(path)),
             termination=self.termination(path).squeeze(-1).sigmoid(),
             uncertainty=torch.stack(doubts, dim=1),
+            ending_rewards=self.reward_bins.mean(self.ending_reward(path)) if self.ending_reward else None,
         )
         return imagined, state
 
@@ -156,6 +160,7 @@ class RSSM(nn.Module):
                 self.prior,
                 self.reward,
                 self.termination,
+                self.ending_reward or nn.Identity(),
             )
             for parameter in module.parameters()
         ]
