@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from dreamenv.data import ExplorerPolicy
 from dreamenv.envs import full_id, make_real, register
 from dreamenv.envs.vizdoom.env import VizdoomEnv
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
@@ -113,6 +114,22 @@ def test_the_time_limit_truncates_at_2100_tics():
     assert not terminated
     assert rewards.sum() == pytest.approx(-0.21, abs=1e-6)
     assert (info["score"], info["success"]) == (0.0, False)
+    env.close()
+
+
+def test_the_step_that_pays_for_the_goal_ends_the_episode():
+    """The level itself ends a tic after it has paid, which at one tic per step would be another step."""
+    env = make_real("my_way_home", frame_skip=1)
+    walker = ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
+    frame, _ = env.reset(seed=14)
+    walker.reset(14)
+    for _ in range(300):
+        frame, reward, terminated, _, info = env.step(walker.act(frame))
+        if terminated or reward > 0.5:
+            break
+    assert terminated
+    assert reward == pytest.approx(0.9998, abs=1e-6)
+    assert info["success"]
     env.close()
 
 
