@@ -8,9 +8,8 @@
 Ticks per second of MineRL's bare client, stepped by a loop in its own interpreter, and of the same client through
 dreamenv's worker: `make_real`, the face, its action table and ``info`` included. They are timed in turn.
 
-The game is the stand-in, with pictures made beforehand, so that it costs next to nothing: with Minecraft itself, which
-makes some tens of ticks a second, the worker's part is smaller by far. Figures without a stand-in need ``--task`` and a
-MineRL that has its game, and take the game's own time.
+The game is the stand-in, with pictures made beforehand. Where it takes no time at all, the ratios are at their worst; a
+tick of Minecraft's, which simulates and renders a world, takes milliseconds, and so do those of ``--tick-ms 2``.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ _STAND_IN = """
 import os, sys, threading
 from dreamenv.envs.minerl.stand_in import main
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-main(["--port", "0", "--still"])
+main(["--port", "0", "--still", "--tick-ms", sys.argv[1]])
 """
 
 
@@ -77,6 +76,7 @@ class MinerlSpeed:
         task: one of MineRL 0.4's, by its short name.
         minerl_python: the interpreter that has MineRL; None for what DREAMENV_MINERL_PYTHON names.
         frame_skips: ticks per agent step, each timed; 1 is the hardest.
+        tick_ms: milliseconds that the stand-in works in every tick; each is measured by itself.
         steps: ticks per round of each candidate.
         rounds: how often each figure is taken; they are taken in turn.
         out: JSON file to write; nothing is written without it.
@@ -85,6 +85,7 @@ class MinerlSpeed:
     task: str = "minerl_navigate_dense"
     minerl_python: str | None = None
     frame_skips: tuple[int, ...] = (1, 4)
+    tick_ms: tuple[float, ...] = (0.0, 2.0)
     steps: int = 2_000
     rounds: int = 7
     out: Path | None = None
@@ -142,13 +143,13 @@ class BareClient:
 
 
 @contextlib.contextmanager
-def stand_in() -> Iterator[int]:
-    """Run a stand-in for the game that costs no time; yield its port.
+def stand_in(tick_ms: float = 0.0) -> Iterator[int]:
+    """Run a stand-in for the game that takes so many milliseconds a tick; yield its port.
 
     It has a session of its own, as the game has that MineRL starts: Linux shares out a busy processor by session. It
     ends with us, however we end.
     """
-    command = [sys.executable, "-c", _STAND_IN]
+    command = [sys.executable, "-c", _STAND_IN, str(tick_ms)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -170,10 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     settings = tyro.cli(MinerlSpeed, args=arguments, description=__doc__)
     results = measure(settings)
     print_table(
-        ("what", "ticks/s", "95% low", "high", "of the bare client"),
+        ("ms a tick", "what", "ticks/s", "95% low", "high", "of the bare client"),
         [
-            (name, timing["rate"], timing["low"], timing["high"], results["ratios"][name])
-            for name, timing in results["timings"].items()
+            (tick_ms, name, timing["rate"], timing["low"], timing["high"], measured["ratios"][name])
+            for tick_ms, measured in results.items()
+            for name, timing in measured["timings"].items()
         ],
     )
     values = envelope("minerl_speed", results, vars(settings))
@@ -183,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def measure(settings: MinerlSpeed) -> dict[str, Any]:
-    """Return ``timings`` and ``ratios`` (see `interleaved`) in ticks per second; the bare client is the first.
+    """Return, by milliseconds a tick, ``timings`` and ``ratios`` (see `interleaved`) in ticks per second.
+
+    The bare client is the first of them.
 
     Raises:
         UnavailableError: there is no MineRL.
@@ -196,12 +200,16 @@ def measure(settings: MinerlSpeed) -> dict[str, Any]:
         )
         raise UnavailableError(settings.task, what, remedy)
     env_id = str(getattr(find_task(settings.task), "env_id"))  # noqa: B009 - of a MinerlTask
+    return {str(tick_ms): _compare(settings, python, env_id, tick_ms) for tick_ms in settings.tick_ms}
+
+
+def _compare(settings: MinerlSpeed, python: str, env_id: str, tick_ms: float) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        bare = BareClient(python, env_id, stack.enter_context(stand_in()))
+        bare = BareClient(python, env_id, stack.enter_context(stand_in(tick_ms)))
         stack.callback(bare.close)
         candidates: dict[str, Callable[[], float]] = {"bare client": lambda: bare.step(settings.steps)}
         for skip in settings.frame_skips:
-            port = stack.enter_context(stand_in())
+            port = stack.enter_context(stand_in(tick_ms))
             env = make_real(settings.task, frame_skip=skip, minerl_python=python, port=port)
             stack.callback(env.close)
             candidates[f"through the worker, frame skip {skip}"] = _stepping(env, skip, settings.steps)

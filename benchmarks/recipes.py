@@ -17,7 +17,7 @@ from dreamenv.errors import UnknownNameError
 
 __all__ = ["RECIPES", "Recipe", "Round", "TaskName", "recipe_for"]
 
-TaskName = Literal["take_cover", "health_gathering", "my_way_home", "miniworld_four_rooms", "minetest_navigate"]
+TaskName = Literal["take_cover", "health_gathering", "my_way_home", "miniworld_four_rooms", "minetest_maze"]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 
@@ -122,17 +122,11 @@ RECIPES: dict[str, Recipe] = {
         latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
         frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
     ),
-    # Who only walks on meets the beacon once in a while; the policy that comes nearer shows what arriving is like.
-    "minetest_navigate": Recipe(
-        task="minetest_navigate",
+    "minetest_maze": Recipe(
+        task="minetest_maze",
         reward="progress",
-        rounds=(
-            Round(frames=20_000, steps={"joint": 1000, "dynamics": 700}),
-            Round(frames=10_000, steps={"joint": 800, "dynamics": 800}),
-        ),
         recorder="explorer",
         backbone=GOAL_WORLD,
-        recording_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
         latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
         frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
         real_agent=dataclasses.replace(REAL_AGENT, num_envs=4, rollout_steps=256),

@@ -238,6 +238,6 @@ def test_messages_are_json_behind_their_length():
     body = json.dumps({"op": "step", "ticks": 4}).encode()
     os.write(write, len(body).to_bytes(4, "big") + body)
     os.close(write)
-    with open(read, "rb", buffering=0) as reader:
-        assert worker._receive(reader) == {"op": "step", "ticks": 4}
-        assert worker._receive(reader) is None
+    assert worker._receive(read) == {"op": "step", "ticks": 4}
+    assert worker._receive(read) is None
+    os.close(read)

@@ -91,14 +91,21 @@ class StandIn:
 
     Args:
         still: show random pictures made beforehand and pay nothing, for benchmarks: the game then costs no time.
+        tick_ms: milliseconds of work added to every tick.
         crash_at, hang_at: the step, counted from 1 over all missions, at which to die or to fall silent.
         busy: how often to call itself busy when a mission is sent.
     """
 
     def __init__(
-        self, *, still: bool = False, crash_at: int | None = None, hang_at: int | None = None, busy: int = 0
+        self,
+        *,
+        still: bool = False,
+        tick_ms: float = 0.0,
+        crash_at: int | None = None,
+        hang_at: int | None = None,
+        busy: int = 0,
     ) -> None:
-        self.still, self.crash_at, self.hang_at, self.busy = still, crash_at, hang_at, busy
+        self.still, self.tick_ms, self.crash_at, self.hang_at, self.busy = still, tick_ms, crash_at, hang_at, busy
         self._mission = Mission(width=64, height=64)
         self._world: StandInWorld | None = None
         self._pictures: list[bytes] = []
@@ -183,6 +190,9 @@ class StandIn:
                 reward += 100.0
             self._done = tick.touched or (mission.logs and world.inventory.get("log", 0) >= 64)
         self._done = self._done or self._ticks >= mission.ticks
+        finished = time.perf_counter() + self.tick_ms / 1000
+        while time.perf_counter() < finished:  # a game works; it does not sleep
+            pass
         _send(line, self._frame(), struct.pack("!dbb", reward, self._done, True), self._info())
 
     def _frame(self) -> bytes:
@@ -214,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-port", "--port", type=int, default=9000, help="0 for any that is free")
     parser.add_argument("-env", action="store_true", help="MineRL started it")
     parser.add_argument("--still", action="store_true", help="costs no time, for benchmarks")
+    parser.add_argument("--tick-ms", type=float, default=0.0, help="milliseconds of work added to every tick")
     parser.add_argument("--crash-at", type=int, help="die at this step")
     parser.add_argument("--hang-at", type=int, help="fall silent at this step")
     parser.add_argument("--busy", type=int, default=0, help="refuse so many missions at first")
@@ -230,7 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("dreamenv's stand-in for Minecraft. It is not the game.")
     print(f"***** Start MalmoEnvServer on port {listener.getsockname()[1]}")
     print("CLIENT enter state: DORMANT", flush=True)
-    stand_in = StandIn(still=settings.still, crash_at=settings.crash_at, hang_at=settings.hang_at, busy=settings.busy)
+    stand_in = StandIn(
+        still=settings.still,
+        tick_ms=settings.tick_ms,
+        crash_at=settings.crash_at,
+        hang_at=settings.hang_at,
+        busy=settings.busy,
+    )
     stand_in.serve(listener)
 
 

@@ -154,39 +154,33 @@ def _serve(requests: int, replies: int, frame: int) -> None:
         "step": player.step,
         "close": player.close,
     }
-    with open(requests, "rb", buffering=0) as reader:
-        while True:
-            request = _receive(reader)
-            if request is None:
-                return
-            try:
-                answer = dict(operations[request.pop("op")](**request), ok=True)
-            except RefusalError as refusal:
-                answer = {"ok": False, "kind": refusal.kind, "message": str(refusal)}
-            except Exception as error:
-                traceback.print_exc()
-                sys.stderr.flush()
-                answer = {"ok": False, "kind": "game", "message": "{}: {}".format(type(error).__name__, error)}
-            body = json.dumps(answer).encode()
-            os.write(replies, struct.pack("!I", len(body)) + body)
-            if player.closed:
-                return
+    while not player.closed:
+        request = _receive(requests)
+        if request is None:
+            return
+        try:
+            answer = dict(operations[request.pop("op")](**request), ok=True)
+        except RefusalError as refusal:
+            answer = {"ok": False, "kind": refusal.kind, "message": str(refusal)}
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            answer = {"ok": False, "kind": "game", "message": "{}: {}".format(type(error).__name__, error)}
+        body = json.dumps(answer).encode()
+        os.write(replies, struct.pack("!I", len(body)) + body)
 
 
-def _receive(reader: Any) -> Any:
-    head = _exactly(reader, 4)
-    body = head and _exactly(reader, struct.unpack("!I", head)[0])
-    return json.loads(body.decode()) if body else None
-
-
-def _exactly(reader: Any, count: int) -> bytes | None:
-    data = b""
-    while len(data) < count:
-        piece = reader.read(count - len(data))
+def _receive(requests: int) -> Any:
+    """Read one request; None where the pipe is closed. There is never a second one before the first is answered."""
+    data, size = b"", 4
+    while len(data) < size:
+        piece = os.read(requests, 65536)
         if not piece:
             return None
         data += piece
-    return data
+        if size == 4 and len(data) >= 4:
+            size += struct.unpack("!I", data[:4])[0]
+    return json.loads(data[4:].decode())
 
 
 class Player:
