@@ -21,7 +21,7 @@ from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate
 from dreamenv.agents.evaluation import Actor, RandomActor
 from dreamenv.benchmarks.common import write_json
 from dreamenv.benchmarks.recipes import Recipe
-from dreamenv.data import EpisodeDataset, ExplorerPolicy, StickyRandomPolicy, collect
+from dreamenv.data import EpisodeDataset, EpsilonPolicy, ExplorerPolicy, StickyRandomPolicy, collect
 from dreamenv.envs import make_real
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -156,11 +156,12 @@ class Loop:
         return self.folder / "agents" / f"{name}-{seed}"
 
 
-def _first_recorder(recipe: Recipe) -> StickyRandomPolicy | ExplorerPolicy:
+def _first_recorder(recipe: Recipe) -> StickyRandomPolicy | EpsilonPolicy:
     env = make_real(recipe.task)
     try:
         if recipe.recorder == "explorer":
-            return ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
+            explorer = ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
+            return EpsilonPolicy(explorer, recipe.epsilon, env.action_space)
         return StickyRandomPolicy(env.action_space, recipe.stickiness)
     finally:
         env.close()

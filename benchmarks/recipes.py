@@ -58,6 +58,8 @@ class Recipe:
         reward: the reward the world learns and PPO is trained on; scores are always the task's own.
         rounds: of recording and training a world.
         recorder: who acts in the first round: "sticky" random actions, or a scripted "explorer" that walks on.
+        epsilon: share of uniformly random actions among the explorer's, which else never stands still, so that a policy
+            could look for its fortune in what the world never saw.
         stickiness: probability of repeating the last random action.
         backbone: the world.
         recording_agent: PPO in the dream of one round, which records the next.
@@ -70,6 +72,7 @@ class Recipe:
     reward: str
     rounds: tuple[Round, ...] = (Round(),)
     recorder: Literal["sticky", "explorer"] = "sticky"
+    epsilon: float = 0.2
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
     recording_agent: AgentConfig = LATENT_AGENT
@@ -123,6 +126,7 @@ RECIPES: dict[str, Recipe] = {
         frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
     ),
     "minetest_maze": Recipe(
+        rounds=(Round(frames=30_000),),
         task="minetest_maze",
         reward="progress",
         recorder="explorer",

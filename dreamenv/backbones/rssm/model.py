@@ -47,6 +47,7 @@ from dreamenv.world_model import (
 
 __all__ = ["RSSM"]
 
+_LEAST_SHARE = 1e-4  # of a reward that is not the usual one, before training
 _LATENT_STREAM = 0  # the stream of a step's draw from prior or posterior
 
 
@@ -143,6 +144,12 @@ class RSSM(nn.Module):
         # Starting from the base rate, the head spends no training on learning that endings are rare.
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, math.log(rate / (1 - rate)))
+        if self.ending_reward is not None:
+            # Neither head hears of the other's steps; what it says of them should be nothing out of the ordinary.
+            usual = self.reward_bins.encode(torch.tensor(statistics.reward_mean))
+            for head in (self.reward, self.ending_reward):
+                nn.init.zeros_(head[-1].weight)  # type: ignore[arg-type]
+                head[-1].bias.data.copy_((usual + _LEAST_SHARE).log())
 
     def store_in_bfloat16(self) -> None:
         """Round the weights for faster dreaming; this model can then no longer be trained."""
