@@ -23,6 +23,7 @@ from dreamenv.agents.observations import ObservationConfig
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import PolicyState, SavedPolicy
+from dreamenv.dream.redrawing import NEEDS_WORLD
 from dreamenv.errors import ConfigError, SeedError
 from dreamenv.metrics.statistics import Summary, mean_iqm_interval
 from dreamenv.randomness import seed_keys
@@ -295,12 +296,14 @@ def play_episodes(
 
 def _check_world(policy: SavedPolicy, world: World | None) -> None:
     """Refuse latents of a world that the policy was not trained on."""
-    if policy.config.observation.kind != "latent":
+    observation = policy.config.observation
+    if observation.kind != "latent" and not observation.redrawn:
         return
     if world is None:
-        raise ConfigError("this policy reads latents: give the world whose filter makes them, world=World.load(...).")
+        what = "latents: give the world whose filter makes them" if observation.kind == "latent" else NEEDS_WORLD
+        raise ConfigError(f"this policy reads {what}, world=World.load(...).")
     if policy.world_hash and policy.world_hash != f"{world.fingerprint:016x}":
         raise ConfigError(
-            f"this policy reads the latents of another world ({policy.world_hash}, not {world.fingerprint:016x}); "
+            f"this policy sees through another world ({policy.world_hash}, not {world.fingerprint:016x}); "
             "give the world it was trained on."
         )

@@ -19,6 +19,7 @@ from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
 from dreamenv.data.provenance import Provenance
 from dreamenv.dream.latents import LatentFilter, latent_space
+from dreamenv.dream.redrawing import Redrawing
 from dreamenv.envs import make_real
 from dreamenv.errors import ConfigError, WorldMismatchError
 from dreamenv.world import World
@@ -69,7 +70,8 @@ class RealVecEnv(RowsVecEnv):
         maker: which environment.
         num_envs: copies, at least 1.
         observation: what the policy sees.
-        world: whose filter makes the latents, and whose provenance the environment must match; needed for latents.
+        world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
+            for redrawn frames.
         threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
     """
 
@@ -89,6 +91,7 @@ class RealVecEnv(RowsVecEnv):
         config = observation or ObservationConfig(kind="frame")
         if config.kind == "latent" and world is None:
             raise ConfigError("latent observations of a real environment need a world that filters its frames.")
+        self._redrawing = Redrawing(world) if config.redrawn else None
         self.envs = [make_environment(maker)]
         try:
             if world is not None:
@@ -130,7 +133,7 @@ class RealVecEnv(RowsVecEnv):
         if self._filter is not None:
             return self._filter.reset(rows, frames, seeds.tolist())
         assert self._stack is not None
-        return self._stack.reset(rows, frames)
+        return self._stack.reset(rows, frames if self._redrawing is None else self._redrawing(frames))
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step the active rows; the others' frames stay as they are."""
@@ -148,7 +151,7 @@ class RealVecEnv(RowsVecEnv):
             observations = self._filter.step(taken, self.frames)
         else:
             assert self._stack is not None
-            observations = self._stack.push(self.frames)
+            observations = self._stack.push(self.frames if self._redrawing is None else self._redrawing(self.frames))
         return Stepped(observations, rewards, terminated, truncated, infos)
 
     def close(self) -> None:

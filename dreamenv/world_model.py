@@ -36,6 +36,7 @@ __all__ = [
     "Imagined",
     "Listens",
     "Objective",
+    "Redraws",
     "Revises",
     "Scores",
     "Stage",
@@ -258,6 +259,15 @@ class Embeds(Protocol):
 
     def embed(self, state: State) -> Tensor:
         """Return (b, embedding_size) float32."""
+        ...
+
+
+@runtime_checkable
+class Redraws(Protocol):
+    """Capability: shows a real frame as the model's own frames would show it."""
+
+    def redraw(self, frames: Tensor) -> Tensor:
+        """Turn frames (n, c, h, w) float32 in [0, 1] into what the model keeps of them, of the same shape."""
         ...
 
 

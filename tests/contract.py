@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dreamenv.errors import ActionError, FrameError, SeedError, StateError
 from dreamenv.registry import BackboneConfig, config_from_json, config_to_json
-from dreamenv.world_model import Batch, DataStatistics, Embeds, State, WorldModel, WorldModelSpec
+from dreamenv.world_model import Batch, DataStatistics, Embeds, Redraws, State, WorldModel, WorldModelSpec
 
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
 ROWS, STEPS = 4, 6
@@ -179,6 +179,18 @@ class WorldModelContract:
             embedding = model.embed(self.begin(model))
         assert embedding.shape == (ROWS, model.embedding_size)
         assert embedding.dtype == torch.float32
+
+    def test_redrawn_frames_are_frames_of_the_models_own(self, model: WorldModel) -> None:
+        if not isinstance(model, Redraws):
+            assert not hasattr(model, "redraw")
+            return
+        frames = self.first_frames()
+        with torch.no_grad():
+            redrawn = model.redraw(frames)
+            alone = model.redraw(frames[:1])
+        assert redrawn.shape == frames.shape
+        assert 0 <= float(redrawn.min()) <= float(redrawn.max()) <= 1
+        torch.testing.assert_close(redrawn[:1], alone, rtol=1e-4, atol=1e-4)
 
     def test_imagining_without_frames_changes_nothing_else(self, model: WorldModel) -> None:
         actions = self.actions(2 * self.spec.chunk)

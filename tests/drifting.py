@@ -73,6 +73,10 @@ class Drifting(nn.Module):
     def embed(self, state: State) -> Tensor:
         return torch.stack((state["level"], state["rng_counter"].float()), dim=1)
 
+    def redraw(self, frames: Tensor) -> Tensor:
+        """Show the level alone."""
+        return frames.mean(dim=(1, 2, 3), keepdim=True).expand(frames.shape)
+
     def stages(self) -> tuple[()]:
         return ()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from toy import ToyEnv
 
 from dreamenv.agents import DreamVecEnv, FrameStack, MixedVecEnv, ObservationConfig, RealVecEnv
+from dreamenv.backbones.persistence import PersistenceConfig
 from dreamenv.errors import (
     ActionError,
     ConfigError,
@@ -307,3 +310,47 @@ def test_mixed_rows_are_those_of_the_parts():
     env.close()
     with pytest.raises(ConfigError, match="agree"):
         MixedVecEnv([dream, RealVecEnv(Brightness, 1, observation=FRAMES)])
+
+
+class Speckled(Brightness):
+    """The same, with a white pixel in a corner of every frame, which the drifting world does not draw."""
+
+    def reset(self, *, seed=None, options=None):
+        frame, info = super().reset(seed=seed)
+        return self._speckle(frame), info
+
+    def step(self, action):
+        frame, *others = super().step(action)
+        return self._speckle(frame), *others
+
+    def _speckle(self, frame):
+        frame[0, 0] = 255
+        return frame
+
+
+def test_redrawn_frames_show_what_the_world_would_draw_outside_and_the_dreams_own_inside():
+    redrawn = dataclasses.replace(FRAMES, redrawn=True)
+    plain_env = RealVecEnv(Speckled, 2, observation=FRAMES)
+    env = RealVecEnv(Speckled, 2, observation=redrawn, world=make_world())
+    assert env.observation_space == plain_env.observation_space
+    seen = ([part for part in roll(one, 7) if np.ndim(part) == 4] for one in (plain_env, env))
+    for plain, drawn in zip(*seen, strict=True):
+        assert plain[..., 0, 0].min() == 255
+        assert (drawn == drawn[..., :1, :1]).all()  # level frames
+        assert np.abs(drawn[..., 5, 5].astype(int) - plain[..., 5, 5]).max() <= 1
+    assert env.frames[:, 0, 0].min() == 255  # what is shown to people stays as it was
+    dreams = (DreamVecEnv(make_world(), 2, observation=config) for config in (FRAMES, redrawn))
+    for one, other in zip(*(roll(env, 7) for env in dreams), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_redrawing_needs_a_world_that_can():
+    redrawn = dataclasses.replace(FRAMES, redrawn=True)
+    with pytest.raises(ConfigError, match="give the world that redraws them"):
+        RealVecEnv(Brightness, 1, observation=redrawn)
+    world = make_world()
+    world.model = PersistenceConfig().build(world.spec)
+    with pytest.raises(ConfigError, match="Persistence cannot redraw frames"):
+        RealVecEnv(Brightness, 1, observation=redrawn, world=world)
+    with pytest.raises(ConfigError, match="redrawn is of frames"):
+        ObservationConfig(kind="latent", redrawn=True)

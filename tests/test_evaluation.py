@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import gymnasium as gym
@@ -125,6 +126,11 @@ def test_bad_evaluations_are_named():
         evaluate(policy, Brightness, episodes=1)
     with pytest.raises(ConfigError, match="another world"):
         evaluate(policy, Brightness, episodes=1, world=make_world(noise=0.5))
+    redrawn = make_policy(dataclasses.replace(FRAMES, redrawn=True), world)
+    with pytest.raises(ConfigError, match=r"redrawn frames.*World\.load"):
+        evaluate(redrawn, Brightness, episodes=1)
+    with pytest.raises(ConfigError, match="another world"):
+        evaluate(redrawn, Brightness, episodes=1, world=make_world(noise=0.5))
     with pytest.raises(ConfigError, match="another world"):
         evaluate(policy, make_world(noise=0.5), episodes=1)
 

@@ -134,6 +134,11 @@ class RSSM(nn.Module):
         """Memory and one-hot latent, (b, memory + latents * classes)."""
         return torch.cat((state["memory"], self._one_hot(state["latent"])), dim=-1)
 
+    def redraw(self, frames: Tensor) -> Tensor:
+        """Encode and decode, by the likeliest latents."""
+        latents = self.posterior_logits(frames).argmax(dim=-1)
+        return self._decode(latents[:, None])[:, 0]
+
     def calibrate(self, statistics: DataStatistics) -> None:
         """Take the mean frame, the range of rewards and the rate of endings from the data."""
         self.mean_frame.copy_(statistics.frame_mean)
@@ -148,8 +153,10 @@ class RSSM(nn.Module):
             # Neither head hears of the other's steps; what it says of them should be nothing out of the ordinary.
             usual = self.reward_bins.encode(torch.tensor(statistics.reward_mean))
             for head in (self.reward, self.ending_reward):
-                nn.init.zeros_(head[-1].weight)  # type: ignore[arg-type]
-                head[-1].bias.data.copy_((usual + _LEAST_SHARE).log())
+                last = head[-1]
+                assert isinstance(last, nn.Linear)
+                nn.init.zeros_(last.weight)
+                last.bias.data.copy_((usual + _LEAST_SHARE).log())
 
     def store_in_bfloat16(self) -> None:
         """Round the weights for faster dreaming; this model can then no longer be trained."""
