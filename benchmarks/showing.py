@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
-from dreamenv.training.films import beside, gif_bytes, strip, to_uint8
+from dreamenv.training.films import beside, strip, to_uint8, write_mp4
 from dreamenv.world import World
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
 
 
 def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> None:
-    """Write ``beside.gif`` and ``beside.png``: reality beside the dream under the same actions, in held-out episodes.
+    """Write ``beside.mp4`` and ``beside.png``: reality beside the dream under the same actions, in held-out episodes.
 
     The film shows an episode per row, reality left; the picture shows the first episode after `SHOWN_STEPS`, reality
     above.
@@ -81,7 +81,7 @@ def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, exampl
     length = min(len(real) for real, _ in pairs)
     real, dreamt = (np.stack([pair[i][:length] for pair in pairs]) for i in (0, 1))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "beside.gif").write_bytes(gif_bytes(beside(real, dreamt), world.spec.frame_rate))
+    write_mp4(folder / "beside.mp4", beside(real, dreamt), world.spec.frame_rate, scale=2)
     steps = [step - 1 for step in SHOWN_STEPS if step <= len(pairs[0][0])]
     Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "beside.png")
 
