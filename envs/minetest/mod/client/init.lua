@@ -5,11 +5,10 @@
 --
 -- The marker is a colour, one of 64, in a strip above and one below the picture: a picture that is copied from top to
 -- bottom is whole when both strips show it. Messages of the server: "away" (the camera was sent away; say when you have
--- it), "wake" (send anything: the server sleeps up to 30 ms until it gets a packet) and
--- "<number> <share of the dig, 0 to 100> <frames to wait first>".
+-- it) and "<number> <share of the dig, 0 to 100> <frames to wait first>".
 
 local channel, bar, strips
-local waiting, away, wake
+local waiting, away
 
 local function paint(number)
   local level = function(bits) return 85 * (math.floor(bits) % 4) end
@@ -34,10 +33,6 @@ minetest.register_on_modchannel_message(function(name, sender, message)
     away = true
     return
   end
-  if message == "wake" then
-    wake = 3 -- frames: so long that the time since the server's last step suffices for any movement
-    return
-  end
   local number, dug, frames = message:match("^(%d+) (%d+) (%d+)$")
   if number then waiting = {number = tonumber(number), dug = tonumber(dug), frames = tonumber(frames)} end
 end)
@@ -55,9 +50,6 @@ minetest.register_globalstep(function()
   elseif away then -- only now, so that what the server answers cannot arrive within the same frame
     away = false
     channel:send_all("away")
-  elseif wake then
-    wake = wake > 1 and wake - 1
-    if not wake then channel:send_all("awake") end
   elseif waiting then
     if waiting.frames > 0 then
       waiting.frames = waiting.frames - 1
@@ -67,7 +59,7 @@ minetest.register_globalstep(function()
     player:hud_change(bar, "text", waiting.dug > 0 and "dreamenv_white.png^[multiply:#ffe000" or "")
     player:hud_change(bar, "scale", {x = -math.max(1, 0.4 * waiting.dug), y = -2.5})
     waiting = nil
-    channel:send_all("drawn") -- wakes the server
+    channel:send_all("drawn") -- wakes the server, which else sleeps up to 30 ms for a packet
   end
 end)
 

@@ -151,11 +151,7 @@ minetest.register_globalstep(function(dtime)
     end
   end
   local action = job and job.action
-  if not action then return end
-  if dtime < body.shortest(action) or dtime > body.LONGEST then
-    channel:send_all("wake") -- the next step would wait up to 30 ms for a packet
-    return
-  end
+  if not action or dtime < body.SHORTEST or dtime > body.LONGEST then return end
   if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 and body.will_move(action) then
     job.away = "asked" -- while the engine moves the body, the client already sends the camera away
     leave({pos = body.state().pos, yaw = body.turned(action), pitch = body.tilted(action)})
