@@ -112,8 +112,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
-    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four.
+    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four. Rooms that differ only
+    # in their walls take longer to draw than rooms with monsters.
     "my_way_home": Recipe(
+        rounds=(Round(steps={"joint": 4000, "dynamics": 3000}),),
         task="my_way_home",
         reward="native",
         recorder="explorer",

@@ -237,6 +237,21 @@ def test_every_frame_shows_its_own_step_over_many_random_turns_and_steps(maze):
 
 
 @needs_minetest
+def test_a_picture_that_python_missed_is_shown_once_more(navigate, monkeypatch):
+    expected, _ = play(navigate, 5, [LEFT, FORWARD])
+    navigate.reset(seed=5)
+    engine = engine_of(navigate)
+    shows, ask, asked = engine._screen.shows, engine.ask, []
+    monkeypatch.setattr(engine, "ask", lambda command, *rest: (asked.append(command), ask(command, *rest))[1])
+    monkeypatch.setattr(engine._screen, "shows", lambda number: {"again": True} in asked and shows(number))
+    turned = navigate.step(LEFT)[0]
+    assert asked.count({"again": True}) >= 1
+    monkeypatch.undo()
+    np.testing.assert_array_equal(turned, expected[1])
+    np.testing.assert_array_equal(navigate.step(FORWARD)[0], expected[2])
+
+
+@needs_minetest
 def test_the_body_obeys_the_engines_physics(maze, navigate):
     maze.reset(seed=0)
     walked = [np.array(maze.step(FORWARD)[4]["position"]) for _ in range(60)]

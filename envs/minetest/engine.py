@@ -134,7 +134,7 @@ class Engine:
         return answer
 
     def picture(self, number: float) -> NDArray[np.uint8]:
-        """Wait for the picture of an answer's number: (side, side, 3) uint8 RGB.
+        """Wait for the picture of an answer's number: (side, side, 3) uint8 RGB; have it shown again if it was missed.
 
         Raises:
             WorkerError: it does not come.
@@ -146,6 +146,8 @@ class Engine:
                 picture = self._screen.picture()
                 if self._screen.shows(int(number)):
                     return picture
+            if self._screen.is_past(int(number)):
+                number = self.ask({"again": True})["number"]
             looks += 1
             if looks % 500 == 0:
                 self._check(deadline)
@@ -157,12 +159,12 @@ class Engine:
         Raises:
             WorkerError: the engine died or hangs.
         """
-        before = self._screen.picture()
         answer = self.ask({"act": list(action), "steps": native_steps}, _STEP_SECONDS + native_steps)
         picture = self.picture(answer["number"])
         if answer["changed"]:
-            picture = self._settled(before)
+            picture = self._settled(self._last)
         self._signal(signal.SIGSTOP)
+        self._last = picture
         return answer, picture
 
     def _settled(self, before: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -193,6 +195,7 @@ class Engine:
         answer = self.ask({"start": True})
         picture = self._steady(self.picture(answer["number"]))
         self._signal(signal.SIGSTOP)
+        self._last = picture
         return answer, picture
 
     def _steady(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -23,8 +23,8 @@ _SETTINGS = {
     # The client: small, fast, without anything that moves by itself.
     "fullscreen": "false",
     "video_driver": "opengl",
-    "fps_max": "400",
-    "fps_max_unfocused": "400",
+    "fps_max": "600",
+    "fps_max_unfocused": "600",
     "vsync": "false",
     "enable_sound": "false",
     "show_debug": "false",

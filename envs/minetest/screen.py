@@ -45,6 +45,16 @@ class Screen:
         return self._pixels[STRIP:-STRIP, :, 2::-1].copy()
 
     def shows(self, number: int) -> bool:
-        """Say whether both strips show this number."""
-        colour = [85 * (number >> 4 & 3), 85 * (number >> 2 & 3), 85 * (number & 3)]
+        """Say whether the picture of this number is there: both strips show it."""
+        colour = _colour(number)
         return bool((self._lower[:3] == colour).all() and (self._upper[:3] == colour).all())
+
+    def is_past(self, number: int) -> bool:
+        """Say whether the picture of this number was there and is no more: the upper strip has gone on by half."""
+        later = _colour((number + MARKERS // 2) % MARKERS)
+        return bool((self._lower[:3] == _colour(number)).all() and (self._upper[:3] == later).all())
+
+
+def _colour(number: int) -> list[int]:
+    """Blue, green, red."""
+    return [85 * (number >> 4 & 3), 85 * (number >> 2 & 3), 85 * (number & 3)]

@@ -4,11 +4,16 @@
 -- the movement, on the same ordered channel, and this mod draws the marker itself, in the frame that follows.
 --
 -- The marker is a colour, one of 64, in a strip above and one below the picture: a picture that is copied from top to
--- bottom is whole when both strips show it. Messages of the server: "away" (the camera was sent away; say when you have
--- it) and "<number> <share of the dig, 0 to 100> <frames to wait first>".
+-- bottom is whole when both strips show it. When the view has changed since, the upper strip shows the number 32 further.
+-- Messages of the server: "away" (the camera was sent away; say when you have
+-- it), "hush" (be silent for some frames) and "<number> <share of the dig, 0 to 100> <frames to wait first> <yaw> <pitch>",
+-- the last two only where a view is shown. It is answered by "drawn", or by "again" when this frame does not show that
+-- view in every part. A frame that has nothing else to say says "tick": the server sleeps up to 30 ms for a packet.
 
 local channel, bar, strips
 local waiting, away
+local hush = 0 -- frames in which nothing is said without need
+local drawn -- the number that both strips show
 
 local function paint(number)
   local level = function(bits) return 85 * (math.floor(bits) % 4) end
@@ -27,19 +32,74 @@ local function add_strips(player)
   bar = image(player, {x = 0.5, y = 0.82}, {x = 0, y = 0}, {x = -1, y = -2.5})
 end
 
+-- Packets of one movement may come in different frames. Then the camera may not be turned yet; or it comes to its place
+-- from beside it instead of from afar, so that blocks which only now can be seen are missing.
+local FAR = 32 -- nodes of height; the server sends the camera 64 nodes up
+local view -- of this frame: pos, yaw, pitch
+local whole -- whether the camera came to this view from afar
+
+local function turned(from, to) return math.abs((to - from + 180) % 360 - 180) end
+
+local function watch(player)
+  local now = {pos = player:get_pos(), yaw = math.deg(minetest.camera:get_look_horizontal()) - 90,
+    pitch = -math.deg(minetest.camera:get_look_vertical())}
+  local far = view and math.abs(now.pos.y - view.pos.y) > FAR
+  local same = view and vector.distance(now.pos, view.pos) < 0.01 and turned(view.yaw, now.yaw) < 0.1
+    and turned(view.pitch, now.pitch) < 0.1
+  whole = far or (whole and same)
+  view = now
+  if drawn and not same then
+    player:hud_change(strips[1], "text", paint((drawn + 32) % 64))
+    drawn = nil
+  end
+end
+
+local function shows(order)
+  return not order.yaw
+    or whole and turned(view.yaw, order.yaw) < 0.1 and turned(view.pitch, order.pitch) < 0.1
+end
+
 minetest.register_on_modchannel_message(function(name, sender, message)
   if name ~= "dreamenv" or sender ~= "" then return end
   if message == "away" then
     away = true
     return
   end
-  local number, dug, frames = message:match("^(%d+) (%d+) (%d+)$")
-  if number then waiting = {number = tonumber(number), dug = tonumber(dug), frames = tonumber(frames)} end
+  if message == "hush" then
+    hush = 3 -- frames: after so long, the time since the server's last step suffices for any movement
+    return
+  end
+  local number, dug, frames, yaw, pitch = message:match("^(%d+) (%d+) (%d+) ?(%S*) ?(%S*)$")
+  if number then
+    waiting = {number = tonumber(number), dug = tonumber(dug), frames = tonumber(frames), yaw = tonumber(yaw),
+      pitch = tonumber(pitch)}
+  end
 end)
+
+-- What this frame has to say to the server, if anything.
+local function word(player)
+  if away then -- only now, so that what the server answers cannot arrive within the same frame
+    away = false
+    return "away"
+  end
+  if not waiting then return end
+  if waiting.frames > 0 then
+    waiting.frames = waiting.frames - 1
+    return
+  end
+  local order = waiting
+  waiting = nil
+  if not shows(order) then return "again" end
+  drawn = order.number
+  for _, strip in ipairs(strips) do player:hud_change(strip, "text", paint(drawn)) end
+  player:hud_change(bar, "text", order.dug > 0 and "dreamenv_white.png^[multiply:#ffe000" or "")
+  player:hud_change(bar, "scale", {x = -math.max(1, 0.4 * order.dug), y = -2.5})
+  return "drawn"
+end
 
 minetest.register_globalstep(function()
   local player = minetest.localplayer
-  if not player then return end
+  if not (player and minetest.camera) then return end
   if not channel then
     channel = minetest.mod_channel_join("dreamenv")
   elseif not strips then
@@ -47,19 +107,11 @@ minetest.register_globalstep(function()
       add_strips(player)
       channel:send_all("ready")
     end
-  elseif away then -- only now, so that what the server answers cannot arrive within the same frame
-    away = false
-    channel:send_all("away")
-  elseif waiting then
-    if waiting.frames > 0 then
-      waiting.frames = waiting.frames - 1
-      return
-    end
-    for _, strip in ipairs(strips) do player:hud_change(strip, "text", paint(waiting.number)) end
-    player:hud_change(bar, "text", waiting.dug > 0 and "dreamenv_white.png^[multiply:#ffe000" or "")
-    player:hud_change(bar, "scale", {x = -math.max(1, 0.4 * waiting.dug), y = -2.5})
-    waiting = nil
-    channel:send_all("drawn") -- wakes the server, which else sleeps up to 30 ms for a packet
+  else
+    watch(player)
+    if hush > 0 then hush = hush - 1 end
+    local said = word(player) or (hush == 0 and "tick")
+    if said then channel:send_all(said) end
   end
 end)
 

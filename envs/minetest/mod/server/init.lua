@@ -1,8 +1,9 @@
 -- The server in lock-step with Python: every native step waits for a command, moves the body, and answers.
 --
 -- Commands are lines of JSON: {reset = seed} generates an episode and answers {loaded = true}; Python then watches for
--- the fence (see area.lua) and sends {start = true}; {act = {...}, steps = n} holds an action for n native steps. Answers
--- carry the number of the marker that the client draws in the first frame which shows them (see the client's mod).
+-- the fence (see area.lua) and sends {start = true}; {act = {...}, steps = n} holds an action for n native steps;
+-- {again = true} shows the last picture once more. Answers carry the number of the marker that the client draws in the
+-- first frame which shows them (see the client's mod).
 
 local insecure = minetest.request_insecure_environment()
 local path = minetest.get_modpath("dreamenv") .. "/"
@@ -20,12 +21,10 @@ local task = load("tasks/" .. kind .. ".lua", kind == "maze" and area or terrain
 
 local player, channel
 local number = 0 -- of the marker
-local job -- the command in progress
+local job -- the command in progress, until its picture is drawn
 local episode -- how it began: pos, yaw, pitch, edge
 local ready = false -- whether the client's mod can draw markers
-local shown -- the camera that the client shows: pos, yaw, pitch
-local awaited -- an answer that waits until the client has seen the camera elsewhere
-local arrive
+local picture -- what the client is to draw: its order, and the answer that Python gets then
 
 minetest.register_on_joinplayer(function(joined)
   player = joined
@@ -45,50 +44,70 @@ local function look(pos, yaw, pitch)
   player:set_pos(pos)
 end
 
--- Answers Python, and has the client mark the frame that shows it; `settle` frames later where meshes must be made.
-local function answer(values, settle)
-  number = (number + 1) % 64
-  values.number = number
-  channel:send_all(string.format("%d %d %d", number, math.floor(100 * hands.share()), settle))
-  link.send(values)
-end
-
 -- The client turns its camera a frame after it has moved it, and looks only now and then for what can be seen. So the
 -- camera first goes high above, turned as it shall be; when the client says that it was there, it comes down into
--- another block, for which the client looks at once for what can be seen: that frame is right in every part.
+-- another block, for which the client looks at once for what can be seen: that frame is right in every part. The client
+-- says "again" when it was not: when packets of one movement came in different frames. Over terrain, the camera rises once
+-- a view is drawn: the client draws another frame before it hears of the next step, and the sky costs next to nothing.
 local HIGH = 64 -- nodes above: out of sight of the ground
+local SETTLE = 4 -- frames
+
+local function rise(state) look({x = state.pos.x, y = state.pos.y + HIGH, z = state.pos.z}, state.yaw, state.pitch) end
 
 local function leave(state)
-  look({x = state.pos.x, y = state.pos.y + HIGH, z = state.pos.z}, state.yaw, state.pitch)
+  rise(state)
   channel:send_all("away")
-  shown = nil
+  job.away = "asked"
 end
 
-local function show(reply, settle)
+-- Has the client draw the picture, and answers Python; no other command is taken until it is drawn.
+local function draw()
+  channel:send_all(picture.order)
+  if picture.reply then link.send(picture.reply) end
+  picture.reply = nil
+end
+
+local function arrive()
   local state = body.state()
-  local same = shown and vector.equals(shown.pos, state.pos) and shown.yaw == state.yaw and shown.pitch == state.pitch
-  if same and settle == 0 then return answer(reply, 0) end
-  if not job.away then leave(state) end
-  awaited = {reply = reply, settle = settle}
+  look(state.pos, state.yaw, state.pitch)
+  draw()
+end
+
+-- Numbers an answer and its picture: of `view`, or of whatever the camera sees.
+local function prepare(reply, settle, view)
+  number = (number + 1) % 64
+  reply.number = number
+  local order = string.format("%d %d %d", number, math.floor(100 * hands.share()), settle)
+  if view then order = string.format("%s %.3f %.3f", order, view.yaw, view.pitch) end
+  picture = {order = order, reply = reply}
+end
+
+-- Shows the body's view, where meshes must be made `settle` frames later; Python looks at such a picture for a while.
+local function show(reply, settle)
+  prepare(reply, settle, body.state())
+  picture.rise = settle == 0 and kind ~= "maze"
+  if not job.away then leave(body.state()) end
   if job.away == "seen" then arrive() end
 end
 
-function arrive()
-  local state = body.state()
-  look(state.pos, state.yaw, state.pitch)
-  shown = {pos = state.pos, yaw = state.yaw, pitch = state.pitch}
-  local reply, settle = awaited.reply, awaited.settle
-  job, awaited = nil, nil
-  answer(reply, settle)
+local heard = {} -- messages of the client's mod
+
+function heard.ready() ready = true end
+
+function heard.away()
+  job.away = "seen"
+  if picture then arrive() end
+end
+
+function heard.again() leave(body.state()) end
+
+function heard.drawn()
+  if picture.rise then rise(body.state()) end
+  job, picture = nil, nil
 end
 
 minetest.register_on_modchannel_message(function(name, _, message)
-  if name ~= "dreamenv" then return end
-  if message == "ready" then ready = true end
-  if message == "away" and job then
-    job.away = "seen"
-    if awaited then arrive() end
-  end
+  if name == "dreamenv" and heard[message] then heard[message]() end
 end)
 
 local function report(values)
@@ -105,10 +124,10 @@ function begin.reset(command)
   job = {kind = "reset"}
   body.remove()
   hands.rest()
-  shown = nil
   task.begin(command.reset, player, function(started)
-    episode, job = started, nil
-    answer({loaded = true, fence = area.fence}, 0)
+    episode = started
+    prepare({loaded = true, fence = area.fence}, 0)
+    draw()
   end)
 end
 
@@ -117,7 +136,13 @@ function begin.start()
   task.started(episode.pos)
   area.open(player)
   job = {kind = "start"}
-  show(report({}), 0)
+  show(report({}), SETTLE)
+end
+
+-- Shows the picture once more, which was gone before Python looked.
+function begin.again()
+  job = {kind = "again"}
+  show({}, 0)
 end
 
 function begin.act(command)
@@ -137,8 +162,7 @@ local function moved()
   job.action = nil
   local reply = report({progress = job.progress, events = job.events, over = job.over, passed = job.passed,
     changed = job.changed})
-  show(reply, job.changed and 4 or 0)
-  if job and not awaited then job = nil end
+  show(reply, job.changed and SETTLE or 0)
 end
 
 minetest.register_globalstep(function(dtime)
@@ -151,9 +175,13 @@ minetest.register_globalstep(function(dtime)
     end
   end
   local action = job and job.action
-  if not action or dtime < body.SHORTEST or dtime > body.LONGEST then return end
-  if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 and body.will_move(action) then
-    job.away = "asked" -- while the engine moves the body, the client already sends the camera away
+  if not action then return end
+  if dtime < body.shortest(action) or dtime > body.LONGEST then
+    channel:send_all("hush") -- or the next one would be as short
+    return
+  end
+  if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 then
+    -- while the engine moves the body, the client already sends the camera away
     leave({pos = body.state().pos, yaw = body.turned(action), pitch = body.tilted(action)})
   end
   body.push(dtime, action, episode.edge, moved)
