@@ -21,8 +21,17 @@ from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate
 from dreamenv.agents.evaluation import Actor, RandomActor
 from dreamenv.benchmarks.common import write_json
 from dreamenv.benchmarks.recipes import Recipe
-from dreamenv.data import EpisodeDataset, EpsilonPolicy, ExplorerPolicy, StickyRandomPolicy, collect
+from dreamenv.data import (
+    EpisodeDataset,
+    EpsilonPolicy,
+    ExplorerPolicy,
+    MixturePolicy,
+    Policy,
+    StickyRandomPolicy,
+    collect,
+)
 from dreamenv.envs import make_real
+from dreamenv.envs.minetest.explorers import explorer
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
 
@@ -57,7 +66,9 @@ class Loop:
     ) -> None:
         self.recipe, self.folder, self.workers, self.threads = recipe, folder, workers, threads
         self.effort, self.seed = effort, seed
-        self.make_env: Callable[[], gym.Env[Any, Any]] = partial(make_real, recipe.task, reward=recipe.reward)
+        self.make_env: Callable[[], gym.Env[Any, Any]] = partial(
+            make_real, recipe.task, reward=recipe.reward, frame_skip=recipe.frame_skip
+        )
 
     @property
     def rounds(self) -> int:
@@ -156,12 +167,15 @@ class Loop:
         return self.folder / "agents" / f"{name}-{seed}"
 
 
-def _first_recorder(recipe: Recipe) -> StickyRandomPolicy | EpsilonPolicy:
+def _first_recorder(recipe: Recipe) -> Policy:
     env = make_real(recipe.task)
     try:
-        if recipe.recorder == "explorer":
-            explorer = ExplorerPolicy(env.get_wrapper_attr("provenance").action_names)
-            return EpsilonPolicy(explorer, recipe.epsilon, env.action_space)
-        return StickyRandomPolicy(env.action_space, recipe.stickiness)
+        space, names = env.action_space, env.get_wrapper_attr("provenance").action_names
     finally:
         env.close()
+    if recipe.recorder == "sticky":
+        return StickyRandomPolicy(space, recipe.stickiness)
+    policy: Policy = ExplorerPolicy(names)
+    if recipe.recorder == "half scripted":
+        policy = MixturePolicy([(1, policy), (1, explorer(recipe.task))])
+    return EpsilonPolicy(policy, recipe.epsilon, space)

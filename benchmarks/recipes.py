@@ -17,7 +17,9 @@ from dreamenv.errors import UnknownNameError
 
 __all__ = ["RECIPES", "Recipe", "Round", "TaskName", "recipe_for"]
 
-TaskName = Literal["take_cover", "health_gathering", "my_way_home", "miniworld_one_room", "minetest_maze"]
+TaskName = Literal[
+    "take_cover", "health_gathering", "my_way_home", "miniworld_one_room", "minetest_navigate", "minetest_maze"
+]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 
@@ -60,9 +62,11 @@ class Recipe:
     Attributes:
         task: short name of the real environment.
         reward: the reward the world learns and PPO is trained on; scores are always the task's own.
+        frame_skip: native steps per agent step; None takes the task's own.
         rounds: of recording and training a world.
-        recorder: who acts in the first round: "sticky" random actions, or a scripted "explorer" that walks on.
-        epsilon: share of uniformly random actions among the explorer's, which else never stands still, so that a policy
+        recorder: who acts in the first round: "sticky" random actions, a blind "explorer" that walks on, or "half
+            scripted": in every other episode the task's own explorer, who looks for the goal.
+        epsilon: share of uniformly random actions among the explorers', who else never stand still, so that a policy
             could look for its fortune in what the world never saw.
         stickiness: probability of repeating the last random action.
         backbone: the world.
@@ -74,8 +78,9 @@ class Recipe:
 
     task: str
     reward: str
+    frame_skip: int | None = None
     rounds: tuple[Round, ...] = (Round(),)
-    recorder: Literal["sticky", "explorer"] = "sticky"
+    recorder: Literal["sticky", "explorer", "half scripted"] = "sticky"
     epsilon: float = 0.2
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
@@ -112,8 +117,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     # The native reward is the same at every step but the last; a medkit is something to see and to walk to.
     "health_gathering": Recipe(task="health_gathering", reward="medkit"),
-    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four. Rooms that differ only
-    # in their walls take longer to draw than rooms with monsters.
+    # Random steps stay in the first room; whoever walks on finds the goal in one episode of four. Rooms that differ in
+    # their walls only take longer to draw than rooms with monsters.
     "my_way_home": Recipe(
         rounds=(Round(steps={"joint": 4000, "dynamics": 3000}),),
         task="my_way_home",
@@ -130,6 +135,18 @@ RECIPES: dict[str, Recipe] = {
         backbone=GOAL_WORLD,
         latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
         frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
+    ),
+    # A walk that is blind meets the beacon in one episode of ten only: too few endings to learn from.
+    "minetest_navigate": Recipe(
+        rounds=(Round(frames=40_000, steps={"joint": 1500, "dynamics": 1000}),),
+        task="minetest_navigate",
+        frame_skip=2,
+        reward="arrival",
+        recorder="half scripted",
+        backbone=GOAL_WORLD,
+        latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
+        frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
+        real_agent=dataclasses.replace(REAL_AGENT, num_envs=4, rollout_steps=256),
     ),
     # Progress pays at every step; a dream that does not know where the beacon is would pay it without end.
     "minetest_maze": Recipe(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from dreamenv.envs.crafter.tasks import CRAFTER_TASKS
 from dreamenv.envs.minerl.interpreter import find_minerl
@@ -35,7 +37,7 @@ class Family:
         tasks: by short name.
         entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
         find_missing: says what the simulator lacks on this machine; looks only, starts nothing that stays.
-        looks_at: arguments of the environment that `find_missing` takes too, such as where the simulator is.
+        looks_at: what `find_missing` takes: "task", and arguments of the environment such as where the simulator is.
         required: whether dreamenv installs it always.
         quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
     """
@@ -47,6 +49,11 @@ class Family:
     looks_at: tuple[str, ...] = ()
     required: bool = False
     quick: bool = True
+
+    def missing_for(self, task: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> Missing | None:
+        """Say what one of the tasks lacks on this machine, given the arguments that its environment gets."""
+        known = {**arguments, "task": task}
+        return self.find_missing(**{name: known[name] for name in self.looks_at if name in known})
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -87,7 +94,7 @@ FAMILIES: tuple[Family, ...] = (
         tasks=MINERL_TASKS,
         entry_point="dreamenv.envs.minerl.env:MinerlEnv",
         find_missing=find_minerl,
-        looks_at=("minerl_python",),
+        looks_at=("task", "minerl_python"),
         quick=False,
     ),
 )

@@ -62,7 +62,7 @@ def build(task: str, **kwargs: Any) -> gym.Env[Any, Any]:
         ConfigError: an argument that it does not take.
     """
     family = family_of(find_task(task))
-    missing = family.find_missing(**{name: kwargs[name] for name in family.looks_at if name in kwargs})
+    missing = family.missing_for(task, kwargs)
     if missing is not None:
         raise UnavailableError(task, missing.what, missing.remedy)
     module, name = family.entry_point.split(":")

@@ -26,7 +26,7 @@ def here(*names: str) -> list[Any]:
     """Parameters for these tasks; those that cannot run here are skipped, and say what they lack."""
     parameters = []
     for name in names:
-        missing = family_of(find_task(name)).find_missing()
+        missing = family_of(find_task(name)).missing_for(name)
         marks = [pytest.mark.skip(reason=f"{missing.what}; {missing.remedy}")] if missing else []
         parameters.append(pytest.param(name, marks=marks))
     return parameters

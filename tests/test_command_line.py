@@ -307,9 +307,8 @@ def test_doctor_starts_every_real_environment_that_lacks_nothing() -> None:
     found = {finding.name: finding for finding in doctor.check_real_environments()}
     assert set(found) == set(task_names())
     for family in FAMILIES:
-        missing = family.find_missing()
         for name in family.tasks:
-            assert found[name].ok == (missing is None), found[name]
+            assert found[name].ok == (family.missing_for(name) is None), found[name]
 
 
 @pytest.mark.parametrize(("package", "task"), [("minigrid", "minigrid_door_key"), ("crafter", "crafter")])
@@ -349,7 +348,7 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
     hide("miniworld", monkeypatch)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     monkeypatch.setattr(sys, "platform", "linux")
-    missing = family_of(find_task("miniworld_hallway")).find_missing()
+    missing = family_of(find_task("miniworld_hallway")).missing_for("miniworld_hallway")
     assert missing is not None
     for name in ("the package miniworld", "libGL.so.1", "libEGL.so.1", "libGLU.so.1"):
         assert name in missing.what

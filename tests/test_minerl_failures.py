@@ -180,7 +180,7 @@ def test_an_interpreter_without_minerl_is_named_with_the_remedy(tmp_path, monkey
             make_real(TASK, **({} if chosen is None else {"minerl_python": chosen}))
         if chosen is not None:
             monkeypatch.setenv("DREAMENV_MINERL_PYTHON", chosen)
-        missing = family.find_missing()
+        missing = family.missing_for(TASK)
         assert missing.what in str(raised.value)
         assert missing.remedy in str(raised.value)
         assert "docs/minecraft.md" in missing.remedy
@@ -214,7 +214,21 @@ def test_a_relative_path_to_the_interpreter_works(python, monkeypatch):
     env.close()
 
 
-def test_an_environment_that_this_minerl_lacks_is_named(python):
+def test_doctor_and_the_error_say_which_task_needs_a_newer_minerl(python, monkeypatch):
+    monkeypatch.setenv("DREAMENV_MINERL_PYTHON", python)
+    monkeypatch.setattr("dreamenv.envs.FAMILIES", [family for family in FAMILIES if TASK in family.tasks])
+    findings = {finding.name: finding for finding in check_real_environments()}
+    assert [name for name, finding in findings.items() if not finding.ok] == ["minerl_survival"]
+    with pytest.raises(
+        UnavailableError, match=r"has MineRL 0\.4\.4, and MineRLHumanSurvival-v0 came with 1\.0"
+    ) as raised:
+        make_real("minerl_survival")
+    assert findings["minerl_survival"].detail in str(raised.value)
+    assert findings["minerl_survival"].remedy in str(raised.value)
+
+
+def test_an_environment_that_this_minerl_lacks_is_named(python, monkeypatch):
+    monkeypatch.setattr("dreamenv.envs.minerl.interpreter._probe", lambda *_: "")  # a MineRL without a version
     with pytest.raises(UnavailableError, match=r"no MineRLHumanSurvival-v0.*version that has it"):
         make_real("minerl_survival", minerl_python=python).reset()
 

@@ -141,8 +141,8 @@ def check_real_environments() -> Iterator[Finding]:
     from dreamenv.envs import FAMILIES, make_real
 
     for family in FAMILIES:
-        missing = family.find_missing()
         for name, task in family.tasks.items():
+            missing = family.missing_for(name)
             if missing is not None:
                 yield Finding(name=name, ok=False, detail=missing.what, remedy=missing.remedy, required=family.required)
                 continue

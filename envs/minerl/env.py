@@ -65,7 +65,7 @@ class MinerlEnv(RealEnv):
             raise ConfigError(f"port must be from 1 to 65535, not {port}.")
         if not (reset_timeout > 0 and step_timeout > 0):
             raise ConfigError(f"time-outs must be positive, not {reset_timeout} and {step_timeout} s.")
-        missing = find_minerl(minerl_python)
+        missing = find_minerl(minerl_python, task)
         if missing is not None:
             raise UnavailableError(task, missing.what, missing.remedy)
         self.task = MINERL_TASKS[task]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from functools import lru_cache
 
+from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.envs.missing import Missing
 
 __all__ = ["VARIABLE", "find_minerl", "minerl_interpreter"]
@@ -17,11 +19,20 @@ VARIABLE = "DREAMENV_MINERL_PYTHON"
 
 _GUIDE = "see docs/minecraft.md on how to install MineRL"
 _SECONDS = 60.0
-_PROBE = (
-    "import importlib.util, json, sys; "
-    "print(json.dumps({'python': sys.version_info[:2], "
-    "'lacks': [n for n in ('minerl', 'gym', 'numpy') if importlib.util.find_spec(n) is None]}))"
-)
+_PROBE = """
+import importlib.util, json, sys
+try:
+    from importlib.metadata import version
+except ImportError:  # Python 3.7
+    from pkg_resources import get_distribution
+    version = lambda name: get_distribution(name).version
+try:
+    minerl = version("minerl")
+except Exception:  # a package without metadata, such as a source tree on the path
+    minerl = ""
+lacks = [name for name in ("minerl", "gym", "numpy") if importlib.util.find_spec(name) is None]
+print(json.dumps({"python": sys.version_info[:2], "lacks": lacks, "minerl": minerl}))
+"""
 
 
 def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> str | None:
@@ -33,8 +44,8 @@ def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> s
     return os.path.abspath(found)  # not the real path: a virtual environment's interpreter is a link
 
 
-def find_minerl(minerl_python: str | os.PathLike[str] | None = None) -> Missing | None:
-    """Say what lacks for MineRL to run; an interpreter is asked once, without importing MineRL."""
+def find_minerl(minerl_python: str | os.PathLike[str] | None = None, task: str | None = None) -> Missing | None:
+    """Say what lacks for MineRL, or for one of its tasks, to run; an interpreter is asked once, MineRL not imported."""
     path = minerl_interpreter(minerl_python)
     if path is None:
         remedy = f"export {VARIABLE}=/path/to/minerl/bin/python ({_GUIDE})"
@@ -45,18 +56,30 @@ def find_minerl(minerl_python: str | os.PathLike[str] | None = None) -> Missing 
         return Missing(
             what=f"there is no interpreter at {path}", remedy=f"set {VARIABLE} to one that exists ({_GUIDE})"
         )
-    return _probe(path, changed)
+    answer = _probe(path, changed)
+    if isinstance(answer, Missing):
+        return answer
+    if task is None:
+        return None
+    wanted, found = MINERL_TASKS[task].since, re.match(r"(\d+)\.(\d+)", answer)
+    if found is None or (int(found[1]), int(found[2])) >= wanted:  # of an unknown version, its worker will tell
+        return None
+    major, minor = wanted
+    return Missing(
+        what=f"{path} has MineRL {answer}, and {MINERL_TASKS[task].env_id} came with {major}.{minor}",
+        remedy=f"set {VARIABLE} to a Python that has MineRL {major}.{minor} ({_GUIDE})",
+    )
 
 
 @lru_cache(maxsize=32)
-def _probe(path: str, changed: int) -> Missing | None:
-    """Ask an interpreter what it has; ``changed`` makes a replaced interpreter a new question."""
+def _probe(path: str, changed: int) -> Missing | str:
+    """Ask an interpreter for the version of its MineRL; ``changed`` makes a replaced interpreter a new question."""
     del changed
     another = f"set {VARIABLE} to a Python that has MineRL ({_GUIDE})"
     try:
         answer = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, timeout=_SECONDS, check=True)
         facts = json.loads(answer.stdout)
-        python, lacks = tuple(facts["python"]), facts["lacks"]
+        python, lacks, version = tuple(facts["python"]), facts["lacks"], str(facts["minerl"])
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         reason = type(error).__name__ if isinstance(error, ValueError) else str(error)
         return Missing(what=f"{path} does not answer as a Python interpreter ({reason})", remedy=another)
@@ -65,4 +88,4 @@ def _probe(path: str, changed: int) -> Missing | None:
         return Missing(what=f"the interpreter {path} has no package {' and no '.join(lacks)}", remedy=remedy)
     if python < (3, 7):
         return Missing(what=f"{path} is Python {python[0]}.{python[1]}, older than 3.7", remedy=another)
-    return None
+    return version

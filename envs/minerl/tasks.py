@@ -37,10 +37,12 @@ class MinerlTask(RealTask):
         env_id: MineRL's own id.
         scores: "goal" is 1.0 once the game paid for the goal, "paid" the sum of its rewards, "logs" and "metres" what
             was gathered and walked.
+        since: the first version of MineRL that has it, as (major, minor).
     """
 
     env_id: str
     scores: Literal["goal", "paid", "logs", "metres"]
+    since: tuple[int, int] = (0, 4)
     native_rate: float = TICKS_PER_SECOND
     frame_skip: int = 4  # five decisions a second, in each of which a walker covers 0.86 m
 
@@ -130,7 +132,8 @@ MINERL_TASKS: dict[str, MinerlTask] = {
         MinerlTask(
             name="minerl_survival",
             id="dreamenv/MinerlSurvival-v0",
-            env_id="MineRLHumanSurvival-v0",  # MineRL 1.0
+            env_id="MineRLHumanSurvival-v0",
+            since=(1, 0),
             **_table(_LIVE),
             max_native_steps=12_000,
             rewards=("logs", "distance", "native"),

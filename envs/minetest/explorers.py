@@ -102,7 +102,7 @@ class BeaconExplorer(_Explorer):
                     yield from self.avoid()
                 continue
             unseen = 0
-            if abs(offset) > 8:
+            if abs(offset) > 14:  # half of the turn that an action is worth with a frame skip of two
                 yield "turn_left" if offset < 0 else "turn_right"
                 continue
             yield from self.walk("forward_jump" if stuck else "forward")
@@ -213,7 +213,7 @@ class TreeExplorer(_Explorer):
                     yield from self.avoid()
                 continue
             unseen = 0
-            if abs(offset) > 8:
+            if abs(offset) > 14:  # half of the turn that an action is worth with a frame skip of two
                 yield "turn_left" if offset < 0 else "turn_right"
                 continue
             yield from self.walk()

@@ -1,10 +1,12 @@
--- Reach the beacon: a glowing pillar, 18 to 26 nodes away, to which feet can walk.
+-- Reach the beacon: a glowing pillar, 10 to 22 nodes away, to which feet can walk. It is three nodes wide, or it would be a
+-- hair's breadth in a small frame.
 
 local terrain = ...
 
 local navigate = {}
 
-local NEAREST, FARTHEST, TALL, ARRIVED = 18, 26, 18, 1.6
+local NEAREST, FARTHEST, TALL = 10, 22, 18
+local ARRIVED = 2.6 -- from its middle: in touch with it
 local goal, before
 
 function navigate.begin(seed, player, done)
@@ -16,8 +18,10 @@ function navigate.begin(seed, player, done)
     end
     if #fit == 0 then return navigate.begin(seed + 1, player, done) end
     goal = fit[place.random:next(1, #fit)]
-    for y = goal.y + 1, goal.y + TALL do
-      minetest.set_node({x = goal.x, y = y, z = goal.z}, {name = "dreamenv:beacon"})
+    for x = goal.x - 1, goal.x + 1 do
+      for z = goal.z - 1, goal.z + 1 do
+        for y = goal.y - 2, goal.y + TALL do minetest.set_node({x = x, y = y, z = z}, {name = "dreamenv:beacon"}) end
+      end
     end
     terrain.send(player, place)
     before = nil
