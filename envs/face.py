@@ -1,7 +1,7 @@
 """The face that every real environment shows: small RGB frames, a table of actions, frame skip, a time limit, a score.
 
-A family of environments subclasses `RealEnv` and gives ``_begin`` and ``_act`` (or ``_tick``); everything else, and all
-checks of input, is here, so that a researcher changes worlds by changing an id.
+A family of environments subclasses `RealEnv` and gives ``_begin`` and ``_act``, or `TickedEnv` and gives ``_begin`` and
+``_tick``; everything else, and all checks of input, is here, so that a researcher changes worlds by changing an id.
 
 Native pictures are shrunk to ``size`` x ``size`` by area averaging. Where a simulator has no picture on the step that
 ends an episode, the last one is repeated.
@@ -10,7 +10,7 @@ ends an episode, the last one is repeated.
 from __future__ import annotations
 
 import copy
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownN
 if TYPE_CHECKING:
     from dreamenv.data.provenance import Provenance
 
-__all__ = ["Outcome", "RealEnv"]
+__all__ = ["Outcome", "RealEnv", "TickedEnv"]
 
 SMALLEST, LARGEST = 8, 480  # pixels
 
@@ -122,22 +122,13 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         """
         raise ConfigError(f"{self.task.name} takes numbers of its action table only; leave native_actions out.")
 
+    @abstractmethod
     def _begin(self, seed: int) -> Outcome:
         """Start an episode, fixed by a seed in [0, 2**31)."""
-        raise NotImplementedError(f"{type(self).__name__} must give _begin.")
 
+    @abstractmethod
     def _act(self, action: Any, native_steps: int) -> Outcome:
         """Hold a native action for so many native steps, fewer if the episode ends; sum the rewards."""
-        outcome = self._tick(action)
-        reward, passed = outcome.reward, 1
-        while passed < native_steps and not outcome.terminated:
-            outcome = self._tick(action)
-            reward, passed = reward + outcome.reward, passed + 1
-        return replace(outcome, reward=reward, native_steps=passed)
-
-    def _tick(self, action: Any) -> Outcome:
-        """Take one native step; families whose simulator repeats actions by itself give ``_act`` instead."""
-        raise NotImplementedError(f"{type(self).__name__} must give _tick or _act.")
 
     # gymnasium's interface
 
@@ -225,3 +216,19 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         else:
             small = Image.fromarray(self._screen).resize((self.size, self.size), Image.Resampling.BOX)
             self._frame = np.asarray(small)
+
+
+class TickedEnv(RealEnv):
+    """A real task whose simulator takes one native step at a time."""
+
+    @abstractmethod
+    def _tick(self, action: Any) -> Outcome:
+        """Take one native step."""
+
+    def _act(self, action: Any, native_steps: int) -> Outcome:
+        outcome = self._tick(action)
+        reward, passed = outcome.reward, 1
+        while passed < native_steps and not outcome.terminated:
+            outcome = self._tick(action)
+            reward, passed = reward + outcome.reward, passed + 1
+        return replace(outcome, reward=reward, native_steps=passed)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from dreamenv.envs.crafter.tasks import CRAFTER_TASKS
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.face import Outcome, TickedEnv
 from dreamenv.errors import UnknownNameError
 
 __all__ = ["CrafterEnv"]
@@ -18,7 +18,7 @@ __all__ = ["CrafterEnv"]
 _NATIVE_SIZE = 64  # pixels
 
 
-class CrafterEnv(RealEnv):
+class CrafterEnv(TickedEnv):
     """Crafter. ``info`` also has ``position`` [column, row], ``inventory`` and ``achievements`` (name to count).
 
     At night Crafter draws its dim pictures with the random numbers that also move the creatures: episodes of one seed
@@ -26,7 +26,7 @@ class CrafterEnv(RealEnv):
 
     Args:
         task: "crafter".
-        settings: of every real environment, see `RealEnv`.
+        settings: of every real environment, see `TickedEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - gymnasium's

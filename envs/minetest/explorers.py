@@ -6,6 +6,7 @@ of actions at its own frame skip.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,7 +21,7 @@ _Frame = NDArray[np.uint8]
 _SIDE = 64
 
 
-class _Explorer:
+class _Explorer(ABC):
     """A plan of actions, written as a generator that looks at ``self.frame`` after every action it yields."""
 
     task = ""
@@ -48,9 +49,9 @@ class _Explorer:
         self.frame = frame[::stride, ::stride].astype(np.int64)
         return self._actions[next(self._plan)]
 
+    @abstractmethod
     def plan(self) -> Iterator[str]:
         """Yield names of actions, without end."""
-        raise NotImplementedError
 
     # What is seen
 

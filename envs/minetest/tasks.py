@@ -66,7 +66,7 @@ MINETEST_TASKS: dict[str, MinetestTask] = {
             rewards=("progress", "arrival"),
             score="beacon reached (0 or 1)",
             solved=1.0,
-            about="Reach a glowing pillar on natural terrain, 18 to 26 m away, to which feet can walk. Reward "
+            about="Reach a glowing pillar on natural terrain, 10 to 22 m away, to which feet can walk. Reward "
             "'progress': metres come nearer (negative for going away), and 10 for the arrival; 'arrival': 1 for the "
             "arrival. The arrival terminates; 40 s truncate.",
         ),

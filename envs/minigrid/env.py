@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.face import Outcome, TickedEnv
 from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS, MinigridTask
 from dreamenv.errors import UnknownNameError
 
@@ -19,14 +19,14 @@ _CELLS = 7  # of the view's width and height
 _TILE = 32  # pixels per cell, as MiniGrid's own pictures have; shrunk afterwards, so that no line falls between pixels
 
 
-class MinigridEnv(RealEnv):
+class MinigridEnv(TickedEnv):
     """One MiniGrid task.
 
     ``info`` also has ``position`` [column, row] and ``direction`` (0 east, 1 south, 2 west, 3 north).
 
     Args:
         task: short name, see `dreamenv.envs.minigrid.tasks.MINIGRID_TASKS`.
-        settings: of every real environment, see `RealEnv`.
+        settings: of every real environment, see `TickedEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.face import Outcome, TickedEnv
 from dreamenv.envs.miniworld.opengl import in_drawing_thread, send_to_drawing_thread
 from dreamenv.envs.miniworld.simulator import close_simulator, make_simulator
 from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS, MiniworldTask
@@ -22,14 +22,14 @@ __all__ = ["MiniworldEnv"]
 _NATIVE_HEIGHT = 60  # pixels
 
 
-class MiniworldEnv(RealEnv):
+class MiniworldEnv(TickedEnv):
     """One MiniWorld task.
 
     ``info`` also has ``position`` [x, z] in metres and ``direction`` in degrees, counter-clockwise.
 
     Args:
         task: short name, see `dreamenv.envs.miniworld.tasks.MINIWORLD_TASKS`.
-        settings: of every real environment, see `RealEnv`.
+        settings: of every real environment, see `TickedEnv`.
     """
 
     task: MiniworldTask
