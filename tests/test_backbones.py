@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from contract import SPEC, WorldModelContract
+from torch import Tensor
 
 from dreamenv.backbones import persistence, rssm
 from dreamenv.backbones.rssm.losses import joint_loss
 from dreamenv.errors import ConfigError
 from dreamenv.nn import actions, pixels, twohot
-from dreamenv.world_model import Batch, DataStatistics
+from dreamenv.world_model import Batch, DataStatistics, Imagined
 
 
 class TestPersistence(WorldModelContract):
@@ -99,23 +100,23 @@ def test_settings_that_cannot_work_are_refused_by_name(setting: str, value: obje
         dataclasses.replace(rssm.small(), **{setting: value})
 
 
-def test_rewards_and_endings_are_learned_where_they_happen() -> None:
-    """Action i leads to reward i and ending i, not to those of the step before or after."""
+def imagine_after_learning(moves: Tensor, rewards: Tensor, ends: Tensor, **settings: bool) -> Imagined:
+    """Learn these rewards and endings of these actions by heart, over frames that never change; imagine them."""
     torch.manual_seed(0)
-    model = dataclasses.replace(rssm.tiny(), dropout=0.0).build(SPEC).train()
-    generator = torch.Generator().manual_seed(0)
-    moves = torch.randint(3, (16, 12), generator=generator)
-    frame = torch.full((16, 3, 16, 16), 0.5)
+    model = dataclasses.replace(rssm.tiny(), dropout=0.0, **settings).build(SPEC).train()
+    rows, steps = moves.shape
+    frame = torch.full((rows, 3, 16, 16), 0.5)
     batch = Batch(
         first_frame=frame,
-        frames=frame[:, None].expand(-1, 12, -1, -1, -1),
+        frames=frame[:, None].expand(-1, steps, -1, -1, -1),
         actions=moves,
-        rewards=(moves == 1).float(),
-        terminated=moves == 2,
-        weight=torch.ones(16, 12),
-        generator=generator,
+        rewards=rewards,
+        terminated=ends,
+        weight=torch.ones(rows, steps),
+        generator=torch.Generator().manual_seed(1),
     )
-    model.calibrate(DataStatistics(frame[0], 0.3, 0.5, 0.0, 1.0, 0.3))
+    usual, spread, share = float(rewards.mean()), float(rewards.std()), float(ends.float().mean())
+    model.calibrate(DataStatistics(frame[0], usual, spread, 0.0, 1.0, share))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(120):
         loss, _ = joint_loss(model, batch)
@@ -124,38 +125,25 @@ def test_rewards_and_endings_are_learned_where_they_happen() -> None:
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        imagined, _ = model.imagine(model.start(frame, torch.arange(16)), moves)
-    assert float((imagined.rewards - batch.rewards).abs().mean()) < 0.1
-    assert float((imagined.termination - batch.terminated.float()).abs().mean()) < 0.1
+        imagined, _ = model.imagine(model.start(frame, torch.arange(rows)), moves)
+    return imagined
+
+
+def test_rewards_and_endings_are_learned_where_they_happen() -> None:
+    """Action i leads to reward i and ending i, not to those of the step before or after."""
+    moves = torch.randint(3, (16, 12), generator=torch.Generator().manual_seed(0))
+    rewards, ends = (moves == 1).float(), moves == 2
+    imagined = imagine_after_learning(moves, rewards, ends)
+    assert float((imagined.rewards - rewards).abs().mean()) < 0.1
+    assert float((imagined.termination - ends.float()).abs().mean()) < 0.1
 
 
 def test_a_reward_that_comes_with_the_ending_is_paid_by_the_ending_alone() -> None:
     """Action 2 ends one episode in two, for 1; what does not end pays nothing, though their mean would be a half."""
-    torch.manual_seed(0)
-    model = dataclasses.replace(rssm.tiny(), dropout=0.0, ending_reward=True).build(SPEC).train()
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(3, (16, 12), generator=generator)
     ends = (moves == 2) & (torch.rand(moves.shape, generator=generator) < 0.5)
-    frame = torch.full((16, 3, 16, 16), 0.5)
-    batch = Batch(
-        first_frame=frame,
-        frames=frame[:, None].expand(-1, 12, -1, -1, -1),
-        actions=moves,
-        rewards=ends.float(),
-        terminated=ends,
-        weight=torch.ones(16, 12),
-        generator=generator,
-    )
-    model.calibrate(DataStatistics(frame[0], 0.2, 0.4, 0.0, 1.0, 0.2))
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(120):
-        loss, _ = joint_loss(model, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    with torch.no_grad():
-        imagined, _ = model.imagine(model.start(frame, torch.arange(16)), moves)
+    imagined = imagine_after_learning(moves, ends.float(), ends, ending_reward=True)
     assert imagined.ending_rewards is not None
     tried = moves == 2
     assert float(imagined.rewards.abs().max()) < 0.1
