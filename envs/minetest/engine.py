@@ -65,6 +65,7 @@ class Engine:
                     raise
 
     _finalizer: weakref.finalize[Any, Any]
+    _last: NDArray[np.uint8]  # the last picture that was shown to Python
 
     def _start(self, script: str, side: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dreamenv-minetest-"))

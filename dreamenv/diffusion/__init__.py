@@ -1,0 +1,1 @@
+"""Denoising, in parts that fit together: noise processes, what networks predict, samplers, and who is denoised when."""

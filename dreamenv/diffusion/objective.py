@@ -1,0 +1,87 @@
+"""Training a denoiser: which frame gets which noise, what is asked of the network, and how context is presented."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dreamenv.diffusion.processes import NoiseProcess
+from dreamenv.diffusion.targets import Target, per_frame
+from dreamenv.errors import ConfigError
+
+__all__ = ["LevelDraw", "Manner", "add_noise", "denoising_error", "draw_levels", "stabilised"]
+
+LevelDraw = Literal["independent", "shared", "last", "chunks"]
+"""Who shares a noise level in training: no frame with another (Diffusion Forcing, Chen et al. 2024); all (full-sequence
+diffusion); the last frame alone is noisy (next-frame, as in DIAMOND); the frames of a chunk (MAGI-1)."""
+
+Manner = Literal["scaled", "labelled"]
+"""How a clean context frame passes for a slightly noisy one: shrunk to what is left of it at that level (Diffusion
+Forcing), or unchanged under that level's label (Oasis)."""
+
+
+def draw_levels(process: NoiseProcess, uniform: Tensor, draw: LevelDraw, chunk: int = 1) -> Tensor:
+    """Return levels (b, f) to train on.
+
+    Args:
+        process: whose levels.
+        uniform: (b, f) numbers in (0, 1); those that are not used are ignored.
+        draw: who shares a level.
+        chunk: frames per chunk, for "chunks".
+
+    Raises:
+        ConfigError: an unknown way to draw, or a chunk that does not divide the frames.
+    """
+    if draw not in get_args(LevelDraw):
+        raise ConfigError(f"levels are drawn {', '.join(get_args(LevelDraw))}, not {draw!r}.")
+    frames = uniform.shape[1]
+    if draw == "chunks" and (chunk < 1 or frames % chunk):
+        raise ConfigError(f"a chunk of {chunk} does not divide {frames} frames.")
+    if draw == "shared":
+        uniform = uniform[:, :1].expand_as(uniform)
+    elif draw == "chunks":
+        uniform = uniform[:, ::chunk].repeat_interleave(chunk, dim=1)
+    levels = process.draw(uniform)
+    if draw == "last":
+        context = torch.full_like(levels[:, :-1], process.clean)
+        levels = torch.cat([context, levels[:, -1:]], dim=1)
+    return levels
+
+
+def add_noise(process: NoiseProcess, frames: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Bring clean frames (b, f, ...) to their levels (b, f) with standard normal noise shaped like them."""
+    alpha, sigma = (per_frame(value, frames) for value in process.at(level))
+    return alpha * frames + sigma * noise
+
+
+def denoising_error(target: Target, output: Tensor, frames: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Return the mean squared error (b, f) of a network's output; 0 where a frame was clean and nothing was asked."""
+    error = (output - target.lesson(frames, noise, level)) ** 2
+    asked = level != target.process.clean
+    return error.flatten(2).mean(2) * asked
+
+
+def stabilised(process: NoiseProcess, frames: Tensor, level: float, manner: Manner) -> tuple[Tensor, Tensor]:
+    """Present clean context as slightly noisy, so that the network forgives what it drew a little wrong itself.
+
+    Args:
+        process: whose levels.
+        frames: (b, f, ...) clean frames.
+        level: what they pass for.
+        manner: how.
+
+    Returns:
+        Frames and levels (b, f) for the network.
+
+    Raises:
+        ConfigError: an unknown manner.
+    """
+    if manner not in get_args(Manner):
+        raise ConfigError(f"context is {' or '.join(get_args(Manner))}, not {manner!r}.")
+    levels = torch.full(frames.shape[:2], level, device=frames.device)
+    if manner == "labelled":
+        return frames, levels
+    alpha, _ = process.at(levels)
+    return per_frame(alpha, frames) * frames, levels
