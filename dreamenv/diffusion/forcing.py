@@ -20,7 +20,16 @@ from dreamenv.diffusion.processes import NoiseProcess
 from dreamenv.diffusion.samplers import Denoise, Past, Sampler
 from dreamenv.errors import ConfigError
 
-__all__ = ["LevelMatrix", "chunkwise", "denoise_all", "full_sequence", "next_frame", "pyramid", "trapezoid"]
+__all__ = [
+    "LevelMatrix",
+    "chunkwise",
+    "denoise_all",
+    "from_starts",
+    "full_sequence",
+    "next_frame",
+    "pyramid",
+    "trapezoid",
+]
 
 
 @dataclass(frozen=True)
