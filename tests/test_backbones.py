@@ -11,11 +11,20 @@ import torch
 from contract import SPEC, WorldModelContract
 from torch import Tensor
 
-from dreamenv.backbones import persistence, rssm
+from dreamenv.backbones import denoising, persistence, rssm
 from dreamenv.backbones.rssm.losses import joint_loss
 from dreamenv.errors import ConfigError
 from dreamenv.nn import actions, pixels, twohot
 from dreamenv.world_model import Batch, DataStatistics, Imagined
+
+
+class TestDenoising(WorldModelContract):
+    config = denoising.tiny()
+
+
+class TestDenoisingOnAChain(WorldModelContract):
+    config = dataclasses.replace(denoising.tiny(), noise="chain", target="velocity", sampler="ddim", context=1)
+    overfit_steps = 400  # its frames are noise, and noise of every strength is drawn upon them
 
 
 class TestPersistence(WorldModelContract):

@@ -1,0 +1,86 @@
+"""What happens beside the frames: a recurrent memory that foretells rewards and endings.
+
+It reads each frame and the action taken there, and speaks before the next frame is drawn: so the frame on which an
+episode ends is never needed, and rewards cost no denoising.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.nn.pixels import FrameEncoder
+from dreamenv.nn.precision import Linear
+from dreamenv.nn.recurrence import GRU
+from dreamenv.nn.twohot import TwoHot
+from dreamenv.world_model import Batch, DataStatistics
+
+__all__ = ["Events"]
+
+
+class Events(nn.Module):
+    """Reward and ending of each step.
+
+    Args:
+        config: its widths.
+        frame_shape: (c, h, w).
+        action_size: width of an action's vector.
+    """
+
+    def __init__(self, config: DenoisingConfig, frame_shape: tuple[int, int, int], action_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = FrameEncoder(frame_shape, config.event_channels)
+        width = config.memory
+        self.glance = nn.Sequential(Linear(self.encoder.features, width), nn.LayerNorm(width), nn.SiLU())
+        self.enter = Linear(width + action_size, 3 * width)
+        self.recurrence = GRU(width)
+        self.bins = TwoHot()
+        self.reward = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, self.bins.bins))
+        self.ending = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, 1))
+
+    def look(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) in [0, 1] to what is seen in them, (n, memory)."""
+        seen: Tensor = self.glance(self.encoder(frames))
+        return seen
+
+    def step(self, memory: Tensor, seen: Tensor, action: Tensor) -> Tensor:
+        """Take in one frame (b, memory) and the vector of the action taken there (b, a); return the new memory."""
+        return self.recurrence.step(self.enter(torch.cat((seen, action), dim=-1)), memory)
+
+    def tell(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Memories (..., memory) to the expected reward and the probability of an ending, (...) each."""
+        return self.bins.mean(self.reward(memory).float()), self.ending(memory).float().squeeze(-1).sigmoid()
+
+    def calibrate(self, statistics: DataStatistics) -> None:
+        """Take the range of rewards and the rate of endings from the data."""
+        self.bins.set_range(statistics.reward_min, statistics.reward_max)
+        rate = min(max(statistics.termination_rate, 1e-5), 0.5)
+        last = self.ending[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, math.log(rate / (1 - rate)))
+
+    def loss(self, actions: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropies, given the actions' vectors (b, t, a)."""
+        frames = torch.cat((batch.first_frame[:, None], batch.frames[:, :-1]), dim=1)
+        seen = self.look(rearrange(frames, "b t c h w -> (b t) c h w")).unflatten(0, frames.shape[:2])
+        path = self.recurrence(self.enter(torch.cat((seen, actions), dim=-1)))
+        if self.training and self.config.dropout:
+            kept = torch.rand(path.shape, generator=batch.generator, device=path.device) >= self.config.dropout
+            path = path * kept / (1 - self.config.dropout)
+        total = batch.weight.sum().clamp_min(1e-8)
+        rewards = self.bins.loss(self.reward(path).float(), batch.rewards)
+        endings = functional.binary_cross_entropy_with_logits(
+            self.ending(path).float().squeeze(-1), batch.terminated.float(), reduction="none"
+        )
+        terms = {
+            "reward": (rewards * batch.weight).sum() / total,
+            "termination": (endings * batch.weight).sum() / total,
+        }
+        return terms["reward"] + self.config.termination_weight * terms["termination"], terms

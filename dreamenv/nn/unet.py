@@ -1,0 +1,148 @@
+"""A U-Net whose every block listens to a condition: noise level and actions (Ho et al. 2020; as small as DIAMOND's)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamenv.errors import ConfigError
+
+__all__ = ["ConditionedBlock", "FourierFeatures", "UNet"]
+
+_GROUP = 32  # channels normalised together
+
+
+class FourierFeatures(nn.Module):
+    """A number as cosines and sines of fixed random frequencies (Tancik et al. 2020); they are saved with the weights.
+
+    Args:
+        size: how many features, an even number.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(size // 2))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(n,) -> (n, size)."""
+        angles = 2 * math.pi * numbers[:, None] * self.frequencies
+        return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class ConditionedBlock(nn.Module):
+    """Two convolutions beside a shortcut, each after a normalisation that the condition scales and shifts.
+
+    At first it changes nothing.
+
+    Args:
+        inputs, outputs: channels.
+        condition: width of the condition.
+    """
+
+    def __init__(self, inputs: int, outputs: int, condition: int) -> None:
+        super().__init__()
+        self.groups = max(1, inputs // _GROUP), max(1, outputs // _GROUP)
+        self.modulations = nn.ModuleList(nn.Linear(condition, 2 * width) for width in (inputs, outputs))
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        for layer in (*self.modulations, self.second):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
+        """(n, inputs, h, w) and (n, condition) -> (n, outputs, h, w)."""
+        inner = maps
+        for groups, modulation, convolution in zip(
+            self.groups, self.modulations, (self.first, self.second), strict=True
+        ):
+            scale, shift = modulation(condition)[..., None, None].chunk(2, dim=1)
+            normal = functional.group_norm(inner, groups)
+            inner = convolution(functional.silu(normal * (1 + scale) + shift))
+        return self.shortcut(maps) + inner  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """Down, across, and up again, with what was seen on the way down at hand.
+
+    Args:
+        size: (h, w) of the maps.
+        inputs, outputs: channels.
+        condition: width of the condition.
+        channels: of each resolution, finest first; each is half the one before.
+        blocks: per resolution and direction.
+        patch: pixels per side that are gathered into channels first; 2 makes it four times as fast, and coarser.
+
+    Raises:
+        ConfigError: a size that the resolutions do not divide, or sizes that are not positive.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        inputs: int,
+        outputs: int,
+        condition: int,
+        channels: Sequence[int],
+        blocks: int,
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1 or blocks < 1 or patch < 1:
+            raise ConfigError(
+                f"channels, blocks and patch must be positive, not {tuple(channels)}, {blocks} and {patch}."
+            )
+        coarsest = patch * 2 ** (len(channels) - 1)
+        if size[0] % coarsest or size[1] % coarsest:
+            raise ConfigError(
+                f"frames of {size[0]} x {size[1]} are no multiple of {coarsest}, which {len(channels)} resolutions "
+                f"with a patch of {patch} need."
+            )
+        self.patch = patch
+        self.enter = nn.Conv2d(inputs * patch**2, channels[0], 3, padding=1)
+        self.downs, self.ups, widths = nn.ModuleList(), nn.ModuleList(), [channels[0]]
+        width = channels[0]
+        for index, wide in enumerate(channels):
+            if index > 0:
+                self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                widths.append(width)
+            for _ in range(blocks):
+                self.downs.append(ConditionedBlock(width, wide, condition))
+                width = wide
+                widths.append(width)
+        self.middle = nn.ModuleList(ConditionedBlock(width, width, condition) for _ in range(2))
+        for index, wide in reversed(list(enumerate(channels))):
+            for _ in range(blocks + 1):
+                self.ups.append(ConditionedBlock(width + widths.pop(), wide, condition))
+                width = wide
+            if index > 0:
+                self.ups.append(nn.Conv2d(width, width, 3, padding=1))
+        self.leave = nn.Conv2d(width, outputs * patch**2, 3, padding=1)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
+        """(n, inputs, h, w) and (n, condition) -> (n, outputs, h, w)."""
+        condition = functional.silu(condition)
+        maps = functional.pixel_unshuffle(maps, self.patch).contiguous(memory_format=torch.channels_last)
+        maps = self.enter(maps)
+        seen = [maps]
+        for layer in self.downs:
+            maps = layer(maps, condition) if isinstance(layer, ConditionedBlock) else layer(maps)
+            seen.append(maps)
+        for layer in self.middle:
+            maps = layer(maps, condition)
+        for layer in self.ups:
+            if isinstance(layer, ConditionedBlock):
+                maps = layer(torch.cat((maps, seen.pop()), dim=1), condition)
+            else:
+                maps = layer(functional.interpolate(maps, scale_factor=2.0))
+        maps = self.leave(functional.silu(functional.group_norm(maps, max(1, maps.shape[1] // _GROUP))))
+        return functional.pixel_shuffle(maps, self.patch)
