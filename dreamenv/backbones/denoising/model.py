@@ -186,8 +186,8 @@ class DenoisingWorld(nn.Module):
             return self.target.read(self._network(noisy, level, context, acts), noisy, level)
 
         def fresh(stream: int) -> Tensor:
-            drawn = normal(state["rng_key"], state["rng_counter"], self.spec.frame_shape, stream=stream)
-            return (drawn * state["temperature"][:, None, None, None])[:, None]
+            drawn = normal(state["rng_key"], state["rng_counter"], (1, *self.spec.frame_shape), stream=stream)
+            return drawn * per_frame(state["temperature"], drawn)
 
         _, sigma = self.process.at(self.process.spacing(self.config.passes)[0])
         clean = denoise_all(
