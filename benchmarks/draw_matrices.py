@@ -1,0 +1,70 @@
+"""Draws the noise-level matrices of `dreamenv.diffusion.forcing` as one picture.
+
+    python -m dreamenv.benchmarks.draw_matrices --out docs/images/matrices.png
+
+The documentation shows it. It takes a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from dreamenv.diffusion.forcing import LevelMatrix, chunkwise, full_sequence, next_frame, pyramid, trapezoid
+
+__all__ = ["DrawMatrices", "draw", "main"]
+
+_FRAMES, _PASSES = 8, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawMatrices:
+    """Where to draw.
+
+    Attributes:
+        out: image file to write.
+    """
+
+    out: Path = Path("docs/images/matrices.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw from the command line."""
+    settings = tyro.cli(DrawMatrices, args=arguments, description=__doc__)
+    draw(settings.out)
+    print(f"wrote {settings.out}")
+
+
+def draw(out: Path) -> None:
+    """Write the picture: a column per frame, a row per pass, dark where noise is left."""
+    from matplotlib import pyplot as plt
+
+    plans: dict[str, LevelMatrix] = {
+        "next frame": next_frame(_FRAMES, _PASSES),
+        "pyramid": pyramid(_FRAMES, _PASSES),
+        "trapezoid": trapezoid(_FRAMES, _PASSES),
+        "chunks of 2,\n2 in flight": chunkwise(_FRAMES, _PASSES, 2, in_flight=2),
+        "full sequence": full_sequence(_FRAMES, _PASSES),
+    }
+    tallest = max(len(plan.left) for plan in plans.values())
+    figure, axes = plt.subplots(1, len(plans), figsize=(11, 7), sharey=True, layout="constrained")
+    for axis, (name, plan) in zip(axes, plans.items(), strict=True):
+        axis.imshow(plan.left, cmap="Blues", vmin=0, vmax=_PASSES, aspect="equal")
+        axis.set(title=f"{name}\n{plan.evaluations} passes", xlabel="frame", ylim=(tallest - 0.5, -0.5))
+        axis.set_xticks(range(_FRAMES))
+        axis.set_frame_on(False)
+        for row, levels in enumerate(plan.left):
+            for column, left in enumerate(levels):
+                axis.text(column, row, left, ha="center", va="center", color="white" if left > 2 else "0.3", fontsize=7)
+    axes[0].set_ylabel("pass")
+    figure.suptitle("Noise levels left before each pass: 4 is pure noise, 0 a clean frame")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
