@@ -34,7 +34,10 @@ class BackboneConfig(Protocol):
 
 _BACKBONES: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: ("module:configuration class", presets, first is the default)
-    "denoising": ("dreamenv.backbones.denoising.config:DenoisingConfig", ("small", "tiny", "diamond")),
+    "denoising": (
+        "dreamenv.backbones.denoising.config:DenoisingConfig",
+        ("small", "tiny", "diamond", "diffusion_forcing", "chunkwise"),
+    ),
     "persistence": ("dreamenv.backbones.persistence:PersistenceConfig", ()),
     "rssm": ("dreamenv.backbones.rssm.config:RSSMConfig", ("small", "tiny", "base")),
 }

@@ -27,6 +27,23 @@ class TestDenoisingOnAChain(WorldModelContract):
     overfit_steps = 400  # its frames are noise, and noise of every strength is drawn upon them
 
 
+TINY_DIT = dataclasses.replace(
+    denoising.tiny(), network="dit", noise="chain", schedule="sigmoid", target="frame", sampler="ddim", context=3,
+    stabilisation=15.0, condition=64, depth=2, heads=2, patch=4,
+)  # fmt: skip
+
+
+class TestDenoisingWithCausalAttention(WorldModelContract):
+    config = TINY_DIT
+    overfit_steps = 400
+
+
+class TestDenoisingInChunks(WorldModelContract):
+    config = dataclasses.replace(TINY_DIT, chunk=2, plan="pyramid", noise="flow", sampler="dpm", stabilisation=0.02)
+    spec = dataclasses.replace(SPEC, chunk=2)
+    overfit_steps = 400
+
+
 class TestPersistence(WorldModelContract):
     config = persistence.PersistenceConfig()
 

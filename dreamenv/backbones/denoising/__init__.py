@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dreamenv.backbones.denoising.config import DenoisingConfig, diamond, small, tiny
+from dreamenv.backbones.denoising.config import DenoisingConfig, chunkwise, diamond, diffusion_forcing, small, tiny
 from dreamenv.backbones.denoising.model import DenoisingWorld
 
-__all__ = ["DenoisingConfig", "DenoisingWorld", "diamond", "small", "tiny"]
+__all__ = ["DenoisingConfig", "DenoisingWorld", "chunkwise", "diamond", "diffusion_forcing", "small", "tiny"]
