@@ -9,12 +9,17 @@ import torch
 from contract import SPEC
 from test_backbones import TINY_DIT
 from torch import Tensor, nn
+from toy import toy_dataset
 
 from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld, chunkwise, diamond, diffusion_forcing, tiny
 from dreamenv.diffusion.objective import stabilised
+from dreamenv.dream import DreamEnv
 from dreamenv.errors import ActionError, ConfigError
 from dreamenv.nn.attention import rotate
 from dreamenv.nn.unet import UNet
+from dreamenv.training.config import TrainConfig
+from dreamenv.training.trainer import train
+from dreamenv.world import World
 
 ROWS, FRAMES = 3, 5
 
@@ -155,6 +160,33 @@ def test_sizes_that_do_not_fit_the_frame_are_refused():
         dataclasses.replace(TINY_DIT, heads=3).build(SPEC)
     with pytest.raises(ConfigError, match="positive"):
         UNet((8, 8), 3, 3, 8, (), 1)
+
+
+@pytest.mark.parametrize("config", [tiny(), TINY_DIT], ids=["unet", "dit"])
+def test_a_falling_square_is_learned_and_dreamt(config, tmp_path):
+    """After a few hundred steps the next frame is foretold far better than by the last one again."""
+    dataset = toy_dataset(tmp_path / "toy", 30)
+    settings = TrainConfig(
+        steps={"denoiser": 400, "events": 100}, progress=False, device="cpu", start_context=2, eval_horizon=5,
+        warmup_steps=20,
+    )  # fmt: skip
+    world = train(settings, config, dataset, tmp_path / "run")
+    first = world.metrics["horizons"]["1"]
+    assert first["psnr"]["mean"] > first["persistence_psnr"]["mean"] + 1.5
+    env = DreamEnv(World.load(tmp_path / "run" / "world"), horizon=6)
+    frames = [env.reset(seed=0)[0], *(env.step(action)[0] for action in (0, 1, 2))]
+    assert all(frame.shape == (16, 16, 3) for frame in frames)
+    assert (frames[1] != frames[2]).any()
+
+
+def test_a_world_of_chunks_is_no_environment_yet(tmp_path):
+    config = dataclasses.replace(TINY_DIT, chunk=2)
+    settings = TrainConfig(
+        steps={"denoiser": 1, "events": 1}, progress=False, device="cpu", start_context=2, eval_horizon=4
+    )
+    world = train(settings, config, toy_dataset(tmp_path / "toy", 6), tmp_path / "run")
+    with pytest.raises(ConfigError, match="imagines 2 frames at once; an environment needs one per step"):
+        DreamEnv(world)
 
 
 @pytest.mark.parametrize(("preset", "millions"), [(diamond, 4.4), (diffusion_forcing, 7.5), (chunkwise, 7.5)])

@@ -55,6 +55,7 @@ class DenoisingWorld(nn.Module):
         super().__init__()
         self.config = config
         self.spec = dataclasses.replace(spec, context_frames=config.context, chunk=config.chunk)
+        self._observed = dataclasses.replace(self.spec, chunk=1)  # what happened need not come in chunks
         self.process, self.target, self.sampler = config.process, config.make_target(), config.make_sampler()
         self.action = ActionVector(spec.action_space)
         self.embedding_size = 2 * config.memory
@@ -73,7 +74,7 @@ class DenoisingWorld(nn.Module):
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Remember what happened."""
-        check_actions(dataclasses.replace(self.spec, chunk=1), actions)
+        check_actions(self._observed, actions)
         check_frames(self.spec, actions, frames)
         check_state(state, actions, ("frame", "memory"))
         state = state.copy()
@@ -157,7 +158,7 @@ class DenoisingWorld(nn.Module):
 
     def _draw(self, state: State, actions: Tensor) -> Tensor:
         """Draw the frames (b, f, c, h, w) in [0, 1] that actions (b, f, a) lead to."""
-        f, plan = actions.shape[1], self.config.make_plan()
+        f = actions.shape[1]
 
         def denoise(noisy: Tensor, level: Tensor) -> Prediction:
             return self.target.read(self.network.predict(state, noisy, level, actions), noisy, level)
@@ -171,7 +172,7 @@ class DenoisingWorld(nn.Module):
 
         _, sigma = self.process.at(self.process.spacing(self.config.passes)[0])
         clean = denoise_all(
-            plan, self.process, self.sampler, denoise, float(sigma) * fresh(_NOISE_STREAM),
+            self.config.make_plan(), self.process, self.sampler, denoise, float(sigma) * fresh(_NOISE_STREAM),
             draw=lambda number: fresh(_NOISE_STREAM + 1 + number),
         )  # fmt: skip
         frames: Tensor = ((clean + 1) / 2).clamp(0, 1)
