@@ -15,7 +15,7 @@ from dreamenv.diffusion.forcing import chunkwise, denoise_all, full_sequence, ne
 from dreamenv.diffusion.guidance import guide
 from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels, stabilised
 from dreamenv.diffusion.processes import Flow, Karras, VariancePreserving
-from dreamenv.diffusion.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun
+from dreamenv.diffusion.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, Pass
 from dreamenv.diffusion.shortcut import check_passes, shortcut_error, shortcut_step
 from dreamenv.diffusion.targets import Prediction, Target, per_frame
 from dreamenv.errors import ConfigError
@@ -187,7 +187,7 @@ def test_samplers_follow_the_flow_of_gaussian_data_with_their_order(process, sam
         x = first = torch.linspace(-2, 3, 64, dtype=torch.float64).reshape(1, 1, 64)
         past = None
         for here, there in pairwise(levels):
-            x, past = sampler.step(process, best(process), x, here.reshape(1, 1), there.reshape(1, 1), past=past)
+            x, past = sampler.step(best(process), Pass(process, x, here.reshape(1, 1), there.reshape(1, 1), past=past))
         errors.append(float((x - exact(process, first, levels[:1, None], levels[-1:, None])).abs().max()))
     rates = [math.log2(a / b) for a, b in pairwise(errors)]
     assert rates[-1] > order - 0.35, (errors, rates)
@@ -239,7 +239,7 @@ def ours(process, target, sampler, levels, network, x, variance=None, noises=Non
 
         here, there = here.reshape(1, 1), there.reshape(1, 1)
         noise = None if noises is None else noises[number]
-        x, past = sampler.step(process, denoise, x, here, there, noise=noise, past=past)
+        x, past = sampler.step(denoise, Pass(process, x, here, there, noise, past))
         seen.append(x)
     return seen
 
@@ -370,21 +370,14 @@ def test_a_frame_whose_level_stays_is_left_alone_and_frames_do_not_mix(sampler):
     here = torch.tensor([[700.0, 300.0, -1.0]]).expand(2, -1)
     there = torch.tensor([[600.0, 300.0, -1.0]]).expand(2, -1)
     given = noise if sampler.stochastic else None
-    moved, past = sampler.step(process, best(process), noisy, here, there, noise=given)
+    moved, past = sampler.step(best(process), Pass(process, noisy, here, there, given))
     assert torch.equal(moved[:, 1:], noisy[:, 1:])
     assert (moved[:, 0] != noisy[:, 0]).all()
-    alone, _ = sampler.step(
-        process,
-        best(process),
-        noisy[:1, :1],
-        here[:1, :1],
-        there[:1, :1],
-        noise=None if given is None else given[:1, :1],
-    )
+    one = (noisy[:1, :1], here[:1, :1], there[:1, :1], None if given is None else given[:1, :1])
+    alone, _ = sampler.step(best(process), Pass(process, *one))
     torch.testing.assert_close(alone, moved[:1, :1])
     if past is not None:  # what a waiting frame learned in its last pass is not forgotten
-        later, again = sampler.step(process, best(process), moved, there, here, past=past)
-        del later
+        _, again = sampler.step(best(process), Pass(process, moved, there, here, past=past))
         assert torch.equal(again.frame[:, 1:], past.frame[:, 1:])
 
 
@@ -392,7 +385,7 @@ def test_a_learned_variance_must_have_been_learned():
     process = VariancePreserving()
     level = torch.full((1, 1), 500.0)
     with pytest.raises(ConfigError, match="learned no variance"):
-        Ancestral("learned").step(process, best(process), picture(), level, level - 100, noise=picture(1))
+        Ancestral("learned").step(best(process), Pass(process, picture(), level, level - 100, picture(1)))
 
 
 @pytest.mark.parametrize(

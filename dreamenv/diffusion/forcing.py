@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.diffusion.processes import NoiseProcess
-from dreamenv.diffusion.samplers import Denoise, Past, Sampler
+from dreamenv.diffusion.samplers import Denoise, Pass, Past, Sampler
 from dreamenv.errors import ConfigError
 
 __all__ = [
@@ -152,5 +152,5 @@ def denoise_all(
     for number in range(len(levels) - 1):
         here, there = (level.expand(rows, -1) for level in levels[number : number + 2])
         noise = draw(number) if draw is not None and sampler.stochastic else None
-        noisy, past = sampler.step(process, denoise, noisy, here, there, noise=noise, past=past)
+        noisy, past = sampler.step(denoise, Pass(process, noisy, here, there, noise, past))
     return noisy

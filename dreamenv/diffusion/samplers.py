@@ -18,7 +18,7 @@ from dreamenv.diffusion.processes import NoiseProcess, half_log_snr
 from dreamenv.diffusion.targets import Prediction, per_frame
 from dreamenv.errors import ConfigError
 
-__all__ = ["DDIM", "Ancestral", "DPMSolver", "Denoise", "Euler", "Heun", "Past", "Sampler"]
+__all__ = ["DDIM", "Ancestral", "DPMSolver", "Denoise", "Euler", "Heun", "Pass", "Past", "Sampler"]
 
 Denoise = Callable[[Tensor, Tensor], Prediction]
 """(noisy frames (b, f, ...), levels (b, f)) -> what is expected of them."""
@@ -39,40 +39,69 @@ class Past:
     step: Tensor
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One pass over frames, which brings them from their levels to less noisy ones.
+
+    Attributes:
+        process: that made the noise.
+        noisy: (b, f, ...) frames.
+        here, there: (b, f) levels before and after.
+        noise: (b, f, ...) standard normal, for samplers that draw some.
+        past: what the last pass left, for multistep samplers; None in the first.
+    """
+
+    process: NoiseProcess
+    noisy: Tensor
+    here: Tensor
+    there: Tensor
+    noise: Tensor | None = None
+    past: Past | None = None
+
+    def mixed(self, found: Prediction) -> Tensor:
+        """Put the expected frame and noise together again, at the level there."""
+        alpha, sigma = (per_frame(value, self.noisy) for value in self.process.at(self.there))
+        return alpha * found.frame + sigma * found.noise
+
+    def variances(self) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest variance of a step of the chain, (b, f) each."""
+        alpha, sigma = (value.double() for value in self.process.at(self.here))
+        later_alpha, later_sigma = (value.double() for value in self.process.at(self.there))
+        greatest = (sigma**2 - (alpha / later_alpha) ** 2 * later_sigma**2).clamp_min(0)
+        least = later_sigma**2 / (sigma**2).clamp_min(_LEAST) * greatest
+        return least.float(), greatest.float()
+
+    def redrawn(self, found: Prediction, replaced: Tensor, drawn: Tensor) -> Tensor:
+        """Put them together with some of the noise's variance (b, f) replaced, and some (b, f, ...) drawn anew.
+
+        Raises:
+            ConfigError: there is no noise to draw from.
+        """
+        if self.noise is None:
+            raise ConfigError("this sampler draws noise in every pass; give it as noise=.")
+        alpha, sigma = self.process.at(self.there)
+        kept = (sigma**2 - replaced).clamp_min(0).sqrt()
+        mean = per_frame(alpha, self.noisy) * found.frame + per_frame(kept, self.noisy) * found.noise
+        return mean + drawn.sqrt() * self.noise
+
+    def unless_still(self, reached: Tensor) -> Tensor:
+        """Leave frames whose level stays as they were."""
+        return torch.where(per_frame(self.here != self.there, self.noisy), reached, self.noisy)
+
+
 class Sampler(Protocol):
-    """One pass of denoising."""
+    """How a pass is made."""
 
     @property
     def stochastic(self) -> bool:
         """Whether it needs fresh noise in every pass."""
         ...
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, Past | None]:
-        """Bring frames from their levels to less noisy ones.
-
-        Args:
-            process: that made the noise.
-            denoise: the network.
-            noisy: (b, f, ...) frames.
-            here, there: (b, f) levels before and after.
-            noise: (b, f, ...) standard normal, for stochastic samplers.
-            past: what the last pass returned, for multistep samplers; None in the first.
-
-        Returns:
-            The frames, and what the next pass should be given.
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, Past | None]:
+        """Make a pass with a network; return the frames, and what the next pass should be given as its past.
 
         Raises:
-            ConfigError: a stochastic sampler got no noise.
+            ConfigError: noise, or a prediction of the variance, is wanted and not there.
         """
         ...
 
@@ -86,21 +115,9 @@ class Euler:
         """No."""
         return False
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, None]:
         """See `Sampler.step`."""
-        del noise, past
-        found = denoise(noisy, here)
-        return _unless_still(_mixed(process, found, there), noisy, here, there), None
+        return this.unless_still(this.mixed(denoise(this.noisy, this.here))), None
 
 
 @dataclass(frozen=True)
@@ -112,31 +129,19 @@ class Heun:
         """No."""
         return False
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, None]:
         """See `Sampler.step`."""
-        del noise, past
-        first = denoise(noisy, here)
-        reached = _mixed(process, first, there)
-        alpha, sigma = process.at(here)
-        later_alpha, later_sigma = process.at(there)
+        first = denoise(this.noisy, this.here)
+        reached = this.mixed(first)
+        alpha, sigma = this.process.at(this.here)
+        later_alpha, later_sigma = this.process.at(this.there)
         if bool((later_sigma > 0).any()):
-            second = denoise(_unless_still(reached, noisy, here, there), there)
+            second = denoise(this.unless_still(reached), this.there)
             frame, error = (first.frame + second.frame) / 2, (first.noise + second.noise) / 2
-            better = (
-                noisy + per_frame(later_alpha - alpha, noisy) * frame + per_frame(later_sigma - sigma, noisy) * error
-            )
-            reached = torch.where(per_frame(later_sigma > 0, noisy), better, reached)
-        return _unless_still(reached, noisy, here, there), None
+            less, more = per_frame(later_sigma - sigma, this.noisy), per_frame(later_alpha - alpha, this.noisy)
+            better = this.noisy + more * frame + less * error
+            reached = torch.where(per_frame(later_sigma > 0, this.noisy), better, reached)
+        return this.unless_still(reached), None
 
 
 @dataclass(frozen=True)
@@ -161,23 +166,13 @@ class DDIM:
         """If eta is positive."""
         return self.eta > 0
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, None]:
         """See `Sampler.step`."""
-        del past
-        found = denoise(noisy, here)
-        least, _ = _variances(process, here, there)
-        reached = _redrawn(process, found, there, self.eta**2 * least, self.eta**2 * least, noise, self)
-        return _unless_still(reached, noisy, here, there), None
+        found = denoise(this.noisy, this.here)
+        if not self.stochastic:
+            return this.unless_still(this.mixed(found)), None
+        replaced = self.eta**2 * this.variances()[0]
+        return this.unless_still(this.redrawn(found, replaced, per_frame(replaced, this.noisy))), None
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ class Ancestral:
             two as the prediction says (Nichol and Dhariwal 2021).
 
     Raises:
-        ConfigError: an unknown variance, or a learned one that the network does not predict.
+        ConfigError: an unknown variance.
     """
 
     variance: Literal["least", "greatest", "learned"] = "least"
@@ -203,30 +198,18 @@ class Ancestral:
         """Always."""
         return True
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, None]:
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, None]:
         """See `Sampler.step`."""
-        del past
-        found = denoise(noisy, here)
-        least, greatest = _variances(process, here, there)
-        drawn = per_frame(least if self.variance == "least" else greatest, noisy)
+        found = denoise(this.noisy, this.here)
+        least, greatest = this.variances()
+        drawn = per_frame(least if self.variance == "least" else greatest, this.noisy)
         if self.variance == "learned":
             if found.variance is None:
                 raise ConfigError("the network learned no variance; sample with variance 'least' or 'greatest'.")
-            low = per_frame(least, noisy).clamp_min(_LEAST).log()
+            low = per_frame(least, this.noisy).clamp_min(_LEAST).log()
             drawn = (low + found.variance * (drawn.clamp_min(_LEAST).log() - low)).exp()
-        drawn = torch.where(per_frame(least > 0, noisy), drawn, 0.0)  # nothing is drawn in the step to a clean frame
-        reached = _redrawn(process, found, there, least, drawn, noise, self)
-        return _unless_still(reached, noisy, here, there), None
+        drawn = torch.where(per_frame(least > 0, this.noisy), drawn, 0.0)  # none in the step to a clean frame
+        return this.unless_still(this.redrawn(found, least, drawn)), None
 
 
 @dataclass(frozen=True)
@@ -241,71 +224,21 @@ class DPMSolver:
         """No."""
         return False
 
-    def step(
-        self,
-        process: NoiseProcess,
-        denoise: Denoise,
-        noisy: Tensor,
-        here: Tensor,
-        there: Tensor,
-        *,
-        noise: Tensor | None = None,
-        past: Past | None = None,
-    ) -> tuple[Tensor, Past]:
+    def step(self, denoise: Denoise, this: Pass) -> tuple[Tensor, Past]:
         """See `Sampler.step`."""
-        del noise
-        found = denoise(noisy, here)
-        alpha, sigma = process.at(here)
-        later_alpha, later_sigma = process.at(there)
+        found, noisy, past = denoise(this.noisy, this.here), this.noisy, this.past
+        alpha, sigma = this.process.at(this.here)
+        later_alpha, later_sigma = this.process.at(this.there)
         step = half_log_snr(later_alpha, later_sigma) - half_log_snr(alpha, sigma)
-        frame, moved = found.frame, here != there
+        frame, moved = found.frame, this.here != this.there
+        remembered, step_before = found.frame, torch.full_like(step, torch.inf)
         if past is not None:
             weight = torch.where(later_sigma > 0, step / (2 * past.step.clamp_min(_LEAST)), 0.0)
             frame = frame + per_frame(torch.where(past.step.isinf(), 0.0, weight), noisy) * (frame - past.frame)
+            remembered = torch.where(per_frame(moved, noisy), found.frame, past.frame)
+            step_before = past.step
         shrink = (later_sigma / sigma.clamp_min(_LEAST)).clamp_max(1.0)
         gain = later_alpha - alpha * later_sigma / sigma.clamp_min(_LEAST)  # alpha' (1 - exp(-step))
         reached = per_frame(shrink, noisy) * noisy + per_frame(gain, noisy) * frame
-        remembered, step_before = found.frame, torch.full_like(step, torch.inf)
-        if past is not None:
-            remembered = torch.where(per_frame(moved, noisy), found.frame, past.frame)
-            step_before = past.step
         known = alpha > 0  # from noise alone the way in log(alpha / sigma) has no length
-        now = Past(remembered, torch.where(moved & known, step, step_before))
-        return _unless_still(reached, noisy, here, there), now
-
-
-def _mixed(process: NoiseProcess, found: Prediction, level: Tensor) -> Tensor:
-    """Put the expected frame and noise together again, at another level."""
-    alpha, sigma = process.at(level)
-    return per_frame(alpha, found.frame) * found.frame + per_frame(sigma, found.frame) * found.noise
-
-
-def _redrawn(
-    process: NoiseProcess,
-    found: Prediction,
-    level: Tensor,
-    replaced: Tensor,
-    drawn: Tensor,
-    noise: Tensor | None,
-    sampler: Sampler,
-) -> Tensor:
-    """Put them together with some of the noise's variance replaced, and some drawn."""
-    if sampler.stochastic and noise is None:
-        raise ConfigError(f"{type(sampler).__name__} draws noise in every pass; give it as noise=.")
-    alpha, sigma = process.at(level)
-    kept = (sigma**2 - replaced).clamp_min(0).sqrt()
-    mean = per_frame(alpha, found.frame) * found.frame + per_frame(kept, found.frame) * found.noise
-    return mean if noise is None else mean + per_frame(drawn, found.frame).sqrt() * noise
-
-
-def _variances(process: NoiseProcess, here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest variance of a step between two levels, (b, f) each."""
-    alpha, sigma = (value.double() for value in process.at(here))
-    later_alpha, later_sigma = (value.double() for value in process.at(there))
-    greatest = (sigma**2 - (alpha / later_alpha) ** 2 * later_sigma**2).clamp_min(0)
-    least = later_sigma**2 / (sigma**2).clamp_min(_LEAST) * greatest
-    return least.float(), greatest.float()
-
-
-def _unless_still(reached: Tensor, noisy: Tensor, here: Tensor, there: Tensor) -> Tensor:
-    return torch.where(per_frame(here != there, noisy), reached, noisy)
+        return this.unless_still(reached), Past(remembered, torch.where(moved & known, step, step_before))
