@@ -102,6 +102,7 @@ class Loop:
             num_threads=self.threads,
             steps={name: max(1, int(self.effort * n)) for name, n in steps.items()},
             starts=_STARTS,
+            starts_before_reward=self.recipe.starts_before_reward,
         )
         initial = self.world(number - 1) if number > 1 else None
         return train(config, backbone, self.record(number), finished.parent, initial=initial)

@@ -70,6 +70,7 @@ class Recipe:
             could look for its fortune in what the world never saw.
         stickiness: probability of repeating the last random action.
         backbone: the world.
+        starts_before_reward: share of the world's starts that lie shortly before a reward.
         recording_agent: PPO in the dream of one round, which records the next.
         latent_agent, frame_agent: PPO in the dream, on latents and on frames.
         real_agent: PPO in reality, on frames, for as many steps as were recorded in all.
@@ -84,6 +85,7 @@ class Recipe:
     epsilon: float = 0.2
     stickiness: float = 0.75
     backbone: RSSMConfig = field(default_factory=RSSMConfig)
+    starts_before_reward: float = 0.0
     recording_agent: AgentConfig = LATENT_AGENT
     latent_agent: AgentConfig = LATENT_AGENT
     frame_agent: AgentConfig = FRAME_AGENT
@@ -130,6 +132,7 @@ RECIPES: dict[str, Recipe] = {
         reward="native",
         recorder="explorer",
         backbone=GOAL_WORLD,
+        starts_before_reward=0.25,
         latent_agent=dataclasses.replace(LATENT_AGENT, **GOAL_DREAM),
         frame_agent=dataclasses.replace(FRAME_AGENT, **GOAL_DREAM),
     ),

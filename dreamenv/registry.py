@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dreamenv.errors import ConfigError, UnknownNameError
@@ -32,28 +33,28 @@ class BackboneConfig(Protocol):
         ...
 
 
-_BACKBONES: dict[str, tuple[str, tuple[str, ...]]] = {
-    # name: ("module:configuration class", presets, first is the default)
-    "denoising": (
-        "dreamenv.backbones.denoising.config:DenoisingConfig",
-        ("small", "tiny", "diamond", "diffusion_forcing", "chunkwise"),
-    ),
-    "persistence": ("dreamenv.backbones.persistence:PersistenceConfig", ()),
-    "rssm": ("dreamenv.backbones.rssm.config:RSSMConfig", ("small", "tiny", "base")),
-}
+@dataclass(frozen=True)
+class _Entry:
+    path: str  # "module:configuration class"
+    presets: tuple[str, ...]  # the default first
+    module: str  # where they are
 
 
-def register_backbone(name: str, path: str, presets: tuple[str, ...] = ()) -> None:
+_BACKBONES: dict[str, _Entry] = {}
+
+
+def register_backbone(name: str, path: str, presets: tuple[str, ...] = (), *, module: str | None = None) -> None:
     """Add a backbone of your own.
 
     Args:
         name: how it is asked for.
-        path: "module:ConfigClass"; presets are functions of that module.
-        presets: their names, the default first.
+        path: "module:ConfigClass".
+        presets: names of functions that return a configuration, the default first.
+        module: where those are; None for the configuration's own module.
     """
-    if name in _BACKBONES and _BACKBONES[name] != (path, presets):
-        raise ConfigError(f"a backbone named {name!r} is registered already, as {_BACKBONES[name][0]}.")
-    _BACKBONES[name] = (path, presets)
+    entry = _Entry(path, presets, module or path.split(":")[0])
+    if _BACKBONES.setdefault(name, entry) != entry:
+        raise ConfigError(f"a backbone named {name!r} is registered already, as {_BACKBONES[name].path}.")
 
 
 def backbone_names() -> list[str]:
@@ -63,7 +64,7 @@ def backbone_names() -> list[str]:
 
 def preset_names(name: str) -> tuple[str, ...]:
     """Return the presets of a backbone, the default first."""
-    return _entry(name)[1]
+    return _entry(name).presets
 
 
 def make_config(name: str, preset: str | None = None, **settings: Any) -> BackboneConfig:
@@ -73,12 +74,13 @@ def make_config(name: str, preset: str | None = None, **settings: Any) -> Backbo
         UnknownNameError: no such backbone or preset.
         ConfigError: no such setting, or a value that cannot work.
     """
-    path, presets = _entry(name)
-    module, config_class = path.split(":")
-    if preset is not None and preset not in presets:
-        raise UnknownNameError(f"preset of backbone {name!r}", preset, presets)
-    chosen = preset or (presets[0] if presets else config_class)
-    config = getattr(importlib.import_module(module), chosen)()
+    entry = _entry(name)
+    if preset is not None and preset not in entry.presets:
+        raise UnknownNameError(f"preset of backbone {name!r}", preset, entry.presets)
+    module, made_by = entry.path.split(":")
+    if preset or entry.presets:
+        module, made_by = entry.module, preset or entry.presets[0]
+    config = getattr(importlib.import_module(module), made_by)()
     unknown = set(settings) - {field.name for field in dataclasses.fields(config)}
     if unknown:
         raise UnknownNameError(
@@ -94,8 +96,8 @@ def config_to_json(config: BackboneConfig) -> dict[str, Any]:
     A world's hash covers these. So that older worlds keep theirs, a setting that was added after worlds had been saved
     has the field metadata ``{"later": True}``, and is left out where it is at its default.
     """
-    for name, (path, _) in _BACKBONES.items():
-        if path == f"{type(config).__module__}:{type(config).__qualname__}":
+    for name, entry in _BACKBONES.items():
+        if entry.path == f"{type(config).__module__}:{type(config).__qualname__}":
             return {"backbone": name, **_settings(config)}
     raise ConfigError(f"{type(config).__qualname__} is not registered; call register_backbone first.")
 
@@ -118,7 +120,20 @@ def _settings(config: BackboneConfig) -> dict[str, Any]:
     return values
 
 
-def _entry(name: str) -> tuple[str, tuple[str, ...]]:
+def _entry(name: str) -> _Entry:
     if name not in _BACKBONES:
         raise UnknownNameError("backbone", name, _BACKBONES)
     return _BACKBONES[name]
+
+
+register_backbone(
+    "denoising",
+    "dreamenv.backbones.denoising.config:DenoisingConfig",
+    (
+        "small", "tiny", "diamond", "diffusion_forcing", "shortcut", "nwm", "framepack", "chunkwise", "holistic",
+        "genie2", "gamefactory",
+    ),
+    module="dreamenv.backbones.denoising.presets",
+)  # fmt: skip
+register_backbone("persistence", "dreamenv.backbones.persistence:PersistenceConfig")
+register_backbone("rssm", "dreamenv.backbones.rssm.config:RSSMConfig", ("small", "tiny", "base"))

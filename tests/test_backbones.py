@@ -12,6 +12,7 @@ from contract import SPEC, WorldModelContract
 from torch import Tensor
 
 from dreamenv.backbones import denoising, persistence, rssm
+from dreamenv.backbones.denoising.codec import CodecConfig
 from dreamenv.backbones.rssm.losses import joint_loss
 from dreamenv.errors import ConfigError
 from dreamenv.nn import actions, pixels, twohot
@@ -40,6 +41,57 @@ class TestDenoisingWithCausalAttention(WorldModelContract):
 
 class TestDenoisingInChunks(WorldModelContract):
     config = dataclasses.replace(TINY_DIT, chunk=2, plan="pyramid", noise="flow", sampler="dpm", stabilisation=0.02)
+    spec = dataclasses.replace(SPEC, chunk=2)
+    overfit_steps = 400
+
+
+class TestDenoisingInGroups(WorldModelContract):
+    """Observed frames are remembered one by one, drawn ones as the groups they were drawn in."""
+
+    config = dataclasses.replace(TINY_DIT, chunk=4, plan="groups", group=2, in_flight=2, denoiser_length=8, passes=4)
+    spec = dataclasses.replace(SPEC, chunk=4)
+    overfit_steps = 400
+
+
+class TestDenoisingAcross(WorldModelContract):
+    config = dataclasses.replace(TINY_DIT, network="cdit", furthest_jump=3, corruption=0.1)
+    overfit_steps = 400
+
+
+class TestDenoisingFromAPackedPast(WorldModelContract):
+    config = dataclasses.replace(
+        TINY_DIT, network="packed", packing=((1, 1), (2, 2)), chunk=2, plan="ends first", hide_past=0.1, guide_past=1.2
+    )
+    spec = dataclasses.replace(SPEC, chunk=2)
+    overfit_steps = 400
+
+
+class TestDenoisingWithShortcuts(WorldModelContract):
+    config = dataclasses.replace(
+        TINY_DIT, noise="flow", sampler="euler", shortcut=4, stabilisation=0.25, manner="labelled"
+    )
+    overfit_steps = 400
+
+
+class TestDenoisingWithGuidedKeys(WorldModelContract):
+    config = dataclasses.replace(TINY_DIT, actions="by kind", action_window=2, hide_actions=0.2, guide_actions=1.5)
+    overfit_steps = 400
+
+
+TINY_CODEC = CodecConfig(downsample=4, latent_channels=4, channels=(16,), patch=2, rate=3e-3)
+TINY_LATENT = dataclasses.replace(TINY_DIT, codec=TINY_CODEC, data_std=1.0, patch=1)
+
+
+class TestDenoisingLatents(WorldModelContract):
+    config = TINY_LATENT
+    overfit_steps = 400
+
+
+class TestDenoisingLatentsOfSeveralFrames(WorldModelContract):
+    config = dataclasses.replace(
+        TINY_LATENT, codec=dataclasses.replace(TINY_CODEC, kind="vit", width=32, depth=1, stride=2), actions="by kind",
+        action_window=1,
+    )  # fmt: skip
     spec = dataclasses.replace(SPEC, chunk=2)
     overfit_steps = 400
 

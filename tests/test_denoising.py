@@ -7,21 +7,25 @@ import dataclasses
 import pytest
 import torch
 from contract import SPEC
-from test_backbones import TINY_DIT
+from test_backbones import TINY_DIT, TINY_LATENT
 from torch import Tensor, nn
 from toy import toy_dataset
 
-from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld, chunkwise, diamond, diffusion_forcing, tiny
+from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld, tiny
+from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.dream import DreamEnv
-from dreamenv.errors import ActionError, ConfigError
+from dreamenv.errors import ActionError, ConfigError, UnknownNameError
 from dreamenv.nn.attention import rotate
 from dreamenv.nn.unet import UNet
+from dreamenv.registry import make_config, preset_names
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.trainer import train
 from dreamenv.world import World
+from dreamenv.world_model import Batch
 
 ROWS, FRAMES = 3, 5
+MILLIONS = {"small": 2.2, "tiny": 0.13, "diamond": 4.4, "gamefactory": 8.2}
 
 
 def awake(config: DenoisingConfig) -> DenoisingWorld:
@@ -33,26 +37,44 @@ def awake(config: DenoisingConfig) -> DenoisingWorld:
     return world
 
 
-def sequence(world: DenoisingWorld) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Clean frames in [-1, 1], noisy ones, levels and action vectors, of one sequence per row."""
+def sequence(world: DenoisingWorld) -> tuple[Tensor, Asked]:
+    """Clean frames in [-1, 1], and what is asked of them with noise upon them."""
     generator = torch.Generator().manual_seed(1)
     clean = torch.rand((ROWS, FRAMES, *SPEC.frame_shape), generator=generator) * 2 - 1
     noisy = torch.randn(clean.shape, generator=generator)
     level = world.process.draw(torch.rand((ROWS, FRAMES), generator=generator))
     actions = world.action(torch.randint(3, (ROWS, FRAMES), generator=generator))
-    return clean, noisy, level, torch.cat((torch.zeros_like(actions[:, :1]), actions[:, 1:]), dim=1)
+    return clean, Asked(noisy, level, torch.cat((torch.zeros_like(actions[:, :1]), actions[:, 1:]), dim=1))
 
 
-@pytest.mark.parametrize("context", [1, 3])
-def test_stacked_frames_remember_what_the_whole_sequence_shows(context):
-    world = awake(dataclasses.replace(tiny(), context=context))
-    clean, noisy, level, actions = sequence(world)
+def part(asked: Asked, at: slice) -> Asked:
+    return Asked(asked.noisy[:, at], asked.level[:, at], asked.actions[:, at])
+
+
+ACROSS = dataclasses.replace(TINY_DIT, network="cdit", context=3)
+PACKED = dataclasses.replace(TINY_DIT, network="packed", packing=((1, 1), (2, 2)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(tiny(), context=1),
+        dataclasses.replace(tiny(), context=3),
+        dataclasses.replace(ACROSS, context=2),
+        ACROSS,
+        PACKED,
+    ],
+    ids=["unet 1", "unet 3", "cdit 2", "cdit 3", "packed"],
+)
+def test_what_is_remembered_agrees_with_the_whole_sequence_also_while_the_window_slides(config):
+    world = awake(config)
+    clean, asked = sequence(world)
     with torch.no_grad():
-        whole = world.network.predict_all(clean, noisy, level, actions)
+        whole = world.network.predict_all(clean, asked)
         past = world.network.begin(clean[:, 0])
         for i in range(1, FRAMES):
-            past = world.network.remember(past, clean[:, i - 1 : i], actions[:, i - 1 : i])
-            alone = world.network.predict(past, *(x[:, i : i + 1] for x in (noisy, level, actions)))
+            past = world.network.remember(past, clean[:, i - 1 : i], asked.actions[:, i - 1 : i])
+            alone = world.network.predict(past, part(asked, slice(i, i + 1)))
             torch.testing.assert_close(alone, whole[:, i : i + 1], rtol=1e-4, atol=1e-5)
     assert float(whole[:, 1:].std()) > 0.01
 
@@ -61,38 +83,140 @@ def test_stacked_frames_remember_what_the_whole_sequence_shows(context):
 @pytest.mark.parametrize("context", [2, 8])
 def test_a_cached_step_equals_one_that_computes_everything_anew(manner, context):
     """Within 1e-5, while the window stands; once it slides, with the cache that a sliding window makes."""
-    world = awake(dataclasses.replace(TINY_DIT, context=context, manner=manner))
-    clean, noisy, level, actions = sequence(world)
-    shown, shown_level = stabilised(world.process, clean, world.config.stabilisation, manner)
+    check_cache(dataclasses.replace(TINY_DIT, context=context, manner=manner))
+
+
+def test_keys_pressed_a_while_ago_are_remembered():
+    check_cache(dataclasses.replace(TINY_DIT, actions="by kind", action_window=2))
+
+
+def check_cache(config: DenoisingConfig) -> None:
+    world = awake(config)
+    clean, asked = sequence(world)
+    shown, shown_level = stabilised(world.process, clean, config.stabilisation, config.manner)
     with torch.no_grad():
         past = world.network.begin(clean[:, 0])
         for i in range(1, FRAMES):
-            past = world.network.remember(past, clean[:, i - 1 : i], actions[:, i - 1 : i])
-            alone = world.network.predict(past, *(x[:, i : i + 1] for x in (noisy, level, actions)))
-            anew = world.network.predict_all(
-                clean,
-                torch.cat((shown[:, :i], noisy[:, i : i + 1]), dim=1),
-                torch.cat((shown_level[:, :i], level[:, i : i + 1]), dim=1),
-                actions[:, : i + 1],
-            )
+            past = world.network.remember(past, clean[:, i - 1 : i], asked.actions[:, i - 1 : i])
+            alone = world.network.predict(past, part(asked, slice(i, i + 1)))
+            noisy = torch.cat((shown[:, :i], asked.noisy[:, i : i + 1]), dim=1)
+            level = torch.cat((shown_level[:, :i], asked.level[:, i : i + 1]), dim=1)
+            anew = world.network.predict_all(clean, Asked(noisy, level, asked.actions[:, : i + 1]))
             torch.testing.assert_close(alone, anew[:, -1:], rtol=1e-5, atol=1e-5)
-    assert past["keys"].shape[-2] == context
-    assert past["held"].tolist() == [min(context, FRAMES - 1)] * ROWS
+    assert past["keys"].shape[-2] == config.context
+    assert past["held"].tolist() == [min(config.context, FRAMES - 1)] * ROWS
+
+
+def touched(world: DenoisingWorld, at: int, groups: Tensor | None = None) -> list[bool]:
+    """Which frames of a sequence another noisy frame there would change."""
+    clean, asked = sequence(world)
+    other = asked.noisy.clone()
+    other[:, at] += 1
+    with torch.no_grad():
+        before, after = (
+            world.network.predict_all(clean, dataclasses.replace(asked, noisy=noisy, groups=groups))
+            for noisy in (asked.noisy, other)
+        )
+    return [bool((before[:, i] != after[:, i]).any()) for i in range(FRAMES)]
 
 
 def test_a_frame_is_drawn_without_knowing_the_future_and_looks_no_further_back_than_it_says():
     world = awake(dataclasses.replace(TINY_DIT, context=2, depth=1))
-    clean, noisy, level, actions = sequence(world)
+    assert touched(world, 2) == [False, False, True, True, True]
+    assert touched(world, 0) == [True, True, True, False, False]
 
-    def changed(at: int) -> list[bool]:
-        other = noisy.clone()
-        other[:, at] += 1
+
+def test_frames_of_a_group_see_each_other_both_ways_and_no_later_group():
+    world = awake(TINY_DIT)
+    assert touched(world, 2, torch.tensor([0, 1, 1, 2, 2])) == [False, True, True, True, True]
+    assert touched(world, 4, torch.tensor([0, 1, 1, 2, 2])) == [False, False, False, True, True]
+
+
+def test_windows_are_learned_from_as_observed_first_and_as_drawn_in_groups_after():
+    world = awake(dataclasses.replace(TINY_DIT, chunk=2, plan="full"))
+    generator = torch.Generator().manual_seed(0)
+    seen = {tuple(world._drawn_groups(5, generator, torch.device("cpu")).tolist()) for _ in range(20)}
+    assert seen == {(0, 1, 1, 2, 2), (0, 1, 2, 3, 3)}
+    assert awake(TINY_DIT)._drawn_groups(4, generator, torch.device("cpu")).tolist() == [0, 1, 2, 3]
+
+
+def test_frames_ahead_are_drawn_from_what_lies_before_the_gap():
+    world = awake(dataclasses.replace(ACROSS, furthest_jump=3))
+    clean, asked = sequence(world)
+    gap = torch.full((ROWS, FRAMES), 2.0)
+    other = clean.clone()
+    other[:, 3] += 1
+    with torch.no_grad():
+        before, after = (
+            world.network.predict_all(frames, dataclasses.replace(asked, gap=gap)) for frames in (clean, other)
+        )
+    assert torch.equal(before[:, 4], after[:, 4])  # the last frame is drawn from the third, two steps before it
+    state = world.start(torch.rand(ROWS, *SPEC.frame_shape), torch.arange(ROWS))
+    actions = torch.tensor([[0, 1, 2]] * ROWS)
+    with torch.no_grad():
+        near, far = (world.leap(state, actions[:, :steps]) for steps in (2, 3))
+        first = world.imagine(state, actions[:, :1])[0].frames[:, 0]
+        assert torch.equal(world.leap(state, actions[:, :1]), first)  # a jump of one step is a step
+    assert near.shape == (ROWS, *SPEC.frame_shape)
+    assert (near != far).any()
+    with pytest.raises(ActionError, match="jump 3 steps ahead at most, not 4"):
+        world.leap(state, torch.zeros(ROWS, 4, dtype=torch.int64))
+
+
+def test_a_packed_past_has_as_many_tokens_however_long_it_is():
+    world = awake(dataclasses.replace(PACKED, packing=((1, 1), (2, 2), (16, 4)), patch=4))
+    assert world.network.dit.tokens == 16 + 4 + 4 * 1
+    assert world.spec.context_frames == 19
+    assert world.network.dit.there(torch.tensor([0, 1, 2, 4]))[:, [0, 16, 20]].tolist() == [
+        [False, False, False], [True, False, False], [True, True, False], [True, True, True],
+    ]  # fmt: skip
+
+
+def test_an_old_frame_reaches_what_is_drawn_through_the_packed_past():
+    world = awake(dataclasses.replace(PACKED, packing=((1, 1), (4, 2))))
+    frames = torch.rand(1, 6, *SPEC.frame_shape, generator=torch.Generator().manual_seed(0))
+    drawn = []
+    for change in (None, 0, 1):  # the first of the six is forgotten
+        other = frames.clone()
+        if change is not None:
+            other[:, change] = 1 - other[:, change]
         with torch.no_grad():
-            before, after = (world.network.predict_all(clean, x, level, actions) for x in (noisy, other))
-        return [bool((before[:, i] != after[:, i]).any()) for i in range(FRAMES)]
+            state = world.start(torch.zeros(1, *SPEC.frame_shape), torch.zeros(1, dtype=torch.int64))
+            state = world.observe(state, torch.zeros(1, 6, dtype=torch.int64), other)
+            drawn.append(world._draw(state, torch.zeros(1, 1, 3)))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
-    assert changed(2) == [False, False, True, True, True]
-    assert changed(0) == [True, True, True, False, False]
+
+def test_guidance_of_one_is_none_and_more_goes_further():
+    config = dataclasses.replace(TINY_DIT, hide_actions=0.1, quantise=False, passes=1)
+    drawn = []
+    for weight in (1.0, 1.0 + 1e-6, 2.0, 3.0):
+        world = awake(dataclasses.replace(config, guide_actions=weight))
+        state = world.start(
+            torch.rand(2, *SPEC.frame_shape, generator=torch.Generator().manual_seed(0)), torch.arange(2)
+        )
+        with torch.no_grad():
+            drawn.append(world._draw(state, world.action(torch.ones(2, 1, dtype=torch.int64))))
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(drawn[3] - drawn[0], 2 * (drawn[2] - drawn[0]), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(drawn[0], drawn[2], atol=1e-3)
+
+
+def test_latents_have_the_measure_that_noise_is_made_for(tmp_path):
+    settings = TrainConfig(
+        steps={"codec": 300, "denoiser": 1, "events": 1}, progress=False, device="cpu", start_context=2, eval_horizon=5,
+        eval_windows=2, warmup_steps=20,
+    )  # fmt: skip
+    dataset = toy_dataset(tmp_path / "toy", 20)
+    world = train(settings, TINY_LATENT, dataset, tmp_path / "run")
+    frames = torch.from_numpy(dataset[0].frames[:8]).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        latents = world.model.codec.encode(frames[None])
+        shown = world.model.codec.decode(latents)[0]
+    assert 0.5 < float(latents.std()) < 2
+    assert float((shown - frames).square().mean()) < 0.3 * float((frames - frames.mean(0)).square().mean())
+    assert World.load(tmp_path / "run" / "world").content_hash() == world.content_hash()
 
 
 def test_rotations_tell_distances_only():
@@ -130,11 +254,31 @@ def test_half_a_chunk_is_refused():
     world.observe(state, torch.zeros(2, 3, dtype=torch.int64), torch.rand(2, 3, *SPEC.frame_shape))
 
 
+SHORT = {"network": "dit", "noise": "flow", "target": "frame", "shortcut": 4}
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"chunk": 2}, "U-Net draws one frame at a time, not 2"),
-        ({"network": "rnn"}, "'unet' or 'dit', not 'rnn'"),
+        ({"chunk": 2}, "'unet' draws one frame at a time, not 2"),
+        ({"network": "rnn"}, "unet, dit, cdit, packed, not 'rnn'"),
+        ({"actions": "by kind"}, "with network='dit' only, not with 'unet'"),
+        ({"furthest_jump": 4}, "jumps of 4 steps need network='cdit'"),
+        ({"network": "cdit", "furthest_jump": 9}, "cannot be learned in windows of 6"),
+        ({"network": "packed", "packing": ()}, "packing"),
+        ({"guide_actions": 2.0}, "train with hide_actions above 0"),
+        ({"guide_past": 2.0}, "train with hide_past above 0"),
+        ({"hide_past": 1.0}, "hide_past"),
+        ({"corruption": -1.0}, "corruption"),
+        ({"shortcut": 4}, "shortcuts need noise='flow', target='frame'"),
+        ({**SHORT, "passes": 3}, "learned steps for 1, 2, 4 passes, not for 3"),
+        ({**SHORT, "passes": 8}, "learned steps for 1, 2, 4 passes, not for 8"),
+        ({**SHORT, "shortcut": 6}, "power of two, not of 6"),
+        ({**SHORT, "sampler": "heun"}, "first order"),
+        ({**SHORT, "network": "unet"}, "need a transformer"),
+        ({"codec": {"kind": "wavelet"}}, "'conv' or 'vit', not 'wavelet'"),
+        ({"codec": {"stride": 4}}, "chunk of 4 does not divide the 6 steps"),
+        ({"network": "dit", "chunk": 6, "plan": "groups", "group": 4}, "chunk of 4 does not divide 6"),
         ({"target": "velocity"}, "velocity.*does not go with Karras"),
         ({"noise": "white"}, "white"),
         ({"passes": 0}, "pass"),
@@ -151,6 +295,11 @@ def test_settings_that_cannot_work_are_refused_by_name(settings, named):
         dataclasses.replace(tiny(), **settings)
 
 
+def test_a_codecs_setting_that_there_is_not_is_refused_with_the_one_that_was_meant():
+    with pytest.raises(UnknownNameError, match=r"'sride'. Did you mean 'stride'"):
+        dataclasses.replace(TINY_DIT, codec={"sride": 2})
+
+
 def test_sizes_that_do_not_fit_the_frame_are_refused():
     with pytest.raises(ConfigError, match="16 x 16 are no multiple of 32"):
         dataclasses.replace(tiny(), channels=(8, 8, 8, 8), patch=4).build(SPEC)
@@ -158,11 +307,17 @@ def test_sizes_that_do_not_fit_the_frame_are_refused():
         dataclasses.replace(TINY_DIT, patch=5).build(SPEC)
     with pytest.raises(ConfigError, match="3 heads"):
         dataclasses.replace(TINY_DIT, heads=3).build(SPEC)
+    with pytest.raises(ConfigError, match="heads times a multiple of 8"):
+        dataclasses.replace(PACKED, condition=24).build(SPEC)
+    with pytest.raises(ConfigError, match="3 frames cannot be packed by 2"):
+        dataclasses.replace(PACKED, packing=((1, 1), (3, 2))).build(SPEC)
+    with pytest.raises(ConfigError, match="patch of 32 does not divide"):
+        dataclasses.replace(PACKED, packing=((1, 1), (8, 8))).build(SPEC)
     with pytest.raises(ConfigError, match="positive"):
         UNet((8, 8), 3, 3, 8, (), 1)
 
 
-@pytest.mark.parametrize("config", [tiny(), TINY_DIT], ids=["unet", "dit"])
+@pytest.mark.parametrize("config", [tiny(), TINY_DIT, ACROSS, PACKED], ids=["unet", "dit", "cdit", "packed"])
 def test_a_falling_square_is_learned_and_dreamt(config, tmp_path):
     """After a few hundred steps the next frame is foretold far better than by the last one again."""
     dataset = toy_dataset(tmp_path / "toy", 30)
@@ -172,7 +327,7 @@ def test_a_falling_square_is_learned_and_dreamt(config, tmp_path):
     )  # fmt: skip
     world = train(settings, config, dataset, tmp_path / "run")
     first = world.metrics["horizons"]["1"]
-    assert first["psnr"]["mean"] > first["persistence_psnr"]["mean"] + 1.5
+    assert first["psnr"]["mean"] > first["persistence_psnr"]["mean"] + 1.0
     env = DreamEnv(World.load(tmp_path / "run" / "world"), horizon=6)
     frames = [env.reset(seed=0)[0], *(env.step(action)[0] for action in (0, 1, 2))]
     assert all(frame.shape == (16, 16, 3) for frame in frames)
@@ -189,9 +344,27 @@ def test_a_world_of_chunks_is_no_environment_yet(tmp_path):
         DreamEnv(world)
 
 
-@pytest.mark.parametrize(("preset", "millions"), [(diamond, 4.4), (diffusion_forcing, 7.5), (chunkwise, 7.5)])
-def test_presets_build_at_64_pixels(preset, millions):
+@pytest.mark.parametrize("preset", preset_names("denoising"))
+def test_every_preset_draws_frames_of_64_pixels_and_learns(preset):
     """DIAMOND's denoiser for Atari has 4.4 million parameters."""
-    world = preset().build(dataclasses.replace(SPEC, frame_shape=(3, 64, 64)))
+    world = make_config("denoising", preset).build(dataclasses.replace(SPEC, frame_shape=(3, 64, 64)))
+    assert isinstance(world, DenoisingWorld)
     size = sum(parameter.numel() for parameter in world.network.parameters()) / 1e6
-    assert size == pytest.approx(millions, rel=0.25)
+    assert size == pytest.approx(MILLIONS.get(preset, 7.5), rel=0.1)
+    if preset == "diamond":
+        return  # for a GPU
+    chunk = world.spec.chunk
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        state = world.start(torch.rand(1, 3, 64, 64, generator=generator), torch.arange(1))
+        state = world.observe(state, torch.zeros(1, 3, dtype=torch.int64), torch.rand(1, 3, 3, 64, 64))
+        imagined, _ = world.imagine(state, torch.zeros(1, chunk, dtype=torch.int64))
+        frames = torch.rand(1, 16, 3, 64, 64, generator=generator)
+        batch = Batch(
+            first_frame=frames[:, 0], frames=frames, actions=torch.zeros(1, 16, dtype=torch.int64),
+            rewards=torch.zeros(1, 16), terminated=torch.zeros(1, 16, dtype=torch.bool), weight=torch.ones(1, 16),
+            generator=generator,
+        )  # fmt: skip
+        loss, _ = world.denoising_loss(batch)
+    assert imagined.frames.shape == (1, chunk, 3, 64, 64)
+    assert 0 < float(loss) < 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from toy import empty_dataset, random_episode
@@ -59,6 +61,32 @@ def test_episode_starts_only(recorded):
     assert sorted(starts.lengths) == [0, 1, 4, 4, 4, 4]
 
 
+def test_a_share_ends_shortly_before_a_reward(tmp_path):
+    dataset = empty_dataset(tmp_path / "d")
+    for seed, rewarded in enumerate(([20, 90], [], [5])):
+        episode = random_episode(100, seed=seed)
+        rewards = np.where(np.isin(np.arange(100), rewarded), 1.0, -0.1)
+        dataset.append(dataclasses.replace(episode, rewards=rewards.astype(episode.rewards.dtype)))
+    near = {}
+    for share in (0.0, 0.5):
+        starts = Starts.from_dataset(dataset, count=60, context=4, seed=0, before_reward=share, reach=8)
+        assert len(starts) == 60
+        near[share] = 0
+        for first, length in zip(starts.first_frames, starts.lengths, strict=True):
+            number, step = where(dataset, first)
+            near[share] += bool((dataset[number].rewards[step + length :][:8] > 0).any())
+            assert length == min(4, step + length)
+    # 8 steps lie before either of the first episode's rewards, 5 before the third's: 21 places of 300.
+    assert near[0.5] >= 21 > 10 > near[0.0]
+
+
+def test_where_no_reward_was_recorded_none_is_sought(tmp_path):
+    dataset = empty_dataset(tmp_path / "d")
+    episode = random_episode(50, seed=0)
+    dataset.append(dataclasses.replace(episode, rewards=np.zeros_like(episode.rewards)))
+    assert len(Starts.from_dataset(dataset, count=20, context=2, seed=0, before_reward=0.5)) == 20
+
+
 def test_without_context_there_is_only_a_first_frame(recorded):
     starts = Starts.from_dataset(recorded, count=10, context=0, seed=0)
     assert starts.frames.shape[:2] == (10, 0)
@@ -104,6 +132,10 @@ def test_bad_input_is_named(recorded, tmp_path):
         Starts.from_dataset(empty_dataset(tmp_path / "d"), count=1, context=1, seed=0)
     with pytest.raises(ConfigError, match="count"):
         Starts.from_dataset(recorded, count=0, context=1, seed=0)
+    with pytest.raises(ConfigError, match=r"before_reward must lie in \[0, 0.75\], not 0.9"):
+        Starts.from_dataset(recorded, count=4, context=1, seed=0, before_reward=0.9)
+    with pytest.raises(ConfigError, match="reach be at least 1, not 0"):
+        Starts.from_dataset(recorded, count=4, context=1, seed=0, before_reward=0.5, reach=0)
     good = Starts.from_dataset(recorded, count=4, context=2, seed=0)
     with pytest.raises(FrameError, match="lengths"):
         Starts(**{**vars(good), "lengths": good.lengths + 3})

@@ -67,7 +67,15 @@ class Starts:
 
     @classmethod
     def from_dataset(
-        cls, dataset: EpisodeDataset, *, count: int, context: int, seed: int, episode_starts_only: bool = False
+        cls,
+        dataset: EpisodeDataset,
+        *,
+        count: int,
+        context: int,
+        seed: int,
+        episode_starts_only: bool = False,
+        before_reward: float = 0.0,
+        reach: int = 64,
     ) -> Starts:
         """Cut segments out of recorded episodes.
 
@@ -75,23 +83,37 @@ class Starts:
         others end at steps drawn uniformly from all that do not end an episode, and are shorter than ``context`` only
         where the episode had not lasted longer.
 
+        Where a reward is rare, few dreams of a policy that knows nothing would meet it. ``before_reward`` has a share
+        of the segments end a few steps before one: the nearest are found by chance, and what is learned there leads on
+        to those further away (a reverse curriculum, Florensa et al. 2017).
+
         Args:
             dataset: the recording.
             count: n, at least 1; fewer come back if the recording has fewer.
             context: t, steps that a dream's memory is filled with, at least 0.
             seed: at least 0.
             episode_starts_only: take beginnings only.
+            before_reward: share of the segments, at most 0.75, that end before a positive reward; as many as there
+                are, and none where none was recorded.
+            reach: longest way from such a segment's end to the reward, in steps, at least 1.
 
         Raises:
             DatasetError: the dataset has no episodes.
         """
         if count < 1 or context < 0 or seed < 0:
             raise ConfigError(f"count must be at least 1, context and seed at least 0, not {count}, {context}, {seed}.")
+        if not 0 <= before_reward <= 1 - _EPISODE_START_SHARE or reach < 1:
+            raise ConfigError(
+                f"before_reward must lie in [0, {1 - _EPISODE_START_SHARE}], not {before_reward}, "
+                f"and reach be at least 1, not {reach}."
+            )
         if len(dataset) == 0:
             raise DatasetError(f"{dataset.path} has no episodes to start from. Record some with: dreamenv collect")
         random = np.random.default_rng((seed, 0x57A7))
         places = _beginnings(dataset, count if episode_starts_only else _share(count), context, random)
         if not episode_starts_only:
+            if before_reward > 0:
+                places += _approaches(dataset, round(before_reward * count), context, reach, random)
             places += _middles(dataset, count - len(places), context, random)
         return _cut(dataset, sorted(places), context)
 
@@ -172,6 +194,21 @@ def _middles(dataset: EpisodeDataset, count: int, context: int, random: np.rando
         steps = min(context, last)
         places.append((episode, last - steps, steps))
     return places
+
+
+def _approaches(
+    dataset: EpisodeDataset, count: int, context: int, reach: int, random: np.random.Generator
+) -> list[_Place]:
+    """Segments that end 1 to ``reach`` steps before a positive reward, each such step as likely as any other."""
+    ends = []
+    for number, episode in enumerate(dataset):
+        ahead = reach
+        for last in range(len(episode) - 1, 0, -1):  # a segment that ends at frame i goes on with step i
+            ahead = 1 if episode.rewards[last] > 0 else ahead + 1
+            if ahead <= reach:
+                ends.append((number, last))
+    chosen = random.permutation(len(ends))[:count]
+    return [(number, max(0, last - context), min(context, last)) for number, last in (ends[i] for i in chosen)]
 
 
 def _usable(dataset: EpisodeDataset, episode: int) -> int:

@@ -22,8 +22,10 @@ from dreamenv.errors import ConfigError
 
 __all__ = [
     "LevelMatrix",
+    "backwards",
     "chunkwise",
     "denoise_all",
+    "ends_first",
     "from_starts",
     "full_sequence",
     "next_frame",
@@ -90,6 +92,18 @@ def pyramid(frames: int, passes: int, delay: int = 1) -> LevelMatrix:
     if delay < 0:
         raise ConfigError(f"delay must be at least 0 rows, not {delay}.")
     return from_starts(np.arange(frames) * delay, passes)
+
+
+def ends_first(frames: int, passes: int) -> LevelMatrix:
+    """Finish the last frame, then all between: they cannot drift from where they must arrive (FramePack)."""
+    starts = np.zeros(frames, np.int64)
+    starts[:-1] = passes
+    return from_starts(starts, passes)
+
+
+def backwards(frames: int, passes: int) -> LevelMatrix:
+    """Finish every frame before the one that precedes it begins (FramePack's inverted order)."""
+    return from_starts(np.arange(frames)[::-1] * passes, passes)
 
 
 def trapezoid(frames: int, passes: int, delay: int = 1) -> LevelMatrix:

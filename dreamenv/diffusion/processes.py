@@ -115,8 +115,8 @@ class VariancePreserving:
         return (uniform * self.steps).floor().clamp(0, self.steps - 1)
 
     def time(self, level: Tensor) -> Tensor:
-        """The step's number; a clean frame passes for one at step 0."""
-        return level.clamp_min(0)
+        """The share of the steps, in [0, 1); a clean frame passes for one at step 0."""
+        return level.clamp_min(0) / self.steps
 
 
 @dataclass(frozen=True, kw_only=True)

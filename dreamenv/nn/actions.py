@@ -41,6 +41,7 @@ class ActionVector(nn.Module):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32), persistent=False)
         self.parts = [_Part(part, layout) for part in layout.parts]
         self.size = sum(part.size for part in self.parts)
+        self.chosen = [bool(part.choices) for part in self.parts for _ in range(part.size)]  # else a quantity
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., *a) -> (..., size)."""

@@ -47,7 +47,7 @@ class ConditionedBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, condition: int) -> None:
         super().__init__()
-        self.groups = max(1, inputs // _GROUP), max(1, outputs // _GROUP)
+        self.groups = _groups(inputs), _groups(outputs)
         self.modulations = nn.ModuleList(nn.Linear(condition, 2 * width) for width in (inputs, outputs))
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
@@ -146,3 +146,8 @@ class UNet(nn.Module):
                 maps = layer(functional.interpolate(maps, scale_factor=2.0))
         maps = self.leave(functional.silu(functional.group_norm(maps, max(1, maps.shape[1] // _GROUP))))
         return functional.pixel_shuffle(maps, self.patch)
+
+
+def _groups(channels: int) -> int:
+    """Return how many groups are normalised, of `_GROUP` channels or a few more, such that all are of one size."""
+    return next(groups for groups in range(max(1, channels // _GROUP), 0, -1) if channels % groups == 0)

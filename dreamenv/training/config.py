@@ -11,7 +11,10 @@ from dreamenv.errors import ConfigError
 
 __all__ = ["TrainConfig"]
 
-_FREE = ("log_every", "eval_every", "film_every", "checkpoint_every", "num_threads", "progress", "device")
+_FREE = (
+    "log_every", "eval_every", "film_every", "checkpoint_every", "num_threads", "progress", "device", "starts",
+    "start_context", "starts_before_reward",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class TrainConfig:
         eval_horizon: steps dreamed in each of them.
         starts: recorded segments stored with the world for dreams to begin from.
         start_context: steps in each of them.
+        starts_before_reward: share of them that end shortly before a reward, for tasks whose reward is rare; see
+            `Starts.from_dataset`.
         num_threads: CPU threads; None leaves torch's setting.
         progress: show a progress bar.
     """
@@ -66,6 +71,7 @@ class TrainConfig:
     eval_horizon: int = 30
     starts: int = 256
     start_context: int = 8
+    starts_before_reward: float = 0.0
     num_threads: int | None = None
     progress: bool = True
 
@@ -82,6 +88,8 @@ class TrainConfig:
         for name in ("ema_decay", "holdout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must lie in [0, 1), not {getattr(self, name)}.")
+        if not 0 <= self.starts_before_reward <= 0.75:
+            raise ConfigError(f"starts_before_reward must lie in [0, 0.75], not {self.starts_before_reward}.")
         if not 0 <= self.final_rate <= 1:
             raise ConfigError(f"final_rate must lie in [0, 1], not {self.final_rate}.")
         for name, known in (("precision", ("float32", "bfloat16")), ("schedule", ("cosine", "constant"))):

@@ -297,7 +297,11 @@ class _Run:
             self.model,
             self.backbone_config,
             Starts.from_dataset(
-                self.training, count=self.config.starts, context=self.config.start_context, seed=self.config.seed
+                self.training,
+                count=self.config.starts,
+                context=self.config.start_context,
+                seed=self.config.seed,
+                before_reward=self.config.starts_before_reward,
             ),
             self.dataset.provenance,
             make_record(self.config, self.training, self.held_out, self.identity, self.done, self._elapsed()),

@@ -1,15 +1,25 @@
-"""A denoising world's settings, and its presets."""
+"""A denoising world's settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dreamenv.diffusion.forcing import LevelMatrix, full_sequence, next_frame, pyramid
+from dreamenv.backbones.denoising.codec import CodecConfig
+from dreamenv.diffusion.forcing import (
+    LevelMatrix,
+    backwards,
+    chunkwise,
+    ends_first,
+    full_sequence,
+    next_frame,
+    pyramid,
+)
 from dreamenv.diffusion.objective import Manner
 from dreamenv.diffusion.processes import Flow, Karras, NoiseProcess, VariancePreserving
 from dreamenv.diffusion.samplers import DDIM, DPMSolver, Euler, Heun, Sampler
+from dreamenv.diffusion.shortcut import check_passes
 from dreamenv.diffusion.targets import Target, TargetName
 from dreamenv.errors import ConfigError
 from dreamenv.world_model import WorldModelSpec
@@ -17,38 +27,63 @@ from dreamenv.world_model import WorldModelSpec
 if TYPE_CHECKING:
     from dreamenv.backbones.denoising.model import DenoisingWorld
 
-__all__ = ["DenoisingConfig", "chunkwise", "diamond", "diffusion_forcing", "small", "tiny"]
+__all__ = ["DenoisingConfig"]
 
-_PLANS = {"next": next_frame, "pyramid": pyramid, "full": full_sequence}
+_PLANS = {
+    "next": next_frame, "pyramid": pyramid, "full": full_sequence, "ends first": ends_first, "backwards": backwards,
+}  # fmt: skip
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {"euler": Euler, "heun": Heun, "dpm": DPMSolver, "ddim": DDIM}
+_CHOICES = {
+    "network": ("unet", "dit", "cdit", "packed"),
+    "plan": (*_PLANS, "groups"),
+    "noise": ("karras", "chain", "flow"),
+    "sampler": tuple(_SAMPLERS),
+    "actions": ("added", "by kind"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingConfig:
-    """Settings of a denoising world. Frames are in [-1, 1] inside it.
+    """Settings of a denoising world. Frames are in [-1, 1] inside it, latents have a spread of about 1.
 
     Attributes:
-        network: "unet", past frames stacked as channels, or "dit", a transformer that is causal in time.
-        context: past frames that a frame looks at.
-        chunk: frames drawn together, 1 for a U-Net.
+        network: what sees the past how. "unet": stacked as channels; "dit": by attention that is causal in time;
+            "cdit": by attention across to it; "packed": by attention to a fixed number of tokens.
+        context: past frames that a frame looks at; for "packed" the sum of its packing counts instead.
+        chunk: frames drawn together, 1 for "unet" and "cdit".
         plan: who is denoised when within a chunk: "next" frame after frame, "pyramid" each a pass behind the one
-            before, or "full" all together.
+            before, "full" all together, "groups" so many at a time, "ends first" the last one and then the others, or
+            "backwards" from the last one to the first.
+        group: for "groups", frames that are denoised together and see each other both ways.
+        in_flight: for "groups", how many groups are denoised at a time, evenly apart.
         noise: the process: "karras" (EDM), "chain" (variance-preserving) or "flow".
         schedule: of a chain: "linear", "cosine" or "sigmoid".
         shift: more noise, above 1, for a chain or a flow.
         sigma_min, sigma_max: least and greatest noise, for "karras".
         target: what the network predicts, see `dreamenv.diffusion.targets.Target`.
-        data_std: standard deviation of a frame's values, for the target "edm".
+        data_std: standard deviation of a frame's values; 1 for latents.
         sampler: "euler", "heun", "dpm" or "ddim", see `dreamenv.diffusion.samplers`.
         passes: of the sampler per frame.
-        quantise: round each frame to 8 bits, as a user sees it, before it becomes context (DIAMOND).
-        stabilisation: noise level that context passes for in a transformer, on the scale of the noise process.
+        shortcut: steps of the finest size that the network is told, a power of two; 0 tells it none. A world with
+            shortcuts draws in 1, 2, 4 ... up to so many passes.
+        quantise: round each frame to 8 bits, as a user sees it, before it becomes context (DIAMOND); not for latents.
+        stabilisation: noise level that context passes for in "dit", on the scale of the noise process.
         manner: of passing for it: "scaled" (Diffusion Forcing) or only "labelled" (Oasis).
+        corruption: greatest standard deviation of noise that the context of other networks gets in training, so that
+            they forgive what they drew a little wrong themselves; drawn anew for each window.
+        hide_actions, hide_past: share of the windows in training in which they are hidden, for guidance.
+        guide_actions, guide_past: weight of each beyond what the network says without both; see
+            `dreamenv.diffusion.guidance`. With both 1 there is no guidance, and no second evaluation.
+        actions: "added" to the noise level's embedding, or put in "by kind" (GameFactory), for "dit".
+        action_window: frames back whose actions are seen too, when put in by kind.
+        furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1.
+        packing: for "packed", (frames, factor) from newest to oldest, see `dreamenv.nn.dit.PackedDiT`.
+        codec: settings of the codec whose latents are drawn; None draws pixels.
         channels: of the U-Net's resolutions, finest first.
         blocks: of the U-Net, per resolution and direction.
-        depth, heads: of the transformer.
-        patch: pixels per side that the U-Net gathers into channels, or the transformer into a token.
-        condition: width of the embedding of noise level and actions, and of the transformer's tokens.
+        depth, heads: of a transformer.
+        patch: pixels (or latents) per side that the U-Net gathers into channels, or a transformer into a token.
+        condition: width of the embedding of noise level and actions, and of a transformer's tokens.
         memory: width of the recurrent memory that foretells reward and ending.
         event_channels: of the convolutions that it sees frames through, finest stage first.
         termination_weight: of the ending's cross-entropy beside the reward's.
@@ -62,10 +97,12 @@ class DenoisingConfig:
         ConfigError: a setting that cannot work, or a target that does not go with the noise.
     """
 
-    network: Literal["unet", "dit"] = "unet"
+    network: Literal["unet", "dit", "cdit", "packed"] = "unet"
     context: int = 4
     chunk: int = 1
-    plan: Literal["next", "pyramid", "full"] = "next"
+    plan: Literal["next", "pyramid", "full", "groups", "ends first", "backwards"] = "next"
+    group: int = 1
+    in_flight: int = 1
     noise: Literal["karras", "chain", "flow"] = "karras"
     schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
     shift: float = 1.0
@@ -75,9 +112,20 @@ class DenoisingConfig:
     data_std: float = 0.5
     sampler: Literal["euler", "heun", "dpm", "ddim"] = "euler"
     passes: int = 3
+    shortcut: int = 0
     quantise: bool = True
     stabilisation: float = 0.0
     manner: Manner = "scaled"
+    corruption: float = 0.0
+    hide_actions: float = 0.0
+    hide_past: float = 0.0
+    guide_actions: float = 1.0
+    guide_past: float = 1.0
+    actions: Literal["added", "by kind"] = "added"
+    action_window: int = 0
+    furthest_jump: int = 1
+    packing: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (16, 4))
+    codec: CodecConfig | None = None
     channels: tuple[int, ...] = (64, 64, 64, 64)
     blocks: int = 2
     depth: int = 4
@@ -99,28 +147,85 @@ class DenoisingConfig:
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
-        sizes = ("context", "chunk", "blocks", "depth", "heads", "patch", "condition", "memory")
-        for name in (*sizes, "denoiser_steps", "events_steps"):
+        # As JSON has them.
+        object.__setattr__(self, "packing", tuple((int(frames), int(factor)) for frames, factor in self.packing))
+        if isinstance(self.codec, Mapping):
+            object.__setattr__(self, "codec", CodecConfig.from_json(self.codec))
+        sizes = ("context", "chunk", "group", "in_flight", "furthest_jump", "blocks", "depth", "heads", "patch")
+        for name in (*sizes, "condition", "memory", "denoiser_steps", "events_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.network not in ("unet", "dit"):
-            raise ConfigError(f"network must be 'unet' or 'dit', not {self.network!r}.")
-        if self.plan not in _PLANS:
-            raise ConfigError(f"plan must be one of {', '.join(_PLANS)}, not {self.plan!r}.")
-        if self.network == "unet" and self.chunk > 1:
-            raise ConfigError(f"a U-Net draws one frame at a time, not {self.chunk}; set chunk=1 or network='dit'.")
-        if self.denoiser_length % self.chunk:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        if self.network in ("unet", "cdit") and self.chunk > 1:
             raise ConfigError(
-                f"a chunk of {self.chunk} does not divide the {self.denoiser_length} steps that denoiser_length gives."
+                f"the network {self.network!r} draws one frame at a time, not {self.chunk}; set chunk=1, or network to "
+                "'dit' or 'packed'."
+            )
+        if self.denoiser_length % self.frames_at_once:
+            raise ConfigError(
+                f"a chunk of {self.frames_at_once} does not divide the {self.denoiser_length} steps that "
+                "denoiser_length gives."
             )
         if self.condition % 2:
             raise ConfigError(f"condition must be even, not {self.condition}.")
-        if self.sampler not in _SAMPLERS:
-            raise ConfigError(f"sampler must be one of {', '.join(_SAMPLERS)}, not {self.sampler!r}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be in [0, 1), not {self.dropout}.")
+        for name in ("dropout", "hide_actions", "hide_past"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
+        for name in ("corruption", "action_window"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
+        # A causal transformer learns to do without a past from frames whose past is noise.
+        for name in ("actions",) if self.network == "dit" else ("actions", "past"):
+            if getattr(self, f"guide_{name}") != 1 and getattr(self, f"hide_{name}") == 0:
+                raise ConfigError(
+                    f"guide_{name} is {getattr(self, f'guide_{name}')}, but the network never learned to do without "
+                    f"them: train with hide_{name} above 0, or leave guide_{name} at 1."
+                )
+        self._check_kinds()
+        if self.shortcut:
+            check_passes(self.passes, self.shortcut)
         self.make_target()
         self.make_plan().levels(self.process)
+
+    def _check_kinds(self) -> None:
+        """Refuse what only another network has."""
+        if self.actions == "by kind" and self.network != "dit":
+            raise ConfigError(f"actions are put in 'by kind' with network='dit' only, not with {self.network!r}.")
+        if self.furthest_jump > 1 and self.network != "cdit":
+            raise ConfigError(f"jumps of {self.furthest_jump} steps need network='cdit', not {self.network!r}.")
+        if self.furthest_jump > self.denoiser_length:
+            raise ConfigError(
+                f"jumps of {self.furthest_jump} steps cannot be learned in windows of {self.denoiser_length}; "
+                "make denoiser_length larger."
+            )
+        if self.network == "packed" and not self.packing:
+            raise ConfigError("packing must name at least one (frames, factor).")
+        if self.shortcut and (self.noise, self.target, self.shift) != ("flow", "frame", 1.0):
+            raise ConfigError(
+                f"shortcuts need noise='flow', target='frame' and shift=1, not {self.noise!r}, {self.target!r} and "
+                f"{self.shift}."
+            )
+        if self.shortcut and self.network == "unet":
+            raise ConfigError("shortcuts need a transformer, which is told the size of a step: network='dit'.")
+        if self.shortcut and self.sampler not in ("euler", "ddim"):
+            raise ConfigError(f"shortcuts are steps of the first order: sampler='euler', not {self.sampler!r}.")
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames of the environment that are drawn together: pictures per latent times latents."""
+        return self.chunk * (self.codec.stride if self.codec else 1)
+
+    @property
+    def group_size(self) -> int:
+        """Frames of a chunk that see each other both ways in a causal transformer."""
+        return {"full": self.chunk, "groups": self.group}.get(self.plan, 1)
+
+    @property
+    def remembered(self) -> int:
+        """Frames (or latents) that a frame looks back on."""
+        return sum(frames for frames, _ in self.packing) if self.network == "packed" else self.context
 
     @property
     def process(self) -> NoiseProcess:
@@ -129,9 +234,7 @@ class DenoisingConfig:
             return Karras(sigma_min=self.sigma_min, sigma_max=self.sigma_max, mean=-0.4)  # mean: as DIAMOND trains
         if self.noise == "chain":
             return VariancePreserving(schedule=self.schedule, shift=self.shift)
-        if self.noise == "flow":
-            return Flow(shift=self.shift, spread=1.0)
-        raise ConfigError(f"noise must be 'karras', 'chain' or 'flow', not {self.noise!r}.")
+        return Flow(shift=self.shift, spread=None if self.shortcut else 1.0)
 
     def make_target(self) -> Target:
         """Return what the network predicts."""
@@ -142,7 +245,13 @@ class DenoisingConfig:
         return _SAMPLERS[self.sampler]()
 
     def make_plan(self) -> LevelMatrix:
-        """Return who is denoised when within a chunk."""
+        """Return who is denoised when within a chunk.
+
+        Raises:
+            ConfigError: groups that do not divide the chunk, or groups in flight that do not divide the passes.
+        """
+        if self.plan == "groups":
+            return chunkwise(self.chunk, self.passes, self.group, self.in_flight)
         return _PLANS[self.plan](self.chunk, self.passes)
 
     def build(self, spec: WorldModelSpec) -> DenoisingWorld:
@@ -150,40 +259,3 @@ class DenoisingConfig:
         from dreamenv.backbones.denoising.model import DenoisingWorld  # here, because the model imports its settings
 
         return DenoisingWorld(self, spec)
-
-
-def tiny() -> DenoisingConfig:
-    """For tests: trains in seconds."""
-    return DenoisingConfig(
-        context=2, passes=2, channels=(16, 24), blocks=1, patch=2, condition=32, memory=32, event_channels=(8, 12),
-        denoiser_steps=200, events_steps=100, denoiser_length=6, events_length=12, denoiser_rate=1e-3, events_rate=1e-3,
-    )  # fmt: skip
-
-
-def small() -> DenoisingConfig:
-    """For two CPU cores: DIAMOND's recipe with a U-Net that looks at patches of 2 x 2 pixels."""
-    return DenoisingConfig(channels=(48, 64, 96), blocks=1, patch=2, condition=128)
-
-
-def diamond() -> DenoisingConfig:
-    """The size of DIAMOND for Atari (Alonso et al. 2024): 4 frames of context, EDM, 3 Euler steps; for a GPU."""
-    return DenoisingConfig(
-        blocks=2, memory=512, denoiser_steps=400_000, denoiser_batch=32, denoiser_length=8, denoiser_rate=1e-4,
-        events_steps=400_000, events_batch=32, events_length=20, events_rate=1e-4,
-    )  # fmt: skip
-
-
-def diffusion_forcing() -> DenoisingConfig:
-    """For two CPU cores: Diffusion Forcing (Chen et al. 2024), frame after frame, with a causal transformer."""
-    return DenoisingConfig(
-        network="dit", context=16, noise="chain", schedule="sigmoid", target="velocity", sampler="ddim", passes=8,
-        stabilisation=15, condition=256, depth=3, heads=4, patch=8, denoiser_length=16,
-    )  # fmt: skip
-
-
-def chunkwise() -> DenoisingConfig:
-    """For two CPU cores: four frames at a time out of the noise of a shifted flow, as MAGI-1 draws chunks."""
-    return DenoisingConfig(
-        network="dit", context=16, chunk=4, plan="full", noise="flow", shift=3.0, target="flow", sampler="euler",
-        passes=8, stabilisation=0.02, condition=256, depth=3, heads=4, patch=8, denoiser_length=16,
-    )  # fmt: skip

@@ -11,19 +11,25 @@ State: ``frame`` (b, c, h, w) in [0, 1], the present one; ``memory`` (b, m) of t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dreamenv.backbones.denoising.causal import CausalFrames
+from dreamenv.backbones.denoising.codec import Codec
 from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.backbones.denoising.crossing import CrossFrames
 from dreamenv.backbones.denoising.events import Events
-from dreamenv.backbones.denoising.networks import FrameNetwork
+from dreamenv.backbones.denoising.networks import Asked, FrameNetwork
+from dreamenv.backbones.denoising.packed import PackedFrames
 from dreamenv.backbones.denoising.stacked import StackedFrames
 from dreamenv.diffusion.forcing import denoise_all
-from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels
+from dreamenv.diffusion.guidance import guide
+from dreamenv.diffusion.objective import add_noise, denoising_error
+from dreamenv.diffusion.shortcut import shortcut_error
 from dreamenv.diffusion.targets import Prediction, per_frame
+from dreamenv.errors import ActionError
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import autocast
 from dreamenv.randomness import normal
@@ -44,23 +50,41 @@ from dreamenv.world_model import (
 
 __all__ = ["DenoisingWorld"]
 
-_NETWORKS: dict[str, type[StackedFrames] | type[CausalFrames]] = {"unet": StackedFrames, "dit": CausalFrames}
 _NOISE_STREAM = 0  # the stream of the noise that a frame begins as; passes that draw more use those after it
+_COARSE = 0.5  # share of the windows in training whose steps are longer than the finest, where there are shortcuts
 
 
 class DenoisingWorld(nn.Module):
-    """The model. Parameters only; memory travels in the state."""
+    """The model. Parameters only; memory travels in the state.
+
+    Letters beyond the contract's: ``f`` frames as the network draws them, which are latents of ``stride`` frames each
+    where there is a codec, and frames themselves where there is none.
+    """
 
     def __init__(self, config: DenoisingConfig, spec: WorldModelSpec) -> None:
         super().__init__()
-        self.config = config
-        self.spec = dataclasses.replace(spec, context_frames=config.context, chunk=config.chunk)
+        self.config, self.stride = config, config.codec.stride if config.codec else 1
+        self.spec = dataclasses.replace(
+            spec, context_frames=config.remembered * self.stride, chunk=config.frames_at_once
+        )
         self._observed = dataclasses.replace(self.spec, chunk=1)  # what happened need not come in chunks
         self.process, self.target, self.sampler = config.process, config.make_target(), config.make_sampler()
         self.action = ActionVector(spec.action_space)
         self.embedding_size = 2 * config.memory
-        self.network: FrameNetwork = _NETWORKS[config.network](config, spec.frame_shape, self.action.size)
+        self.codec = Codec(config.codec, spec.frame_shape) if config.codec else None
+        self.drawn_shape = self.codec.latent_shape if self.codec else spec.frame_shape
+        self.network = self._network()
         self.events = Events(config, spec.frame_shape, self.action.size)
+
+    def _network(self) -> FrameNetwork:
+        config, size = self.config, self.stride * self.action.size
+        if config.network == "dit":
+            return CausalFrames(config, self.drawn_shape, self.action.chosen, self.stride)
+        if config.network == "cdit":
+            return CrossFrames(config, self.drawn_shape, size)
+        if config.network == "packed":
+            return PackedFrames(config, self.drawn_shape, size)
+        return StackedFrames(config, self.drawn_shape, size)
 
     # The contract
 
@@ -68,17 +92,23 @@ class DenoisingWorld(nn.Module):
         """Remember the first frame alone."""
         check_first_frame(self.spec, first_frame, seed)
         nothing = torch.zeros(first_frame.shape[0], 1, self.action.size, device=first_frame.device)
-        past = self.network.remember(self.network.begin(first_frame), _inside(first_frame)[:, None], nothing)
         memory = torch.zeros(first_frame.shape[0], self.config.memory, device=first_frame.device)
-        return new_state(seed, {"frame": first_frame, "memory": memory, **past})
+        state = new_state(seed, {"frame": first_frame, "memory": memory})
+        state.update(self.network.begin(first_frame.new_zeros(len(first_frame), *self.drawn_shape)))
+        if self.codec is not None and self.stride > 1:
+            state.update(self._history(first_frame))
+        self._see(state, nothing, first_frame[:, None])
+        return state
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Remember what happened."""
         check_actions(self._observed, actions)
         check_frames(self.spec, actions, frames)
         check_state(state, actions, ("frame", "memory"))
-        state = state.copy()
-        self._advance(state, self.action(actions), frames)
+        state, vectors = state.copy(), self.action(actions)
+        self._foretell(state, vectors, frames)
+        self._see(state, vectors, frames)
+        state["rng_counter"] = state["rng_counter"] + frames.shape[1]
         return state
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
@@ -87,12 +117,39 @@ class DenoisingWorld(nn.Module):
         check_state(state, actions, ("frame", "memory"))
         state = state.copy()
         frames, memories = [], []
-        for vectors in self.action(actions).split(self.config.chunk, dim=1):
-            drawn = self._draw(state, vectors)
-            memories.append(self._advance(state, vectors, drawn))
-            frames.append(drawn)
+        for vectors in self.action(actions).split(self.spec.chunk, dim=1):
+            grouped = self._grouped(vectors)
+            drawn = self._draw(state, grouped)
+            seen = self._shown(drawn)
+            memories.append(self._foretell(state, vectors, seen))
+            kept = drawn if self.codec is not None else self._taken(seen)  # latents are kept as they were drawn
+            state.update(self.network.remember(state, kept, grouped, self._groups(kept)))
+            if self.stride > 1:
+                self._record(state, vectors, seen)
+            state["rng_counter"] = state["rng_counter"] + seen.shape[1]
+            frames.append(seen)
         rewards, endings = self.events.tell(torch.cat(memories, dim=1))
         return Imagined(torch.cat(frames, dim=1) if decode else None, rewards, endings), state
+
+    def leap(self, state: State, actions: Tensor) -> Tensor:
+        """Draw the frame that actions (b, k, *a) lead to at once, none of those between: (b, c, h, w) in [0, 1].
+
+        The network hears what was done on average, so orders of actions that end elsewhere are not told apart. The
+        state is not changed.
+
+        Raises:
+            ActionError: more steps than ``config.furthest_jump`` were learned.
+        """
+        check_actions(self._observed, actions)
+        check_state(state, actions, ("frame", "memory"))
+        gap = actions.shape[1]
+        if gap > self.config.furthest_jump:
+            raise ActionError(
+                f"this world learned to jump {self.config.furthest_jump} steps ahead at most, not {gap}; imagine the "
+                "steps between, or train with furthest_jump larger."
+            )
+        vector = self.action(actions).mean(1, keepdim=True)
+        return self._shown(self._draw(state, vector, gap))[:, 0]
 
     def embed(self, state: State) -> Tensor:
         """The events' memory, and what it sees in the present frame."""
@@ -103,9 +160,22 @@ class DenoisingWorld(nn.Module):
         self.events.calibrate(statistics)
 
     def stages(self) -> Sequence[Stage]:
-        """Frames, then rewards and endings: two networks that do not need each other."""
-        config = self.config
+        """The codec if there is one; frames; rewards and endings: networks that do not need each other's gradients."""
+        config, stages = self.config, []
+        codec = self.codec
+        if codec is not None and config.codec is not None:
+            stages.append(
+                Stage(
+                    name="codec",
+                    objectives=[Objective("codec", list(codec.parameters()), self.codec_loss)],
+                    steps=config.codec.steps,
+                    batch_size=config.codec.batch,
+                    sequence_length=self.stride,
+                    learning_rate=config.codec.rate,
+                )
+            )
         return (
+            *stages,
             Stage(
                 name="denoiser",
                 objectives=[Objective("denoiser", list(self.network.parameters()), self.denoising_loss)],
@@ -113,6 +183,7 @@ class DenoisingWorld(nn.Module):
                 batch_size=config.denoiser_batch,
                 sequence_length=config.denoiser_length,
                 learning_rate=config.denoiser_rate,
+                precompute=(lambda frames: codec.encode(frames[:, None])[:, 0]) if codec and self.stride == 1 else None,
             ),
             Stage(
                 name="events",
@@ -126,74 +197,196 @@ class DenoisingWorld(nn.Module):
 
     # What is learned
 
+    def codec_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Frames through the codec; on the way it takes the measure of its latents."""
+        assert self.codec is not None
+        if self.training:
+            self.codec.follow(batch.frames)
+        return self.codec.loss(batch.frames, batch.generator)
+
     def denoising_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every frame of the window after the first out of noise, given those before it in the window."""
-        frames = _inside(torch.cat((batch.first_frame[:, None], batch.frames), dim=1))
-        vectors = self.action(batch.actions)
-        actions = torch.cat((torch.zeros_like(vectors[:, :1]), vectors), dim=1)
-        uniform = torch.rand(frames.shape[:2], generator=batch.generator, device=frames.device)
-        noise = torch.randn(frames.shape, generator=batch.generator, device=frames.device)
-        # Chunks begin after the first frame, which has a level of its own.
-        first, later = uniform[:, :1], uniform[:, 1:]
-        level = torch.cat(
-            [
-                draw_levels(self.process, first, "independent"),
-                draw_levels(self.process, later, "chunks", self.config.chunk),
-            ],
-            dim=1,
-        )
-        noisy = add_noise(self.process, frames, noise, level)
-        with autocast(frames.device, self.config.bfloat16 and self.training):
-            output = self.network.predict_all(frames, noisy, level, actions)
-        error = denoising_error(self.target, output.float(), frames, noise, level)[:, 1:]
-        kept = batch.weight * ~batch.terminated  # a terminal frame may be anything
-        loss = (error * kept).sum() / kept.sum().clamp_min(1e-8)
+        config, generator = self.config, batch.generator
+        frames, actions = self._lesson(batch)
+        device, (b, s) = frames.device, frames.shape[:2]
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        noise = torch.randn(frames.shape, generator=generator, device=device)
+        gap = None
+        if config.furthest_jump > 1:
+            gap, actions = _jumps(uniform(b, s), actions, config.furthest_jump)
+        if config.hide_actions:
+            actions = actions * (uniform(b, 1, 1) >= config.hide_actions)
+        alone = uniform(b) < config.hide_past if config.hide_past else None
+        clean = frames
+        if config.corruption:
+            strength = config.corruption * uniform(b, 1, 1, 1, 1)
+            clean = frames + strength * torch.randn(frames.shape, generator=generator, device=device)
+
+        groups = self._drawn_groups(s, generator, device)
+
+        def predict(noisy: Tensor, level: Tensor, step: Tensor | None = None) -> Tensor:
+            with autocast(device, config.bfloat16 and self.training):
+                asked = Asked(noisy, level, actions, step, gap, alone, groups)
+                return self.network.predict_all(clean, asked).float()
+
+        if config.shortcut:
+            doublings = config.shortcut.bit_length() - 1
+            coarse = (uniform(b) * doublings).floor().long() + 1
+            coarse = coarse.clamp_max(doublings) * (uniform(b) < _COARSE)
+            error = shortcut_error(
+                lambda noisy, signal, size: predict(noisy, 1 - signal, size), frames, noise, uniform(b, s),
+                finest=config.shortcut, coarse=coarse,
+            )  # fmt: skip
+        else:
+            level = self.process.draw(uniform(b, s)[:, groups])  # one of each group
+            output = predict(add_noise(self.process, frames, noise, level), level)
+            error = denoising_error(self.target, output, frames, noise, level)
+        # A terminal frame may be anything, and no jump goes back beyond the first frame.
+        kept = (batch.weight * ~batch.terminated).unflatten(1, (-1, self.stride)).amin(2)
+        if gap is not None:
+            kept = kept * (gap <= torch.arange(s, device=device))[:, 1:]
+        loss = (error[:, 1:] * kept).sum() / kept.sum().clamp_min(1e-8)
         return loss, {"denoising": loss.detach()}
 
     def events_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards and endings."""
         return self.events.loss(self.action(batch.actions), batch)
 
+    def _drawn_groups(self, frames: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Draw which frames of a window (frames,) are seen as observed, and which after them as drawn in groups."""
+        size, order = self.config.group_size, torch.arange(frames, device=device)
+        groups = (frames - 1) // size
+        observed = int(torch.randint(groups, (), generator=generator, device=device)) * size if size > 1 else 0
+        return torch.where(order <= observed, order, observed + 1 + (order - observed - 1) // size)
+
+    def _lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return frames (b, 1 + f, c, h, w) as the network draws them, and the vectors (b, 1 + f, a) that led there."""
+        vectors = self._grouped(self.action(batch.actions))
+        actions = torch.cat((torch.zeros_like(vectors[:, :1]), vectors), dim=1)
+        if batch.features is not None:
+            return batch.features.float(), actions
+        first = batch.first_frame[:, None].expand(-1, self.stride, -1, -1, -1)
+        with torch.no_grad():
+            return self._taken(torch.cat((first, batch.frames), dim=1)), actions
+
     # Pieces
 
-    def _draw(self, state: State, actions: Tensor) -> Tensor:
-        """Draw the frames (b, f, c, h, w) in [0, 1] that actions (b, f, a) lead to."""
-        f = actions.shape[1]
+    def _draw(self, state: State, actions: Tensor, gap: int = 1) -> Tensor:
+        """Draw the frames (b, f, c, h, w), as the network has them, that actions (b, f, a) lead to."""
+        b, f = actions.shape[:2]
+        config, device = self.config, actions.device
+        step = torch.full((b, f), 1 / config.passes, device=device) if config.shortcut else None
+        ahead = torch.full((b, f), float(gap), device=device) if config.furthest_jump > 1 else None
+        empty = self.network.begin(actions.new_zeros(b, *self.drawn_shape)) if config.guide_past != 1 else {}
+        nothing = torch.zeros_like(actions)
+
+        groups = self._groups(actions)
+
+        def evaluate(past: Mapping[str, Tensor], noisy: Tensor, level: Tensor, acts: Tensor) -> Tensor:
+            return self.network.predict(past, Asked(noisy, level, acts, step, ahead, groups=groups))
 
         def denoise(noisy: Tensor, level: Tensor) -> Prediction:
-            return self.target.read(self.network.predict(state, noisy, level, actions), noisy, level)
+            output = evaluate(state, noisy, level, actions)
+            if config.guide_actions != 1 or config.guide_past != 1:
+                past = evaluate(state, noisy, level, nothing)
+                more = {"actions": config.guide_actions}
+                if config.guide_past == 1:
+                    output = guide(past, {"actions": output}, more)
+                else:
+                    without = evaluate(empty, noisy, level, nothing)
+                    # What actions add is what the network says beyond the past alone.
+                    given = {"past": past, "actions": without + output - past}
+                    output = guide(without, given, more | {"past": config.guide_past})
+            return self.target.read(output, noisy, level)
 
         def fresh(stream: int) -> Tensor:
             drawn = [
-                normal(state["rng_key"], state["rng_counter"] + i, self.spec.frame_shape, stream=stream)
-                for i in range(f)
+                normal(state["rng_key"], state["rng_counter"] + i, self.drawn_shape, stream=stream) for i in range(f)
             ]
             return torch.stack(drawn, dim=1) * per_frame(state["temperature"], actions)[..., None, None]
 
-        _, sigma = self.process.at(self.process.spacing(self.config.passes)[0])
-        clean = denoise_all(
-            self.config.make_plan(), self.process, self.sampler, denoise, float(sigma) * fresh(_NOISE_STREAM),
+        _, sigma = self.process.at(self.process.spacing(config.passes)[0])
+        return denoise_all(
+            config.make_plan(), self.process, self.sampler, denoise, float(sigma) * fresh(_NOISE_STREAM),
             draw=lambda number: fresh(_NOISE_STREAM + 1 + number),
         )  # fmt: skip
-        frames: Tensor = ((clean + 1) / 2).clamp(0, 1)
-        if self.config.quantise:
-            frames = frames.mul(255).round().div(255)
-        return frames
 
-    def _advance(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
-        """Take frames (b, f, c, h, w) into the state, in place; return the memories (b, f, m) that foretold them."""
+    def _foretell(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+        """Take actions (b, t, a) and the frames (b, t, c, h, w) they led to into the events' memory, in place.
+
+        Returns:
+            The memories (b, t, m) that foretold them.
+        """
         before = torch.cat((state["frame"][:, None], frames[:, :-1]), dim=1)
         seen = self.events.look(before.flatten(0, 1)).unflatten(0, before.shape[:2])
         memories = []
         for i in range(frames.shape[1]):
             state["memory"] = self.events.step(state["memory"], seen[:, i], actions[:, i])
             memories.append(state["memory"])
-        state.update(self.network.remember(state, _inside(frames), actions))
         state["frame"] = frames[:, -1]
-        state["rng_counter"] = state["rng_counter"] + frames.shape[1]
         return torch.stack(memories, dim=1)
 
+    def _groups(self, drawn: Tensor) -> Tensor:
+        """Return the groups (f,) in which frames (b, f, ...) are drawn."""
+        return torch.arange(drawn.shape[1], device=drawn.device) // self.config.group_size
 
-def _inside(frames: Tensor) -> Tensor:
-    """From [0, 1] to [-1, 1]."""
-    return 2 * frames - 1
+    def _see(self, state: State, vectors: Tensor, frames: Tensor) -> None:
+        """Take real frames (b, t, c, h, w), and the vectors (b, t, a) that led to them, into the memory, in place."""
+        if self.stride == 1:
+            state.update(self.network.remember(state, self._taken(frames), vectors))
+            return
+        # A latent stands for several frames, which end with the newest: all are made anew when that is another one.
+        self._record(state, vectors, frames)
+        latents = (state["recorded"] + self.stride - 1) // self.stride
+        for count in latents.unique().tolist():
+            rows, t = (latents == count).nonzero()[:, 0], count * self.stride
+            pictures = state["pictures"][rows, -t:].float() / 255
+            empty = self.network.begin(frames.new_zeros(len(rows), *self.drawn_shape))
+            past = self.network.remember(empty, self._taken(pictures), self._grouped(state["vectors"][rows, -t:]))
+            for name, value in past.items():
+                state[name] = state[name].index_copy(0, rows, value)
+
+    def _history(self, first_frame: Tensor) -> dict[str, Tensor]:
+        """Return the memory's entries beside the network's, where latents stand for several frames.
+
+        ``pictures`` (b, n, c, h, w) uint8, the last n frames, where there were fewer the first one repeated;
+        ``vectors`` (b, n, a) of what led to them; ``recorded`` (b,) int64, how many there are.
+        """
+        b, n = len(first_frame), self.config.remembered * self.stride
+        pictures = first_frame.mul(255).round().byte()[:, None].expand(-1, n, -1, -1, -1)
+        return {
+            "pictures": pictures.contiguous(),
+            "vectors": first_frame.new_zeros(b, n, self.action.size),
+            "recorded": torch.zeros(b, dtype=torch.int64, device=first_frame.device),
+        }
+
+    def _record(self, state: State, vectors: Tensor, frames: Tensor) -> None:
+        n = state["pictures"].shape[1]
+        state["pictures"] = torch.cat((state["pictures"], frames.mul(255).round().byte()), dim=1)[:, -n:]
+        state["vectors"] = torch.cat((state["vectors"], vectors), dim=1)[:, -n:]
+        state["recorded"] = (state["recorded"] + frames.shape[1]).clamp_max(n)
+
+    def _taken(self, frames: Tensor) -> Tensor:
+        """Frames (b, r f, c, h, w) in [0, 1] as the network has them, (b, f, ...)."""
+        return 2 * frames - 1 if self.codec is None else self.codec.encode(frames)
+
+    def _shown(self, drawn: Tensor) -> Tensor:
+        """What the network drew as a user sees it."""
+        frames = ((drawn + 1) / 2).clamp(0, 1) if self.codec is None else self.codec.decode(drawn)
+        return frames.mul(255).round().div(255) if self.config.quantise else frames
+
+    def _grouped(self, vectors: Tensor) -> Tensor:
+        """Action vectors (b, r f, a), by frame of the network: (b, f, r a)."""
+        return vectors.unflatten(1, (-1, self.stride)).flatten(2) if self.stride > 1 else vectors
+
+
+def _jumps(uniform: Tensor, actions: Tensor, furthest: int) -> tuple[Tensor, Tensor]:
+    """Draw gaps (b, s) from 1 to the furthest; return them and the actions (b, s, a), averaged over each gap."""
+    gap = (uniform * furthest).floor().clamp_max(furthest - 1) + 1
+    total = actions.cumsum(1)
+    order = torch.arange(actions.shape[1], device=actions.device)
+    before = (order - gap.long()).clamp_min(0)[..., None].expand_as(actions)
+    return gap, (total - total.gather(1, before)) / gap[..., None]

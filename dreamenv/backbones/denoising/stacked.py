@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
-from dreamenv.backbones.denoising.networks import Condition, FrameNetwork, Remembered
+from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
 from dreamenv.diffusion.targets import per_frame
 from dreamenv.nn.unet import UNet
 
@@ -44,31 +44,36 @@ class StackedFrames(FrameNetwork):
         b, n = like.shape[0], self.config.context
         return {"frames": like.new_zeros(b, n, *like.shape[1:]), "actions": like.new_zeros(b, n, self.action_size)}
 
-    def remember(self, past: Mapping[str, Tensor], frames: Tensor, actions: Tensor) -> Remembered:
+    def remember(
+        self, past: Mapping[str, Tensor], frames: Tensor, actions: Tensor, groups: Tensor | None = None
+    ) -> Remembered:
         """Keep the last ones."""
+        del groups
         n = self.config.context
         return {
             "frames": torch.cat((past["frames"], frames), dim=1)[:, -n:],
             "actions": torch.cat((past["actions"], actions), dim=1)[:, -n:],
         }
 
-    def predict(self, past: Mapping[str, Tensor], noisy: Tensor, level: Tensor, actions: Tensor) -> Tensor:
+    def predict(self, past: Mapping[str, Tensor], asked: Asked) -> Tensor:
         """For one frame, f = 1."""
-        acts = torch.cat((past["actions"][:, 1:], actions), dim=1)
-        return self._run(past["frames"], noisy, level, acts)
+        actions = torch.cat((past["actions"][:, 1:], asked.actions), dim=1)
+        return self._run(past["frames"], asked.noisy, asked.level, actions)
 
-    def predict_all(self, clean: Tensor, noisy: Tensor, level: Tensor, actions: Tensor) -> Tensor:
+    def predict_all(self, clean: Tensor, asked: Asked) -> Tensor:
         """Every frame after the first, as if the dream had begun with the sequence."""
         n, b = self.config.context, clean.shape[0]
+        if asked.alone is not None:
+            clean = clean * per_frame(~asked.alone, clean)
         grey = torch.zeros_like(clean[:, :1]).expand(-1, n - 1, -1, -1, -1)
         context = torch.cat((grey, clean[:, :-1]), dim=1).unfold(1, n, 1)  # b s-1 c h w n
-        nothing = torch.zeros_like(actions[:, :1]).expand(-1, n - 1, -1)
-        acts = torch.cat((nothing, actions[:, 1:]), dim=1).unfold(1, n, 1)  # b s-1 a n
+        nothing = torch.zeros_like(asked.actions[:, :1]).expand(-1, n - 1, -1)
+        actions = torch.cat((nothing, asked.actions[:, 1:]), dim=1).unfold(1, n, 1)  # b s-1 a n
         output = self._run(
             rearrange(context, "b s c h w n -> (b s) n c h w"),
-            rearrange(noisy[:, 1:], "b s c h w -> (b s) 1 c h w"),
-            rearrange(level[:, 1:], "b s -> (b s) 1"),
-            rearrange(acts, "b s a n -> (b s) n a"),
+            rearrange(asked.noisy[:, 1:], "b s c h w -> (b s) 1 c h w"),
+            rearrange(asked.level[:, 1:], "b s -> (b s) 1"),
+            rearrange(actions, "b s a n -> (b s) n a"),
         )
         output = rearrange(output, "(b s) 1 c h w -> b s c h w", b=b)
         return torch.cat((torch.zeros_like(output[:, :1]), output), dim=1)

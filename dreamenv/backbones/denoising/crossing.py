@@ -1,0 +1,92 @@
+"""Past frames by attention across to them, which costs as much per frame however many there are (NWM, Bar et al. 2024).
+
+Each past frame is turned into keys and values by itself, so they hold for good: a window that slides is exact. A frame
+that is drawn may lie several steps after the last one seen: it is told how many, and what was done in them on average.
+
+Memory: ``keys``, ``values`` (b, context, depth, heads, n, d), newest last; ``held`` (b,) int64, how many are there;
+``seen`` (b,) int64, how many there have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
+from dreamenv.diffusion.targets import per_frame
+from dreamenv.nn.dit import CDiT
+
+__all__ = ["CrossFrames"]
+
+
+class CrossFrames(FrameNetwork):
+    """Draws one frame at a time, the next one or one further ahead.
+
+    Args:
+        config: the transformer's size.
+        frame_shape: (c, h, w).
+        action_size: width of an action's vector.
+    """
+
+    def __init__(self, config: DenoisingConfig, frame_shape: tuple[int, int, int], action_size: int) -> None:
+        super().__init__()
+        self.config, self.process, self.target = config, config.process, config.make_target()
+        self.condition = Condition(
+            action_size, config.condition, steps=config.shortcut > 0, gaps=config.furthest_jump > 1
+        )
+        self.described = nn.Linear(action_size, config.condition)
+        self.dit = CDiT(frame_shape, config.condition, config.depth, config.heads, config.patch)
+
+    def begin(self, like: Tensor) -> Remembered:
+        """No frame."""
+        b, size = like.shape[0], (like.shape[0], self.config.context, *self.dit.cache_shape)
+        nothing = torch.zeros(b, dtype=torch.int64, device=like.device)
+        return {"keys": like.new_zeros(size), "values": like.new_zeros(size), "held": nothing, "seen": nothing}
+
+    def remember(
+        self, past: Mapping[str, Tensor], frames: Tensor, actions: Tensor, groups: Tensor | None = None
+    ) -> Remembered:
+        """Make keys and values of each frame by itself, and keep the last ones."""
+        del groups
+        w, f = self.config.context, frames.shape[1]
+        time = past["seen"][:, None] + torch.arange(f, device=frames.device)
+        keys, values = self.dit.remember(self._presented(frames), self.described(actions), time)
+        return {
+            "keys": torch.cat((past["keys"], keys), dim=1)[:, -w:],
+            "values": torch.cat((past["values"], values), dim=1)[:, -w:],
+            "held": (past["held"] + f).clamp_max(w),
+            "seen": past["seen"] + f,
+        }
+
+    def predict(self, past: Mapping[str, Tensor], asked: Asked) -> Tensor:
+        """Each by itself: as the next frame, or as one that lies ``asked.gap`` steps ahead."""
+        w, f = self.config.context, asked.noisy.shape[1]
+        gap = torch.ones_like(asked.level) if asked.gap is None else asked.gap
+        age = w - torch.arange(w, device=asked.noisy.device)
+        there = (age <= past["held"][:, None])[:, None].expand(-1, f, -1)
+        return self._run((past["keys"], past["values"]), asked, past["seen"][:, None] + gap - 1, there)
+
+    def predict_all(self, clean: Tensor, asked: Asked) -> Tensor:
+        """Every frame from those that lie at least its gap before it."""
+        b, s = clean.shape[:2]
+        order = torch.arange(s, device=clean.device)
+        gap = torch.ones_like(asked.level) if asked.gap is None else asked.gap
+        time = order.expand(b, -1)
+        back = order[:, None] - order  # s s: how many frames a past one lies behind the one drawn
+        mask = (back >= gap[:, :, None]) & (back < gap[:, :, None] + self.config.context)
+        if asked.alone is not None:
+            mask = mask & ~asked.alone[:, None, None]
+        past = self.dit.remember(self._presented(clean), self.described(asked.actions), time)
+        return self._run(past, asked, time, mask)
+
+    def _run(self, past: tuple[Tensor, Tensor], asked: Asked, time: Tensor, mask: Tensor) -> Tensor:
+        condition = self.condition(self.process.time(asked.level), asked.actions, asked.step, asked.gap)
+        scaled = asked.noisy * per_frame(self.target.scale(asked.level), asked.noisy)
+        output: Tensor = self.dit(scaled, condition, past, time, mask)
+        return output
+
+    def _presented(self, frames: Tensor) -> Tensor:
+        return frames / self.config.data_std
