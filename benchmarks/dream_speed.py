@@ -25,6 +25,7 @@ import tyro
 
 from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
 from dreamenv.dream import DreamVectorEnv
+from dreamenv.dream.anticipation import frame_by_frame
 from dreamenv.dream.dreams import Dreams
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError
@@ -180,9 +181,10 @@ def _stepping(world: World, observation: Literal["frame", "latent"], batch: int)
 
 
 def _dreams(world: World, observation: Literal["frame", "latent"]) -> Dreams:
-    starts = StartStates(world.model, world.starts, world.device)
+    model = frame_by_frame(world.model)
+    starts = StartStates(model, world.starts, world.device)
     dreams = Dreams(
-        world.model,
+        model,
         starts,
         1,
         device=world.device,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
+from dreamenv.dream.anticipation import frame_by_frame
 from dreamenv.training.films import beside, strip, to_uint8, write_mp4
 from dreamenv.world import World
 
@@ -59,7 +60,7 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
     frames = torch.from_numpy(episode.frames.copy()).permute(0, 3, 1, 2).float().div(255)[None].to(device)
     actions = torch.from_numpy(np.asarray(episode.actions))[None].to(device)
     length = min(steps, actions.shape[1] - context - 1)  # the last frame may be the repeated one of a terminal step
-    model: Any = world.model
+    model: Any = frame_by_frame(world.model)
     model.eval()
     with torch.inference_mode():
         state = model.start(frames[:, 0], torch.tensor([seed], device=device))

@@ -38,9 +38,12 @@ class WorldModelContract:
 
     def make_model(self) -> WorldModel:
         torch.manual_seed(0)  # weights are drawn by torch.nn.init, which knows only the global stream
-        model = self.config.build(self.spec)
+        model = self.build(self.config)
         assert isinstance(model, nn.Module)
         return model.eval()
+
+    def build(self, config: BackboneConfig) -> WorldModel:
+        return config.build(self.spec)
 
     def test_shapes_follow_the_conventions(self, model: WorldModel) -> None:
         with torch.no_grad():
@@ -85,8 +88,8 @@ class WorldModelContract:
     def test_a_restored_state_replays_exactly(self, model: WorldModel) -> None:
         with torch.no_grad():
             _, state = model.imagine(self.begin(model), self.actions(2 * self.spec.chunk))
-        stored = load(save({key: value.contiguous() for key, value in state.items()}))
-        restored = State(stored, batch_size=[ROWS])
+        stored = load(save({key: value.contiguous() for key, value in state.flatten_keys("/").items()}))
+        restored = State(stored, batch_size=[ROWS]).unflatten_keys("/")
         assert_equal(self.dream(model, state), self.dream(model, restored))
 
     def test_resetting_one_row_leaves_the_others_bit_identical(self, model: WorldModel) -> None:
@@ -105,7 +108,7 @@ class WorldModelContract:
             pieces = self.begin(model)
             for i in range(STEPS):
                 pieces = model.observe(pieces, actions[:, i : i + 1], frames[:, i : i + 1])
-        for key in whole.keys():
+        for key in whole.keys(include_nested=True, leaves_only=True):
             torch.testing.assert_close(whole[key], pieces[key], rtol=1e-4, atol=1e-5)
 
     def test_imagining_in_pieces_agrees_with_one_pass(self, model: WorldModel) -> None:
@@ -161,7 +164,7 @@ class WorldModelContract:
         if hasattr(model, "calibrate"):
             model.calibrate(statistics)
         stored = save({key: value.contiguous() for key, value in model.state_dict().items()})
-        loaded = config_from_json(json.loads(json.dumps(config_to_json(self.config)))).build(self.spec)
+        loaded = self.build(config_from_json(json.loads(json.dumps(config_to_json(self.config)))))
         assert isinstance(loaded, nn.Module)
         loaded.load_state_dict(load(stored))
         loaded.eval()
@@ -262,6 +265,7 @@ class WorldModelContract:
 
 def assert_equal(left: State, right: State) -> None:
     """Bit for bit."""
+    left, right = left.flatten_keys("/"), right.flatten_keys("/")
     assert set(left.keys()) == set(right.keys())
     for key in left.keys():
         assert torch.equal(left[key], right[key]), key

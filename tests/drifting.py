@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -29,6 +30,7 @@ class DriftingConfig:
     ending: float = 0.0
     doubt: float = 0.25
     ending_reward: float | None = None
+    chunk: int = 1
 
     def build(self, spec: WorldModelSpec) -> Drifting:
         return Drifting(self, spec)
@@ -41,7 +43,7 @@ class Drifting(nn.Module):
 
     def __init__(self, config: DriftingConfig, spec: WorldModelSpec) -> None:
         super().__init__()
-        self.config, self.spec = config, spec
+        self.config, self.spec = config, dataclasses.replace(spec, chunk=config.chunk)
         self.scale = nn.Parameter(torch.ones(2))
 
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
@@ -55,6 +57,7 @@ class Drifting(nn.Module):
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         b, k = actions.shape[:2]
+        assert k % self.config.chunk == 0
         state, levels = state.copy(), []
         for i in range(k):
             noise = normal(state["rng_key"], state["rng_counter"]) * self.config.noise * state["temperature"]

@@ -120,8 +120,9 @@ def test_observations_that_cannot_be_made_are_named():
 
 
 @pytest.mark.parametrize("observation", ["frame", "latent", FRAMES, LATENTS])
-def test_a_dream_steps_as_stable_baselines3_expects(observation):
-    env = DreamVecEnv(make_world(), 4, observation=observation, horizon=3)
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_dream_steps_as_stable_baselines3_expects(observation, chunk):
+    env = DreamVecEnv(make_world(chunk=chunk), 4, observation=observation, horizon=3)
     observations = env.reset()
     assert observations.shape == (4, *env.observation_space.shape)
     assert observations.dtype == env.observation_space.dtype

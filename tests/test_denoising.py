@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import gymnasium as gym
 import pytest
 import torch
 from contract import SPEC
+from gymnasium.utils.env_checker import check_env
 from test_backbones import TINY_DIT, TINY_LATENT
 from torch import Tensor, nn
 from toy import toy_dataset
 
 from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld, tiny
 from dreamenv.backbones.denoising.networks import Asked
+from dreamenv.cli import main
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.dream import DreamEnv
 from dreamenv.errors import ActionError, ConfigError, UnknownNameError
@@ -334,14 +337,17 @@ def test_a_falling_square_is_learned_and_dreamt(config, tmp_path):
     assert (frames[1] != frames[2]).any()
 
 
-def test_a_world_of_chunks_is_no_environment_yet(tmp_path):
+def test_a_world_of_chunks_is_an_environment_of_frames(tmp_path):
     config = dataclasses.replace(TINY_DIT, chunk=2)
     settings = TrainConfig(
         steps={"denoiser": 1, "events": 1}, progress=False, device="cpu", start_context=2, eval_horizon=4
     )
-    world = train(settings, config, toy_dataset(tmp_path / "toy", 6), tmp_path / "run")
-    with pytest.raises(ConfigError, match="imagines 2 frames at once; an environment needs one per step"):
-        DreamEnv(world)
+    train(settings, config, toy_dataset(tmp_path / "toy", 6), tmp_path / "run")
+    place = tmp_path / "run" / "world"
+    for observation in ("frame", "latent"):
+        env = gym.make("dreamenv:dreamenv/Dream-v0", world=place, observation=observation, horizon=5)
+        check_env(env.unwrapped, skip_render_check=True)
+    assert main(["play", str(place), "--headless", "--steps", "5", "--out", str(tmp_path / "dream.mp4")]) == 0
 
 
 @pytest.mark.parametrize("preset", preset_names("denoising"))

@@ -14,11 +14,12 @@ from dreamenv.dream import DreamEnv
 ID = "dreamenv:dreamenv/Dream-v0"
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("observation", ["frame", "latent"])
-def test_stable_baselines3s_checker_finds_nothing_to_warn_of(observation):
+def test_stable_baselines3s_checker_finds_nothing_to_warn_of(observation, chunk):
     from stable_baselines3.common.env_checker import check_env
 
-    check_env(DreamEnv(make_world(size=64), observation=observation, render_mode="rgb_array"))
+    check_env(DreamEnv(make_world(size=64, chunk=chunk), observation=observation, render_mode="rgb_array"))
 
 
 @pytest.mark.parametrize(("observation", "policy"), [("frame", "CnnPolicy"), ("latent", "MlpPolicy")])

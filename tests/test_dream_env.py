@@ -17,9 +17,11 @@ from dreamenv.dream.render import tile
 from dreamenv.errors import ActionError, ConfigError, ResetNeededError, SeedError, StateError
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("observation", ["frame", "latent"])
-def test_gymnasiums_checker_finds_nothing_to_warn_of(observation):
-    env = gym.make("dreamenv:dreamenv/Dream-v0", world=make_world(), observation=observation, render_mode="rgb_array")
+def test_gymnasiums_checker_finds_nothing_to_warn_of(observation, chunk):
+    world = make_world(chunk=chunk)
+    env = gym.make("dreamenv:dreamenv/Dream-v0", world=world, observation=observation, render_mode="rgb_array")
     check_env(env.unwrapped)
 
 

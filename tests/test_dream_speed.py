@@ -11,8 +11,9 @@ from dreamenv.benchmarks.dream_speed import DreamSpeedConfig, main
 from dreamenv.errors import ConfigError
 
 
-def test_it_measures_every_batch_thread_and_observation_and_writes_json(tmp_path, capsys):
-    world = make_world(ending=0.1).save(tmp_path / "grey")
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_it_measures_every_batch_thread_and_observation_and_writes_json(chunk, tmp_path, capsys):
+    world = make_world(ending=0.1, chunk=chunk).save(tmp_path / "grey")
     config = DreamSpeedConfig(
         world=str(world), batches=(1, 3), threads=(1,), rounds=1, long_steps=200, out=tmp_path / "speed.json"
     )

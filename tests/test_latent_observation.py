@@ -59,6 +59,17 @@ def test_the_wrapper_shows_what_the_models_filter_makes_of_the_frames():
         assert reward == 2
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_reality_and_dream_have_the_same_latents_for_the_same_frames(chunk):
+    world = make_world(noise=0.0, chunk=chunk)
+    dream = DreamEnv(world, observation="latent", render_mode="rgb_array", episode_starts_only=True)
+    follower, latent = LatentFilter(world), dream.reset(seed=0)[0]
+    np.testing.assert_allclose(follower.reset([0], dream.render()[None], [0])[0], latent, atol=1e-5)
+    for action in (1, 1, 2, 0, 0, 0, 0):
+        latent = dream.step(action)[0]
+        np.testing.assert_allclose(follower.step([action], dream.render()[None])[0], latent, atol=1 / 255)
+
+
 def test_reality_and_dream_have_the_same_space():
     world = make_world()
     real, dream = LatentObservation(Brightening(), world), DreamEnv(world, observation="latent")
@@ -100,8 +111,9 @@ def test_rows_are_filtered_apart():
     np.testing.assert_allclose(together.step([0, 0, 0], frames(51, 22, 61))[:, 1], [1, 2, 1])
 
 
-def test_a_filter_agrees_with_the_model_itself():
-    world = make_world()
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_filter_agrees_with_the_model_itself(chunk):
+    world = make_world(chunk=chunk)
     follower = LatentFilter(world, 2)
     follower.reset([0, 1], frames(10, 20), [7, 8])
     latents = follower.step([1, 2], frames(30, 40))

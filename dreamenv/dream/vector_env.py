@@ -2,6 +2,8 @@
 
 A dream is a pure function of its state and its actions, and so is this environment: everything a row's future depends
 on is in `get_state`. Rows never influence each other.
+
+A world that imagines several frames at once is acted in at every frame too, see `dreamenv.dream.anticipation`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
+from dreamenv.dream.anticipation import frame_by_frame
 from dreamenv.dream.dreams import Dreams, Moment
 from dreamenv.dream.latents import latent_space
 from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
@@ -111,7 +114,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
         model = with_precision(model, precision, self._device, num_envs)
         model.eval()
-        require(spec.chunk == 1, f"this world imagines {spec.chunk} frames at once; an environment needs one per step.")
+        model = frame_by_frame(model)
         if horizon is None:
             provenance = self.world.provenance
             horizon = (provenance.max_episode_steps if provenance else None) or _DEFAULT_HORIZON

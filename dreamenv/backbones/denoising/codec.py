@@ -30,9 +30,9 @@ _LEAST_STD = 1e-4  # of a latent channel that does not change; dividing by less 
 class CodecConfig:
     """Settings of a codec, an autoencoder of its own training stage.
 
-    The defaults are for frames of 64 x 64 on two CPU cores: places of 4 x 4 pixels learn fastest. For the same number of
-    values in a quarter of the places, so that a transformer has fewer tokens, take ``downsample=8,
-    latent_channels=16``; a "vit" learns better at half the rate.
+    The defaults are for frames of 64 x 64 on two CPU cores: places of 4 x 4 pixels learn fastest. For as many values in
+    a quarter of the places, so that a transformer has fewer tokens, take ``downsample=8, latent_channels=16``; a "vit"
+    learns better at half the rate.
 
     Attributes:
         kind: "conv", residual convolutions (`dreamenv.nn.autoencoders.ConvVAE`), or "vit", a transformer over patches

@@ -1,0 +1,287 @@
+"""Worlds that imagine several frames at once, acted in at every frame."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from contract import ROWS, SPEC, WorldModelContract, assert_equal
+from drifting import Drifting, DriftingConfig
+from test_backbones import TINY_DIT
+from torch import Tensor, nn
+
+from dreamenv.dream.anticipation import Anticipating, frame_by_frame
+from dreamenv.registry import BackboneConfig
+from dreamenv.world_model import (
+    Calibrates,
+    Embeds,
+    Imagined,
+    Listens,
+    Redraws,
+    Revises,
+    Scores,
+    State,
+    StoresInBfloat16,
+    WorldModel,
+    new_state,
+)
+
+CHUNK = 3
+DRIFTING = DriftingConfig(chunk=CHUNK)
+DENOISING = dataclasses.replace(TINY_DIT, chunk=CHUNK, plan="full", noise="flow", target="flow", sampler="euler")
+CAPABILITIES = (Calibrates, Embeds, Listens, Redraws, Revises, Scores, StoresInBfloat16)
+
+
+class TestAnticipatingAFake(WorldModelContract):
+    config = DRIFTING
+    test_a_gradient_reaches_every_parameter = None  # it has nothing to learn
+
+    def build(self, config: BackboneConfig) -> WorldModel:
+        return Anticipating(config.build(self.spec))
+
+
+class TestAnticipatingDenoising(WorldModelContract):
+    config = DENOISING
+    test_one_batch_can_be_overfitted = None  # the stages are the model's own, and tested there
+
+    def build(self, config: BackboneConfig) -> WorldModel:
+        return Anticipating(config.build(self.spec))
+
+
+@pytest.fixture(params=[DRIFTING, DENOISING], ids=["fake", "denoising"])
+def model(request) -> WorldModel:
+    torch.manual_seed(0)
+    model = request.param.build(SPEC).eval()
+    if request.param is DENOISING:
+        for parameter in model.network.parameters():  # also those that begin as 0, so that actions count
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _gradients_only_in_the_contract(request):
+    with torch.set_grad_enabled(request.cls is not None):
+        yield
+
+
+def begin(model: WorldModel) -> State:
+    return model.start(
+        torch.rand((ROWS, *SPEC.frame_shape), generator=torch.Generator().manual_seed(1)), torch.arange(4)
+    )
+
+
+def random_actions(steps: int) -> Tensor:
+    """Kept now and then, so that rows replay, redraw and play chunks to their end at different times."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(3, (ROWS, -(-steps // 2)), generator=generator).repeat_interleave(2, dim=1)[:, :steps]
+
+
+def step_by_step(model: WorldModel, state: State, actions: Tensor) -> tuple[dict[str, Tensor], State]:
+    steps = []
+    for action in actions.split(1, dim=1):
+        imagined, state = model.imagine(state, action)
+        steps.append({name: getattr(imagined, name) for name in ("frames", "rewards", "termination")})
+    return {name: torch.cat([step[name] for step in steps], dim=1) for name in steps[0]}, state
+
+
+def test_a_sequence_in_one_call_is_the_same_step_by_step(model):
+    anticipating, actions = Anticipating(model), random_actions(11)
+    whole, after = anticipating.imagine(begin(anticipating), actions)
+    steps, other = step_by_step(anticipating, begin(anticipating), actions)
+    for name, value in steps.items():
+        assert torch.equal(getattr(whole, name), value)
+    assert_equal(after, other)
+
+
+def test_a_dream_of_one_action_is_the_models_own(model):
+    anticipating, actions = Anticipating(model), torch.tensor([0, 1, 2, 1])[:, None].expand(ROWS, 3 * CHUNK)
+    after, own = begin(model), []
+    for chunk in actions.split(CHUNK, dim=1):
+        imagined, after = model.imagine(after, chunk)
+        own.append(imagined)
+    steps, state = step_by_step(anticipating, begin(anticipating), actions)
+    for name, value in steps.items():
+        assert torch.equal(torch.cat([getattr(imagined, name) for imagined in own], dim=1), value)
+    assert_equal(state["after"], after)
+
+
+def test_a_changed_action_counts_from_its_own_frame_on():
+    """Drifting in chunks, and frame by frame, is the same dream: its every frame depends on that frame's action."""
+    anticipating, stepwise, actions = (
+        Anticipating(DRIFTING.build(SPEC)),
+        DriftingConfig().build(SPEC),
+        random_actions(17),
+    )
+    chunked, state = anticipating.imagine(begin(anticipating), actions)
+    expected, other = stepwise.imagine(begin(stepwise), actions)
+    torch.testing.assert_close(chunked.frames, expected.frames, rtol=0, atol=1e-5)
+    assert torch.equal(chunked.rewards, expected.rewards)
+    assert torch.equal(state["rng_counter"], other["rng_counter"])
+
+
+def test_a_changed_action_goes_on_from_what_was_played(model):
+    anticipating, first, second = Anticipating(model), torch.zeros(ROWS, 2).long(), torch.ones(ROWS, CHUNK).long()
+    drawn, _ = model.imagine(begin(model), torch.zeros(ROWS, CHUNK).long())
+    expected, _ = model.imagine(model.observe(begin(model), first, drawn.frames[:, :2]), second)
+    imagined, _ = anticipating.imagine(begin(anticipating), torch.cat((first, second), dim=1))
+    torch.testing.assert_close(imagined.frames[:, :2], drawn.frames[:, :2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(imagined.frames[:, 2:], expected.frames, rtol=0, atol=1e-6)
+    kept, _ = anticipating.imagine(begin(anticipating), torch.zeros(ROWS, 2 + CHUNK).long())
+    assert (kept.frames[:, 2:] != imagined.frames[:, 2:]).any()
+
+
+def test_only_rows_that_need_it_are_drawn(monkeypatch):
+    anticipating, drawn = Anticipating(DRIFTING.build(SPEC)), []
+    imagine = Drifting.imagine
+
+    def noting(self, state, actions, **settings):
+        drawn.append(len(actions))
+        return imagine(self, state, actions, **settings)
+
+    state = begin(anticipating)
+    monkeypatch.setattr(Drifting, "imagine", noting)
+    for action, rows in [([0, 0, 0, 0], 4), ([0, 0, 0, 0], 0), ([0, 1, 0, 2], 2), ([0, 1, 0, 2], 2), ([0, 1, 1, 2], 1)]:
+        drawn.clear()
+        _, state = anticipating.imagine(state, torch.tensor(action)[:, None])
+        assert sum(drawn) == rows
+        assert len(drawn) <= 1
+
+
+def test_reality_drops_what_was_drawn_beyond_what_was_played(model):
+    anticipating = Anticipating(model)
+    actions, seen = torch.ones(ROWS, 2).long(), torch.rand(ROWS, 2, *SPEC.frame_shape)
+    played, state = anticipating.imagine(begin(anticipating), actions[:, :1])
+    expected = model.observe(model.observe(begin(model), actions[:, :1], played.frames), actions, seen)
+    state = anticipating.observe(state, actions, seen)
+    assert_equal(state["after"], expected)
+    own, _ = model.imagine(expected, torch.ones(ROWS, CHUNK).long())
+    assert torch.equal(anticipating.imagine(state, torch.ones(ROWS, CHUNK).long())[0].frames, own.frames)
+
+
+def test_the_embedding_is_of_the_present_frame(model):
+    anticipating = Anticipating(model)
+    state, own = begin(anticipating), begin(model)
+    for action in random_actions(8).split(1, dim=1):
+        imagined, state = anticipating.imagine(state, action)
+        own = model.observe(own, action, imagined.frames)
+        torch.testing.assert_close(anticipating.embed(state), model.embed(own), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rng_key", 77), ("temperature", 3.0)])
+def test_another_stream_or_temperature_draws_anew_at_once(model, name, value):
+    anticipating, action = Anticipating(model), torch.zeros(ROWS, 1).long()
+    _, state = anticipating.imagine(begin(anticipating), action)
+    changed = state.clone()
+    changed[name][1] = value
+    as_drawn, _ = anticipating.imagine(state, action)
+    other, _ = anticipating.imagine(changed, action)
+    differs = (as_drawn.frames != other.frames).flatten(1).any(dim=1)
+    assert differs.tolist() == [False, True, False, False]
+
+
+def test_rows_of_any_moment_can_be_written_over_each_other(model):
+    """Also over rows of a fresh state, whose parts hold the same numbers at first."""
+    anticipating, actions = Anticipating(model), random_actions(4)
+    _, dreamt = anticipating.imagine(begin(anticipating), actions[:, :2])
+    dreamt["rng_key"] = dreamt["rng_key"] + 1
+    state = begin(anticipating)
+    state[:] = dreamt
+    assert_equal(state, dreamt)
+    dreamt[1:2] = begin(anticipating)[1:2]
+    assert_equal(dreamt[1:2], begin(anticipating)[1:2])
+    assert_equal(dreamt[[0, 2, 3]], state[[0, 2, 3]])
+
+
+def test_what_the_model_says_beside_frames_is_passed_on():
+    doubting = Anticipating(DriftingConfig(chunk=CHUNK, doubt=0.5, ending_reward=7.0).build(SPEC))
+    imagined, _ = doubting.imagine(begin(doubting), random_actions(4))
+    assert (imagined.uncertainty == 0.5).all()
+    assert (imagined.ending_rewards == 7.0).all()
+    silent = Anticipating(DENOISING.build(SPEC).eval())
+    imagined, _ = silent.imagine(begin(silent), random_actions(4))
+    assert imagined.uncertainty is imagined.ending_rewards is None
+
+
+class Mute(nn.Module):
+    """A model that can do nothing but the contract: every frame is brighter than the one before."""
+
+    spec = dataclasses.replace(SPEC, chunk=2)
+
+    def start(self, first_frame, seed):
+        return new_state(seed, {"frame": first_frame})
+
+    def observe(self, state, actions, frames):
+        return state.copy().update({"frame": frames[:, -1]})
+
+    def imagine(self, state, actions, *, decode=True):
+        rise = torch.arange(1, actions.shape[1] + 1).view(1, -1, 1, 1, 1) / 10
+        frames, nothing = state["frame"][:, None] + rise, torch.zeros(actions.shape)
+        return Imagined(frames, nothing, nothing), state.copy().update({"frame": frames[:, -1]})
+
+    def stages(self):
+        return ()
+
+
+class Able(Mute):
+    """A model that can do everything."""
+
+    embedding_size = 1
+
+    def embed(self, state):
+        return state["frame"].mean(dim=(1, 2, 3))[:, None]
+
+    def score(self, state, actions, frames):
+        return self.embed(state).expand(actions.shape)
+
+    def revise(self, state, actions, frames):
+        return self.observe(state, actions, frames)
+
+    def prompt(self, state, prompt):
+        length = torch.tensor([float(len(words)) for words in prompt])
+        return state.copy().update({"frame": length.view(-1, 1, 1, 1).expand(state["frame"].shape)})
+
+    def redraw(self, frames):
+        return frames
+
+    def calibrate(self, statistics):
+        self.calibrated = statistics
+
+    def store_in_bfloat16(self):
+        self.rounded = True
+
+
+@pytest.mark.parametrize("inner", [Mute(), Able(), DRIFTING.build(SPEC), DENOISING.build(SPEC)])
+def test_it_can_do_what_the_model_can_and_no_more(inner):
+    for anticipating in (Anticipating(inner), copy.deepcopy(Anticipating(inner))):
+        assert isinstance(anticipating, WorldModel)
+        for capability in CAPABILITIES:
+            assert isinstance(anticipating, capability) == isinstance(inner, capability), capability
+
+
+def test_capabilities_begin_at_the_frame_shown_last_and_drop_what_was_drawn_beyond():
+    anticipating, action = Anticipating(Able()), torch.zeros(2, 1).long()
+    _, state = anticipating.imagine(anticipating.start(torch.zeros(2, *SPEC.frame_shape), torch.arange(2)), action)
+    torch.testing.assert_close(anticipating.embed(state), torch.full((2, 1), 0.1))
+    torch.testing.assert_close(anticipating.score(state, action, None), torch.full((2, 1), 0.1))
+    for changed, level in [
+        (anticipating.revise(state, action, torch.full((2, 1, *SPEC.frame_shape), 0.7)), [0.7, 0.7]),
+        (anticipating.prompt(state, ["a", "bc"]), [1.0, 2.0]),
+    ]:
+        imagined, _ = anticipating.imagine(changed, action)
+        torch.testing.assert_close(imagined.frames.mean(dim=(1, 2, 3, 4)), torch.tensor(level) + 0.1)
+
+
+def test_a_copy_is_a_model_of_its_own():
+    anticipating = Anticipating(Able())
+    other = copy.deepcopy(anticipating)
+    other.store_in_bfloat16()
+    assert other.model.rounded
+    assert not hasattr(anticipating.model, "rounded")
+
+
+def test_a_model_that_imagines_frame_by_frame_is_left_alone():
+    stepwise, chunked = DriftingConfig().build(SPEC), DRIFTING.build(SPEC)
+    assert frame_by_frame(stepwise) is stepwise
+    assert frame_by_frame(chunked).spec == SPEC
