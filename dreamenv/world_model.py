@@ -31,6 +31,7 @@ from dreamenv.randomness import seed_keys
 __all__ = [
     "Batch",
     "Calibrates",
+    "Compiles",
     "DataStatistics",
     "Embeds",
     "Imagined",
@@ -295,6 +296,15 @@ class StoresInBfloat16(Protocol):
 
     def store_in_bfloat16(self) -> None:
         """Round the weights of matrix products, in place; what accumulates over a dream stays float32."""
+        ...
+
+
+@runtime_checkable
+class Compiles(Protocol):
+    """Capability: faster dreams by `torch.compile`."""
+
+    def compile_networks(self) -> None:
+        """Have what is called at every step compiled when it is first called."""
         ...
 
 

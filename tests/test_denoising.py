@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import gymnasium as gym
 import pytest
 import torch
 from contract import SPEC
+from drifting import make_provenance, make_starts, make_world
 from gymnasium.utils.env_checker import check_env
 from test_backbones import TINY_DIT, TINY_LATENT
 from torch import Tensor, nn
@@ -204,6 +206,45 @@ def test_guidance_of_one_is_none_and_more_goes_further():
     torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(drawn[3] - drawn[0], 2 * (drawn[2] - drawn[0]), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(drawn[0], drawn[2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "config", [tiny(), TINY_DIT, ACROSS, PACKED, TINY_LATENT], ids=["unet", "dit", "cdit", "packed", "latents"]
+)
+def test_rounded_weights_draw_almost_the_same_and_remember_in_full(config):
+    world = awake(config)
+    rounded = copy.deepcopy(world)
+    rounded.store_in_bfloat16()
+    first, actions = torch.rand(2, *SPEC.frame_shape), torch.ones(2, 2, dtype=torch.int64)
+    found = []
+    for model in (world, rounded):
+        with torch.no_grad():
+            imagined, state = model.imagine(model.start(first, torch.arange(2)), actions)
+        found.append((imagined, state))
+    (exact, _), (near, state) = found
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+    assert near.frames.dtype == near.rewards.dtype == torch.float32
+    error = float((near.frames - exact.frames).abs().mean())
+    assert 0 < error < 0.1 * float(exact.frames.std())
+
+
+def test_networks_are_compiled_where_a_model_offers_it(monkeypatch, tmp_path):
+    calls = []
+
+    def compile_(function):
+        return lambda *arguments: calls.append(function) or function(*arguments)
+
+    monkeypatch.setattr(torch, "compile", compile_)  # a stand-in: compiling takes minutes
+    starts = make_starts(4, 16, SPEC.action_space)
+    world = World(awake(tiny()), tiny(), starts, make_provenance(16))
+    for compiled in (False, True):
+        env = DreamEnv(world, compile=compiled)
+        env.reset(seed=0)
+        env.step(1)
+        assert bool(calls) == compiled
+    assert "predict" not in vars(world.model.network)  # a copy was compiled
+    with pytest.raises(ConfigError, match="nothing to compile; use compile=False"):
+        DreamEnv(make_world(), compile=True)
 
 
 def test_latents_have_the_measure_that_noise_is_made_for(tmp_path):

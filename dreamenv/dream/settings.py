@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode
 from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import has_bfloat16
 from dreamenv.world import World
-from dreamenv.world_model import StoresInBfloat16
+from dreamenv.world_model import Compiles, StoresInBfloat16
 
-__all__ = ["find_world", "read_autoreset_mode", "read_temperature", "require", "with_precision"]
+__all__ = ["compiled", "find_world", "read_autoreset_mode", "read_temperature", "require", "with_precision"]
 
 
 def find_world(world: World | str | Path | None, device: str | torch.device | None) -> World:
@@ -44,6 +44,17 @@ def with_precision(model: Any, precision: str, device: torch.device, rows: int) 
         return model
     model = copy.deepcopy(model)
     model.store_in_bfloat16()
+    return model
+
+
+def compiled(model: Any) -> Any:
+    """Return a copy of the model whose networks are compiled when they are first called."""
+    require(
+        isinstance(model, Compiles),
+        f"this world's model ({type(model).__name__}) has nothing to compile; use compile=False.",
+    )
+    model = copy.deepcopy(model)
+    model.compile_networks()
     return model
 
 

@@ -28,7 +28,7 @@ from dreamenv.dream.dreams import Dreams, Moment
 from dreamenv.dream.latents import latent_space
 from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
 from dreamenv.dream.render import Renderer
-from dreamenv.dream.settings import find_world, read_autoreset_mode, read_temperature, require, with_precision
+from dreamenv.dream.settings import compiled, find_world, read_autoreset_mode, read_temperature, require, with_precision
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
 from dreamenv.errors import ConfigError, InputError, ResetNeededError
@@ -59,6 +59,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         device: where to dream; by default where the world is.
         precision: of the model's weights: "float32"; "bfloat16", up to twice as fast on hardware that multiplies
             it natively, at three digits; or "auto", whichever is faster for that many rows.
+        compile: let `torch.compile` make the model's networks, where it offers that: the first step takes minutes, and
+            on a CPU needs a C++ compiler.
         render_mode: "rgb_array" or "human".
         render_start: `render` shows the real frame the dream began with to the left of the dream.
         render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
@@ -92,6 +94,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         output: Literal["numpy", "torch"] = "numpy",
         device: str | torch.device | None = None,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        compile: bool = False,
         render_mode: str | None = None,
         render_start: bool = False,
         render_scale: int | None = None,
@@ -114,7 +117,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
         model = with_precision(model, precision, self._device, num_envs)
         model.eval()
-        model = frame_by_frame(model)
+        model = frame_by_frame(compiled(model) if compile else model)
         if horizon is None:
             provenance = self.world.provenance
             horizon = (provenance.max_episode_steps if provenance else None) or _DEFAULT_HORIZON

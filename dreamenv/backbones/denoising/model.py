@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from dreamenv.diffusion.shortcut import shortcut_error
 from dreamenv.diffusion.targets import Prediction, per_frame
 from dreamenv.errors import ActionError
 from dreamenv.nn.actions import ActionVector
-from dreamenv.nn.precision import autocast
+from dreamenv.nn.precision import autocast, store_in_bfloat16
 from dreamenv.randomness import normal
 from dreamenv.world_model import (
     Batch,
@@ -75,6 +76,7 @@ class DenoisingWorld(nn.Module):
         self.drawn_shape = self.codec.latent_shape if self.codec else spec.frame_shape
         self.network = self._network()
         self.events = Events(config, spec.frame_shape, self.action.size)
+        self._rounded = False
 
     def _network(self) -> FrameNetwork:
         config, size = self.config, self.stride * self.action.size
@@ -123,7 +125,7 @@ class DenoisingWorld(nn.Module):
             seen = self._shown(drawn)
             memories.append(self._foretell(state, vectors, seen))
             kept = drawn if self.codec is not None else self._taken(seen)  # latents are kept as they were drawn
-            state.update(self.network.remember(state, kept, grouped, self._groups(kept)))
+            self._remember(state, kept, grouped, self._groups(kept))
             if self.stride > 1:
                 self._record(state, vectors, seen)
             state["rng_counter"] = state["rng_counter"] + seen.shape[1]
@@ -154,6 +156,15 @@ class DenoisingWorld(nn.Module):
     def embed(self, state: State) -> Tensor:
         """The events' memory, and what it sees in the present frame."""
         return torch.cat((state["memory"], self.events.look(state["frame"])), dim=-1)
+
+    def store_in_bfloat16(self) -> None:
+        """Round the weights of products, in place; frames, latents and the events' memory stay float32."""
+        store_in_bfloat16(self)
+        self._rounded = True
+
+    def compile_networks(self) -> None:
+        """Have `torch.compile` make what is called in every pass, when it is first called."""
+        self.network.predict = torch.compile(self.network.predict)  # type: ignore[method-assign]
 
     def calibrate(self, statistics: DataStatistics) -> None:
         """Take the range of rewards and the rate of endings from the data."""
@@ -286,7 +297,8 @@ class DenoisingWorld(nn.Module):
         groups = self._groups(actions)
 
         def evaluate(past: Mapping[str, Tensor], noisy: Tensor, level: Tensor, acts: Tensor) -> Tensor:
-            return self.network.predict(past, Asked(noisy, level, acts, step, ahead, groups=groups))
+            with self._rounding(device):
+                return self.network.predict(past, Asked(noisy, level, acts, step, ahead, groups=groups)).float()
 
         def denoise(noisy: Tensor, level: Tensor) -> Prediction:
             output = evaluate(state, noisy, level, actions)
@@ -329,6 +341,18 @@ class DenoisingWorld(nn.Module):
         state["frame"] = frames[:, -1]
         return torch.stack(memories, dim=1)
 
+    def _rounding(self, device: torch.device) -> AbstractContextManager[None]:
+        """Let the network compute as its weights are stored."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self._rounded)
+
+    def _remember(
+        self, memory: State | dict[str, Tensor], frames: Tensor, actions: Tensor, groups: Tensor | None = None
+    ) -> None:
+        """Take frames as the network has them into its memory, in place."""
+        with self._rounding(frames.device):
+            kept = self.network.remember(memory, frames, actions, groups)
+        memory.update({name: value.float() if value.is_floating_point() else value for name, value in kept.items()})
+
     def _groups(self, drawn: Tensor) -> Tensor:
         """Return the groups (f,) in which frames (b, f, ...) are drawn."""
         return torch.arange(drawn.shape[1], device=drawn.device) // self.config.group_size
@@ -336,7 +360,7 @@ class DenoisingWorld(nn.Module):
     def _see(self, state: State, vectors: Tensor, frames: Tensor) -> None:
         """Take real frames (b, t, c, h, w), and the vectors (b, t, a) that led to them, into the memory, in place."""
         if self.stride == 1:
-            state.update(self.network.remember(state, self._taken(frames), vectors))
+            self._remember(state, self._taken(frames), vectors)
             return
         # A latent stands for several frames, which end with the newest: all are made anew when that is another one.
         self._record(state, vectors, frames)
@@ -345,8 +369,8 @@ class DenoisingWorld(nn.Module):
             rows, t = (latents == count).nonzero()[:, 0], count * self.stride
             pictures = state["pictures"][rows, -t:].float() / 255
             empty = self.network.begin(frames.new_zeros(len(rows), *self.drawn_shape))
-            past = self.network.remember(empty, self._taken(pictures), self._grouped(state["vectors"][rows, -t:]))
-            for name, value in past.items():
+            self._remember(empty, self._taken(pictures), self._grouped(state["vectors"][rows, -t:]))
+            for name, value in empty.items():
                 state[name] = state[name].index_copy(0, rows, value)
 
     def _history(self, first_frame: Tensor) -> dict[str, Tensor]:
@@ -371,11 +395,18 @@ class DenoisingWorld(nn.Module):
 
     def _taken(self, frames: Tensor) -> Tensor:
         """Frames (b, r f, c, h, w) in [0, 1] as the network has them, (b, f, ...)."""
-        return 2 * frames - 1 if self.codec is None else self.codec.encode(frames)
+        if self.codec is None:
+            return 2 * frames - 1
+        with self._rounding(frames.device):
+            return self.codec.encode(frames).float()
 
     def _shown(self, drawn: Tensor) -> Tensor:
         """What the network drew as a user sees it."""
-        frames = ((drawn + 1) / 2).clamp(0, 1) if self.codec is None else self.codec.decode(drawn)
+        if self.codec is None:
+            frames = ((drawn + 1) / 2).clamp(0, 1)
+        else:
+            with self._rounding(drawn.device):
+                frames = self.codec.decode(drawn).float()
         return frames.mul(255).round().div(255) if self.config.quantise else frames
 
     def _grouped(self, vectors: Tensor) -> Tensor:
