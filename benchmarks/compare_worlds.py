@@ -131,11 +131,7 @@ def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder
     backbone, preset, changes = _WORLDS[name]
     config = make_config(backbone, preset, **changes)
     if name in _SAME_WEIGHTS:
-        trained = _world(_SAME_WEIGHTS[name], recording, settings, folder)
-        spec = dataclasses.replace(trained.spec, chunk=1)
-        model: Any = config.build(spec)
-        model.load_state_dict(trained.model.state_dict())  # type: ignore[attr-defined]
-        return World(model, config, trained.starts, trained.provenance, trained.record)
+        return _world(_SAME_WEIGHTS[name], recording, settings, folder).replaced(**changes)
     place = folder / "worlds" / name
     if (place / "world" / "world.json").exists():
         return World.load(place / "world")

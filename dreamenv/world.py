@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -193,6 +194,28 @@ class World:
         }
         (folder / CARD).write_text(make_model_card(name, description), encoding="utf-8")
         return description
+
+    def replaced(self, **settings: Any) -> World:
+        """Return a world of the same weights with settings replaced that no weight depends on, such as ``passes=2``.
+
+        Raises:
+            UnknownNameError: there is no such setting.
+            ConfigError: a value that cannot work, or one that other weights would be needed for.
+        """
+        known = [entry.name for entry in dataclasses.fields(self.config)]  # type: ignore[arg-type]
+        for name in settings:
+            if name not in known:
+                raise UnknownNameError("setting of this world's backbone", name, known)
+        config = dataclasses.replace(self.config, **settings)  # type: ignore[type-var]
+        model = config.build(self.spec)
+        assert isinstance(model, nn.Module)
+        try:
+            model.load_state_dict(_tensors(self.model))
+        except RuntimeError as error:
+            changed = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+            raise ConfigError(f"{changed} needs other weights than this world's; train a world with it.") from error
+        model.eval().to(self.device)
+        return World(model, config, self.starts, self.provenance, self.record, self.metrics)
 
     def _rounded(self) -> World:
         """Return the world whose parameters are as they will be read back from half precision."""

@@ -30,6 +30,7 @@ from dreamenv.world import World
 from dreamenv.world_model import Batch
 
 ROWS, FRAMES = 3, 5
+SHORT = {"network": "dit", "noise": "flow", "target": "frame", "shortcut": 4}
 MILLIONS = {"small": 2.2, "tiny": 0.13, "diamond": 4.4, "gamefactory": 8.2}
 
 
@@ -228,6 +229,28 @@ def test_rounded_weights_draw_almost_the_same_and_remember_in_full(config):
     assert 0 < error < 0.1 * float(exact.frames.std())
 
 
+def test_a_world_with_shortcuts_is_drawn_in_fewer_passes_without_training_anew():
+    config = dataclasses.replace(TINY_DIT, **{**SHORT, "sampler": "euler", "stabilisation": 0.25, "passes": 4})
+    world = World(awake(config), config, make_starts(4, 16, SPEC.action_space), make_provenance(16))
+    quick = world.replaced(passes=1)
+    calls = {}
+    for name, one in (("slow", world), ("quick", quick)):
+        seen, network = [], one.model.network
+        predict = network.predict
+        network.predict = lambda past, asked, seen=seen, predict=predict: seen.append(asked) or predict(past, asked)
+        env = DreamEnv(one)
+        env.reset(seed=0)
+        env.step(1)
+        calls[name] = [round(float(asked.step[0, 0]), 3) for asked in seen]
+    assert calls == {"slow": [0.25] * 4, "quick": [1.0]}
+    with pytest.raises(ConfigError, match="learned steps for 1, 2, 4 passes, not for 3"):
+        world.replaced(passes=3)
+    with pytest.raises(ConfigError, match="depth=3 needs other weights"):
+        world.replaced(depth=3)
+    with pytest.raises(UnknownNameError, match=r"'passe'.*'passes'"):
+        world.replaced(passe=2)
+
+
 def test_networks_are_compiled_where_a_model_offers_it(monkeypatch, tmp_path):
     calls = []
 
@@ -296,9 +319,6 @@ def test_half_a_chunk_is_refused():
     with pytest.raises(ActionError, match="multiple of 2, not 3"):
         world.imagine(state, torch.zeros(2, 3, dtype=torch.int64))
     world.observe(state, torch.zeros(2, 3, dtype=torch.int64), torch.rand(2, 3, *SPEC.frame_shape))
-
-
-SHORT = {"network": "dit", "noise": "flow", "target": "frame", "shortcut": 4}
 
 
 @pytest.mark.parametrize(
