@@ -156,7 +156,7 @@ class _Dreaming:
             model = with_precision(model, "bfloat16", device, batch)
         if settings.compile and hasattr(model, "compile_networks"):
             model = compiled(model)
-        self.chunk = model.spec.chunk
+        self.chunk: int = model.spec.chunk
         self.model: WorldModel = frame_by_frame(model)
         self.batch, self.device, self.kinds = batch, device, settings.actions
         frames = torch.rand(batch, 1, 3, settings.size, settings.size, device=device)
@@ -192,7 +192,7 @@ class _Dreaming:
         with counter:
             for _ in range(self.chunk):
                 self.step(0)
-        return counter.get_total_flops() // self.chunk
+        return int(counter.get_total_flops()) // self.chunk
 
     def latency(self, steps: int) -> dict[str, float]:
         """Time single steps under an action that is kept."""

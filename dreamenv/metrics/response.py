@@ -145,5 +145,5 @@ def _real_shift(dataset: EpisodeDataset, action: int, steps: int, count: int, ra
             break
     if not before:
         raise DatasetError(f"action {action} is never kept for {steps} steps in {dataset.path}; take fewer steps.")
-    pictures = [torch.from_numpy(np.stack(side)).movedim(-1, 1).float() for side in (before, after)]
-    return float(horizontal_shift(*pictures).float().mean())
+    first, then = (torch.from_numpy(np.stack(side)).movedim(-1, 1).float() for side in (before, after))
+    return float(horizontal_shift(first, then).float().mean())

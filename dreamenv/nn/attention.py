@@ -191,8 +191,8 @@ class CrossAttention(nn.Module):
         seen = mask.repeat_interleave(keys.shape[-2], dim=-1)
         seen = torch.cat((seen.new_ones(b, f, 1), seen), dim=-1).repeat_interleave(n, dim=1)[:, None]
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        joined: Tensor = self.leave(attended.transpose(1, 2).flatten(-2))
-        return joined.unflatten(1, (f, n))
+        joined: Tensor = self.leave(attended.transpose(1, 2).flatten(-2).reshape(b, f, n, -1))
+        return joined
 
     def _placed(self, tokens: Tensor, time: Tensor) -> Tensor:
         """Turn (b, f, heads, n, d) by the times (b, f) and the places."""

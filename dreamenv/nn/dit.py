@@ -84,7 +84,9 @@ class Patches(nn.Module):
         """Tokens (b, f, n, width), and the condition (b, f, width) after its activation -> (b, f, c, h, w)."""
         shift, scale = self.last_modulation(condition)[:, :, None].chunk(2, dim=-1)
         output = self.leave(_modulated(tokens, shift, scale))
-        return rearrange(output, "b f (y x) (c p q) -> b f c (y p) (x q)", y=self.rows, p=self.patch, q=self.patch)
+        p = self.patch
+        frames: Tensor = rearrange(output, "b f (y x) (c p q) -> b f c (y p) (x q)", y=self.rows, p=p, q=p)
+        return frames
 
 
 class DiT(nn.Module):
@@ -190,8 +192,13 @@ class CDiT(nn.Module):
         """
         tokens = self.memories.tokens(frames) + described[:, :, None] + self.where
         tokens = functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
-        kept = [half.attention.remember(tokens, time) for half in self.across]
-        keys, values = zip(*kept, strict=True)
+        keys, values = [], []
+        for half in self.across:
+            attention = half.get_submodule("attention")
+            assert isinstance(attention, CrossAttention)
+            key, value = attention.remember(tokens, time)
+            keys.append(key)
+            values.append(value)
         return torch.stack(keys, dim=2), torch.stack(values, dim=2)
 
     def forward(

@@ -98,7 +98,8 @@ class CodecConfig:
         for name in values:
             if name not in known:
                 raise UnknownNameError("setting of a codec", name, known)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        settings: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
+        return cls(**settings)
 
     def autoencoder(self, frame_shape: tuple[int, int, int]) -> PictureVAE:
         """Make the untrained autoencoder of ``stride`` frames (c, h, w)."""

@@ -110,4 +110,4 @@ def _log2(number: Tensor | None, like: Tensor) -> Tensor:
 
 def _features(features: FourierFeatures, numbers: Tensor) -> Tensor:
     made: Tensor = features(numbers.flatten())
-    return made.unflatten(0, numbers.shape)
+    return made.reshape(*numbers.shape, -1)

@@ -87,7 +87,7 @@ class PackedFrames(FrameNetwork):
             there = there & ~asked.alone.repeat_interleave(s)[:, None]
 
         def chunks(values: Tensor) -> Tensor:
-            return values[:, 1:].unflatten(1, (s, chunk)).flatten(0, 1)
+            return values[:, 1:].reshape(b * s, chunk, *values.shape[2:])
 
         step = None if asked.step is None else chunks(asked.step)
         pieces = Asked(chunks(asked.noisy), chunks(asked.level), chunks(asked.actions), step)
