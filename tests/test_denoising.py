@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 
 import gymnasium as gym
 import pytest
@@ -20,7 +21,7 @@ from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.cli import main
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.dream import DreamEnv
-from dreamenv.errors import ActionError, ConfigError, UnknownNameError
+from dreamenv.errors import ActionError, ConfigError, UnknownNameError, WorldDamagedError
 from dreamenv.nn.attention import rotate
 from dreamenv.nn.unet import UNet
 from dreamenv.registry import make_config, preset_names
@@ -89,7 +90,7 @@ def test_what_is_remembered_agrees_with_the_whole_sequence_also_while_the_window
 @pytest.mark.parametrize("context", [2, 8])
 def test_a_cached_step_equals_one_that_computes_everything_anew(manner, context):
     """Within 1e-5, while the window stands; once it slides, with the cache that a sliding window makes."""
-    check_cache(dataclasses.replace(TINY_DIT, context=context, manner=manner))
+    check_cache(dataclasses.replace(TINY_DIT, context=context, manner=manner, denoiser_length=8))
 
 
 def test_keys_pressed_a_while_ago_are_remembered():
@@ -170,7 +171,7 @@ def test_frames_ahead_are_drawn_from_what_lies_before_the_gap():
 
 
 def test_a_packed_past_has_as_many_tokens_however_long_it_is():
-    world = awake(dataclasses.replace(PACKED, packing=((1, 1), (2, 2), (16, 4)), patch=4))
+    world = awake(dataclasses.replace(PACKED, packing=((1, 1), (2, 2), (16, 4)), patch=4, denoiser_length=20))
     assert world.network.dit.tokens == 16 + 4 + 4 * 1
     assert world.spec.context_frames == 19
     assert world.network.dit.there(torch.tensor([0, 1, 2, 4]))[:, [0, 16, 20]].tolist() == [
@@ -247,6 +248,8 @@ def test_a_world_with_shortcuts_is_drawn_in_fewer_passes_without_training_anew()
         world.replaced(passes=3)
     with pytest.raises(ConfigError, match="depth=3 needs other weights"):
         world.replaced(depth=3)
+    with pytest.raises(ConfigError, match="context of 32 frames is longer"):
+        world.replaced(context=32)
     with pytest.raises(UnknownNameError, match=r"'passe'.*'passes'"):
         world.replaced(passe=2)
 
@@ -329,7 +332,7 @@ def test_half_a_chunk_is_refused():
         ({"actions": "by kind"}, "with network='dit' only, not with 'unet'"),
         ({"furthest_jump": 4}, "jumps of 4 steps need network='cdit'"),
         ({"network": "cdit", "furthest_jump": 9}, "cannot be learned in windows of 6"),
-        ({"network": "packed", "packing": ()}, "packing"),
+        ({"network": "packed", "packing": ()}, "packing must name"),
         ({"guide_actions": 2.0}, "train with hide_actions above 0"),
         ({"guide_past": 2.0}, "train with hide_past above 0"),
         ({"hide_past": 1.0}, "hide_past"),
@@ -350,6 +353,8 @@ def test_half_a_chunk_is_refused():
         ({"network": "dit", "chunk": 4}, "chunk of 4 does not divide the 6 steps"),
         ({"network": "dit", "plan": "spiral"}, "spiral"),
         ({"context": 0}, "context must be at least 1, not 0"),
+        ({"context": 7}, "context of 7 frames is longer than the windows of 6 that it is trained on"),
+        ({"network": "packed"}, "context of 19 frames is longer than the windows of 6"),
         ({"condition": 33}, "even, not 33"),
         ({"dropout": 1.0}, "dropout"),
     ],
@@ -357,6 +362,18 @@ def test_half_a_chunk_is_refused():
 def test_settings_that_cannot_work_are_refused_by_name(settings, named):
     with pytest.raises(ConfigError, match=named):
         dataclasses.replace(tiny(), **settings)
+
+
+def test_a_latent_world_without_its_codec_is_refused(tmp_path):
+    world = World(awake(TINY_LATENT), TINY_LATENT, make_starts(4, 16, SPEC.action_space), make_provenance(16))
+    with pytest.raises(ConfigError, match="codec=None needs other weights"):
+        world.replaced(codec=None)
+    folder = world.save(tmp_path / "latent")
+    description = json.loads((folder / "world.json").read_text())
+    description["backbone"]["codec"] = None
+    (folder / "world.json").write_text(json.dumps(description))
+    with pytest.raises(WorldDamagedError, match="codec"):
+        World.load(folder)
 
 
 def test_a_codecs_setting_that_there_is_not_is_refused_with_the_one_that_was_meant():
@@ -376,7 +393,7 @@ def test_sizes_that_do_not_fit_the_frame_are_refused():
     with pytest.raises(ConfigError, match="3 frames cannot be packed by 2"):
         dataclasses.replace(PACKED, packing=((1, 1), (3, 2))).build(SPEC)
     with pytest.raises(ConfigError, match="patch of 32 does not divide"):
-        dataclasses.replace(PACKED, packing=((1, 1), (8, 8))).build(SPEC)
+        dataclasses.replace(PACKED, packing=((1, 1), (8, 8)), denoiser_length=12).build(SPEC)
     with pytest.raises(ConfigError, match="positive"):
         UNet((8, 8), 3, 3, 8, (), 1)
 
@@ -426,12 +443,12 @@ def test_every_preset_draws_frames_of_64_pixels_and_learns(preset):
         state = world.start(torch.rand(1, 3, 64, 64, generator=generator), torch.arange(1))
         state = world.observe(state, torch.zeros(1, 3, dtype=torch.int64), torch.rand(1, 3, 3, 64, 64))
         imagined, _ = world.imagine(state, torch.zeros(1, chunk, dtype=torch.int64))
-        frames = torch.rand(1, 16, 3, 64, 64, generator=generator)
+        frames = torch.rand(1, 20, 3, 64, 64, generator=generator)
         batch = Batch(
-            first_frame=frames[:, 0], frames=frames, actions=torch.zeros(1, 16, dtype=torch.int64),
-            rewards=torch.zeros(1, 16), terminated=torch.zeros(1, 16, dtype=torch.bool), weight=torch.ones(1, 16),
+            first_frame=frames[:, 0], frames=frames, actions=torch.zeros(1, 20, dtype=torch.int64),
+            rewards=torch.zeros(1, 20), terminated=torch.zeros(1, 20, dtype=torch.bool), weight=torch.ones(1, 20),
             generator=generator,
         )  # fmt: skip
         loss, _ = world.denoising_loss(batch)
     assert imagined.frames.shape == (1, chunk, 3, 64, 64)
-    assert 0 < float(loss) < 20
+    assert 0 <= float(loss) < 20

@@ -168,6 +168,12 @@ class DenoisingConfig:
                 f"a chunk of {self.frames_at_once} does not divide the {self.denoiser_length} steps that "
                 "denoiser_length gives."
             )
+        stride = self.codec.stride if self.codec else 1
+        if self.remembered * stride > self.denoiser_length:
+            raise ConfigError(
+                f"a context of {self.remembered * stride} frames is longer than the windows of {self.denoiser_length} "
+                "that it is trained on; make denoiser_length larger, or context (packing) shorter."
+            )
         if self.condition % 2:
             raise ConfigError(f"condition must be even, not {self.condition}.")
         for name in ("dropout", "hide_actions", "hide_past"):

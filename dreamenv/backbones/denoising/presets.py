@@ -93,8 +93,9 @@ def chunkwise() -> DenoisingConfig:
 def framepack() -> DenoisingConfig:
     """FramePack (Zhang and Agrawala 2025): nineteen past frames in the tokens of one and a half; frame after frame."""
     return DenoisingConfig(
-        network="packed", packing=_PACKING, corruption=0.1, **{**_FLOW, **_TRANSFORMER, "stabilisation": 0.0}
-    )
+        network="packed", packing=_PACKING, corruption=0.1,
+        **{**_FLOW, **_TRANSFORMER, "stabilisation": 0.0, "denoiser_length": 20},
+    )  # fmt: skip
 
 
 def shortcut() -> DenoisingConfig:
