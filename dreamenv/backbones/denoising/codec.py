@@ -49,8 +49,9 @@ class CodecConfig:
         kl_weight: of the divergence from a standard normal, in nats per value of the picture, beside the squared error
             per value of the picture: both are means over the same r c h w values. 1e-6 is latent diffusion's (Rombach
             et al. 2022).
-        steps, batch, rate: optimiser steps, pictures (of r frames) per step and peak learning rate of the stage that
-            learns the codec.
+        steps: optimiser steps of the stage that learns the codec.
+        batch: pictures (of r frames) per step of it.
+        rate: peak learning rate of it.
 
     Raises:
         ConfigError: a setting that cannot work.

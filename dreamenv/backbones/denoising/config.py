@@ -59,7 +59,8 @@ class DenoisingConfig:
         noise: the process: "karras" (EDM), "chain" (variance-preserving) or "flow".
         schedule: of a chain: "linear", "cosine" or "sigmoid".
         shift: more noise, above 1, for a chain or a flow.
-        sigma_min, sigma_max: least and greatest noise, for "karras".
+        sigma_min: least noise, for "karras".
+        sigma_max: greatest noise, for "karras".
         target: what the network predicts, see `dreamenv.diffusion.targets.Target`.
         data_std: standard deviation of a frame's values; 1 for latents.
         sampler: "euler", "heun", "dpm" or "ddim", see `dreamenv.diffusion.samplers`.
@@ -71,9 +72,11 @@ class DenoisingConfig:
         manner: of passing for it: "scaled" (Diffusion Forcing) or only "labelled" (Oasis).
         corruption: greatest standard deviation of noise that the context of other networks gets in training, so that
             they forgive what they drew a little wrong themselves; drawn anew for each window.
-        hide_actions, hide_past: share of the windows in training in which they are hidden, for guidance.
-        guide_actions, guide_past: weight of each beyond what the network says without both; see
-            `dreamenv.diffusion.guidance`. With both 1 there is no guidance, and no second evaluation.
+        hide_actions: share of the windows in training in which actions are hidden, for guidance.
+        hide_past: share of the windows in training in which the past is hidden, for guidance.
+        guide_actions: weight of the actions beyond what the network says without them; see
+            `dreamenv.diffusion.guidance`. 1 is no guidance.
+        guide_past: weight of the past beyond what the network says without it; 1 is no guidance.
         actions: "added" to the noise level's embedding, or put in "by kind" (GameFactory), for "dit".
         action_window: frames back whose actions are seen too, when put in by kind.
         furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1.
@@ -81,16 +84,22 @@ class DenoisingConfig:
         codec: settings of the codec whose latents are drawn; None draws pixels.
         channels: of the U-Net's resolutions, finest first.
         blocks: of the U-Net, per resolution and direction.
-        depth, heads: of a transformer.
+        depth: blocks of a transformer.
+        heads: of a transformer's attention.
         patch: pixels (or latents) per side that the U-Net gathers into channels, or a transformer into a token.
         condition: width of the embedding of noise level and actions, and of a transformer's tokens.
         memory: width of the recurrent memory that foretells reward and ending.
         event_channels: of the convolutions that it sees frames through, finest stage first.
         termination_weight: of the ending's cross-entropy beside the reward's.
         dropout: share of that memory hidden while training.
-        denoiser_steps, denoiser_batch, denoiser_length, denoiser_rate: optimiser steps, windows per step, steps per
-            window and peak learning rate of the stage that learns frames.
-        events_steps, events_batch, events_length, events_rate: likewise of the stage for rewards and endings.
+        denoiser_steps: optimiser steps of the stage that learns frames.
+        denoiser_batch: windows per step of it.
+        denoiser_length: steps per window of it.
+        denoiser_rate: peak learning rate of it.
+        events_steps: optimiser steps of the stage that learns rewards and endings.
+        events_batch: windows per step of it.
+        events_length: steps per window of it.
+        events_rate: peak learning rate of it.
         bfloat16: compute products in bfloat16 while training, where the hardware does so natively.
 
     Raises:
