@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from minerl_games import client_python, gone, marked, stand_in
@@ -247,11 +250,73 @@ def test_the_worker_is_one_file_for_python_3_7():
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "pickle"]
 
 
-def test_messages_are_json_behind_their_length():
-    read, write = os.pipe()
-    body = json.dumps({"op": "step", "ticks": 4}).encode()
-    os.write(write, len(body).to_bytes(4, "big") + body)
-    os.close(write)
-    assert worker._receive(read) == {"op": "step", "ticks": 4}
-    assert worker._receive(read) is None
-    os.close(read)
+# Messages
+
+
+@pytest.fixture
+def pipe():
+    """A pipe: where it is read, where it is written; and the line that reads it."""
+    reads, writes = os.pipe()
+    yield reads, writes, worker.Line(reads, writes)
+    os.close(reads)
+
+
+def test_messages_are_json_behind_their_length(pipe):
+    _, writes, line = pipe
+    line.send({"op": "step", "ticks": 4})
+    assert line.receive() == {"op": "step", "ticks": 4}
+    body = json.dumps({"op": "close", "why": "é" * 70_000}).encode()
+    whole = len(body).to_bytes(4, "big") + body
+    sender = threading.Thread(target=lambda: [os.write(writes, piece) for piece in (whole[:2], whole[2:9], whole[9:])])
+    sender.start()
+    assert line.receive(seconds=60)["why"] == "é" * 70_000
+    sender.join()
+    with pytest.raises(TimeoutError):
+        line.receive(seconds=0.01)
+    os.close(writes)
+    with pytest.raises(EOFError):
+        line.receive()
+
+
+def looks_while_nothing_comes(line, monkeypatch):
+    """How often a line looks, after a message that was there at once, by a clock that ticks with every glance at it."""
+    clock, looks = itertools.count(), []
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(worker.os, "sched_yield", lambda: looks.append(1))
+    line.send({})
+    line.receive()
+    with pytest.raises(TimeoutError):
+        line.receive(seconds=5)
+    return len(looks)
+
+
+@pytest.mark.parametrize(
+    ("why", "settings", "looks"),
+    [
+        ("messages come swiftly, and a core is to spare", {}, 4),
+        ("on one core the other end needs it", {"CORES": 1}, 0),
+        ("messages take their time", {"BRIEF": 0.5}, 0),
+        ("somebody took the core between two looks", {"DISPLACED": 0.5}, 1),
+    ],
+)
+def test_only_swift_messages_are_looked_for_and_only_with_a_core_to_spare(why, settings, looks, pipe, monkeypatch):
+    for name, value in {"CORES": 2, "BRIEF": 60.0, "DISPLACED": 60.0, "CROWDED": 60.0, **settings}.items():
+        monkeypatch.setattr(worker, name, value)
+    _, writes, line = pipe
+    assert looks_while_nothing_comes(line, monkeypatch) == looks, why
+    if "DISPLACED" in settings:
+        assert looks_while_nothing_comes(line, monkeypatch) == 0  # for as long as cores are taken to be crowded
+    os.close(writes)
+
+
+def test_a_message_that_comes_while_it_is_looked_for_is_received(pipe, monkeypatch):
+    for name, value in {"CORES": 2, "BRIEF": 60.0, "DISPLACED": 60.0}.items():
+        monkeypatch.setattr(worker, name, value)
+    _, writes, line = pipe
+    line.send({})
+    line.receive()
+    monkeypatch.setattr(worker.os, "sched_yield", lambda: line.send({"ticks": 1}))
+    assert line.receive(seconds=60) == {"ticks": 1}
+    monkeypatch.setattr(worker.os, "sched_yield", lambda: os.close(writes))
+    with pytest.raises(EOFError):
+        line.receive(seconds=60)

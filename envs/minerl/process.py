@@ -7,16 +7,12 @@ there is /dev/shm, that both sides map: nothing is left of it when both have end
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
-import select
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 import weakref
 from collections.abc import Sequence
@@ -64,9 +60,10 @@ class MinerlProcess:
         self.mark = uuid.uuid4().hex
         self.folder = tempfile.mkdtemp(prefix="dreamenv-minerl-")
         self._frame_file = _anonymous_file()
-        theirs_in, self._requests = os.pipe()
-        self._replies, theirs_out = os.pipe()
-        theirs_life, self._life = os.pipe()
+        theirs_in, requests = os.pipe()
+        replies, theirs_out = os.pipe()
+        theirs_life, life = os.pipe()
+        self._line = worker.Line(replies, requests)
         given = (theirs_in, theirs_out, self._frame_file, theirs_life)
         try:
             with open(Path(self.folder) / "worker.log", "wb") as log:
@@ -83,13 +80,13 @@ class MinerlProcess:
                     process_group=0,
                 )
         except OSError as error:
-            for descriptor in (*given, self._requests, self._replies, self._life):
+            for descriptor in (*given, requests, replies, life):
                 os.close(descriptor)
             shutil.rmtree(self.folder, ignore_errors=True)
             raise UnavailableError(task, f"{python} cannot be started: {error}", f"set {VARIABLE}") from error
         for descriptor in (theirs_in, theirs_out, theirs_life):
             os.close(descriptor)
-        mine = (self._requests, self._replies, self._life, self._frame_file)
+        mine = (requests, replies, life, self._frame_file)
         self._end = weakref.finalize(self, _end, self._process, mine, self.mark, self.folder, os.getpid())
         self.hello = self.ask(
             "hello",
@@ -116,10 +113,9 @@ class MinerlProcess:
             seconds: how long to wait.
             values: of the request.
         """
-        body = json.dumps({"op": operation, **values}).encode()
         try:
-            os.write(self._requests, struct.pack("!I", len(body)) + body)
-            answer = json.loads(self._receive(time.monotonic() + seconds))
+            self._line.send({"op": operation, **values})
+            answer = self._line.receive(seconds)
         except TimeoutError:
             raise self._failed(f"did not answer {operation!r} within {seconds:g} s{self._about_port()}") from None
         except (EOFError, OSError):
@@ -135,9 +131,8 @@ class MinerlProcess:
         """End the worker and everything it started; again does nothing."""
         if self._end.alive and os.getpid() == self._owner and self._port is not None and self._process.poll() is None:
             with contextlib.suppress(OSError, EOFError, ValueError):
-                body = json.dumps({"op": "close"}).encode()
-                os.write(self._requests, struct.pack("!I", len(body)) + body)
-                self._receive(time.monotonic() + _LEAVE_SECONDS)
+                self._line.send({"op": "close"})
+                self._line.receive(_LEAVE_SECONDS)
         self._end()
 
     @property
@@ -151,21 +146,6 @@ class MinerlProcess:
         if "DISPLAY" not in kept and shutil.which("xvfb-run"):
             kept.setdefault("MINERL_HEADLESS", "1")  # MineRL 0.4's own switch: its launchClient.sh uses xvfb-run
         return {**kept, worker.MARK: self.mark, "TMPDIR": self.folder}
-
-    def _receive(self, deadline: float) -> bytes:
-        data = b""
-        size = 4
-        while len(data) < size:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._replies], [], [], left)[0]:
-                raise TimeoutError
-            piece = os.read(self._replies, 65536)
-            if not piece:
-                raise EOFError
-            data += piece
-            if size == 4 and len(data) >= 4:
-                size = 4 + struct.unpack("!I", data[:4])[0]
-        return data[4:]
 
     def _refused(self, kind: str, message: str) -> Exception:
         """End the worker and return the error for its refusal."""
