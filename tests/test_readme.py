@@ -51,8 +51,8 @@ class TestTheBackboneOfTheDocumentation(WorldModelContract):
 
     @pytest.fixture(autouse=True)
     def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        entry = ("dreamenv.backbones.bottleneck:BottleneckConfig", ("small", "tiny"))
-        monkeypatch.setitem(registry._BACKBONES, "bottleneck", entry)
+        monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
+        registry.register_backbone("bottleneck", "dreamenv.backbones.bottleneck:BottleneckConfig", ("small", "tiny"))
 
 
 @pytest.fixture(scope="module")
