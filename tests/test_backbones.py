@@ -20,17 +20,17 @@ from dreamenv.world_model import Batch, DataStatistics, Imagined
 
 
 class TestDenoising(WorldModelContract):
-    config = denoising.tiny()
+    config = denoising.presets.tiny()
 
 
 class TestDenoisingOnAChain(WorldModelContract):
-    config = dataclasses.replace(denoising.tiny(), noise="chain", target="velocity", sampler="ddim", context=1)
+    config = dataclasses.replace(denoising.presets.tiny(), noise="chain", target="velocity", sampler="ddim", context=1)
     overfit_steps = 400  # its frames are noise, and noise of every strength is drawn upon them
 
 
 TINY_DIT = dataclasses.replace(
-    denoising.tiny(), network="dit", noise="chain", schedule="sigmoid", target="frame", sampler="ddim", context=3,
-    stabilisation=15.0, condition=64, depth=2, heads=2, patch=4,
+    denoising.presets.tiny(), network="dit", noise="chain", schedule="sigmoid", target="frame", sampler="ddim",
+    context=3, stabilisation=15.0, condition=64, depth=2, heads=2, patch=4,
 )  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from test_backbones import TINY_DIT, TINY_LATENT
 from torch import Tensor, nn
 from toy import toy_dataset
 
-from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld, tiny
+from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld
+from dreamenv.backbones.denoising.learning import draw_groups
 from dreamenv.backbones.denoising.networks import Asked
+from dreamenv.backbones.denoising.presets import tiny
 from dreamenv.cli import main
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.dream import DreamEnv
@@ -140,11 +142,10 @@ def test_frames_of_a_group_see_each_other_both_ways_and_no_later_group():
 
 
 def test_windows_are_learned_from_as_observed_first_and_as_drawn_in_groups_after():
-    world = awake(dataclasses.replace(TINY_DIT, chunk=2, plan="full"))
-    generator = torch.Generator().manual_seed(0)
-    seen = {tuple(world._drawn_groups(5, generator, torch.device("cpu")).tolist()) for _ in range(20)}
+    generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
+    seen = {tuple(draw_groups(5, 2, generator, cpu).tolist()) for _ in range(20)}
     assert seen == {(0, 1, 1, 2, 2), (0, 1, 2, 3, 3)}
-    assert awake(TINY_DIT)._drawn_groups(4, generator, torch.device("cpu")).tolist() == [0, 1, 2, 3]
+    assert draw_groups(4, 1, generator, cpu).tolist() == [0, 1, 2, 3]
 
 
 def test_frames_ahead_are_drawn_from_what_lies_before_the_gap():

@@ -404,7 +404,8 @@ def test_a_learned_variance_must_have_been_learned():
         (lambda: chunkwise(12, 4, 3, in_flight=3), "3 chunks in flight do not divide 4"),
         (lambda: pyramid(4, 4, -1), "not -1"),
         (lambda: next_frame(4, 0), "at least one pass"),
-        (lambda: draw_levels(Flow(), torch.rand(2, 5), "chunks", 2), "chunk of 2 does not divide 5"),
+        (lambda: draw_levels(Flow(), torch.rand(2, 5), "groups"), "group of each of 5 frames, not None"),
+        (lambda: draw_levels(Flow(), torch.rand(2, 5), "groups", torch.arange(4)), "group of each of 5 frames"),
         (lambda: draw_levels(Flow(), torch.rand(2, 5), "pairs"), "pairs"),
         (lambda: stabilised(Flow(), torch.rand(2, 5, 1), 0.1, "hidden"), "hidden"),
         (lambda: guide(torch.zeros(1), {"action": torch.ones(1)}, {"text": 2.0}), "action.*text"),
@@ -465,9 +466,10 @@ def test_training_levels_are_shared_as_asked():
     last = draw_levels(process, uniform, "last")
     assert (last[:, :-1] == process.clean).all()
     assert torch.equal(last[:, -1], independent[:, -1])
-    chunks = draw_levels(process, uniform, "chunks", 3)
-    assert torch.equal(chunks[:, 0], chunks[:, 2])
-    assert (chunks[:, 2] != chunks[:, 3]).all()
+    groups = draw_levels(process, uniform, "groups", torch.tensor([0, 0, 0, 1, 1, 2]))
+    assert torch.equal(groups[:, 0], groups[:, 2])
+    assert torch.equal(groups[:, 3], groups[:, 4])
+    assert (groups[:, 2] != groups[:, 3]).all()
 
 
 def test_context_is_scaled_or_only_labelled():

@@ -13,36 +13,36 @@ from dreamenv.errors import ConfigError
 
 __all__ = ["LevelDraw", "Manner", "add_noise", "denoising_error", "draw_levels", "stabilised"]
 
-LevelDraw = Literal["independent", "shared", "last", "chunks"]
+LevelDraw = Literal["independent", "shared", "last", "groups"]
 """Who shares a noise level in training: no frame with another (Diffusion Forcing, Chen et al. 2024); all (full-sequence
-diffusion); the last frame alone is noisy (next-frame, as in DIAMOND); the frames of a chunk (MAGI-1)."""
+diffusion); the last frame alone is noisy (next-frame, as in DIAMOND); the frames of a group (MAGI-1's chunks)."""
 
 Manner = Literal["scaled", "labelled"]
 """How a clean context frame passes for a slightly noisy one: shrunk to what is left of it at that level (Diffusion
 Forcing), or unchanged under that level's label (Oasis)."""
 
 
-def draw_levels(process: NoiseProcess, uniform: Tensor, draw: LevelDraw, chunk: int = 1) -> Tensor:
+def draw_levels(process: NoiseProcess, uniform: Tensor, draw: LevelDraw, groups: Tensor | None = None) -> Tensor:
     """Return levels (b, f) to train on.
 
     Args:
         process: whose levels.
         uniform: (b, f) numbers in (0, 1); those that are not used are ignored.
         draw: who shares a level.
-        chunk: frames per chunk, for "chunks".
+        groups: (f,) int64, the group of each frame, counted from 0; for "groups".
 
     Raises:
-        ConfigError: an unknown way to draw, or a chunk that does not divide the frames.
+        ConfigError: an unknown way to draw, or groups of another number of frames.
     """
     if draw not in get_args(LevelDraw):
         raise ConfigError(f"levels are drawn {', '.join(get_args(LevelDraw))}, not {draw!r}.")
     frames = uniform.shape[1]
-    if draw == "chunks" and (chunk < 1 or frames % chunk):
-        raise ConfigError(f"a chunk of {chunk} does not divide {frames} frames.")
+    if draw == "groups" and (groups is None or len(groups) != frames):
+        raise ConfigError(f"levels by group need the group of each of {frames} frames, not {groups}.")
     if draw == "shared":
         uniform = uniform[:, :1].expand_as(uniform)
-    elif draw == "chunks":
-        uniform = uniform[:, ::chunk].repeat_interleave(chunk, dim=1)
+    elif draw == "groups":
+        uniform = uniform[:, groups]
     levels = process.draw(uniform)
     if draw == "last":
         context = torch.full_like(levels[:, :-1], process.clean)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["Cache", "CrossAttention", "Cuboid", "JointAttention", "SpaceAttention", "TimeAttention", "rotate"]
+__all__ = ["Cache", "CrossAttention", "JointAttention", "PackedCache", "SpaceAttention", "TimeAttention", "rotate"]
 
 _BASE = 10_000.0  # of the rotations' wavelengths in time
 _NEAR = 100.0  # in space, where frames have some ten rows of tokens
@@ -200,7 +200,7 @@ class CrossAttention(nn.Module):
 
 
 @dataclass(frozen=True)
-class Cuboid:
+class PackedCache:
     """Keys and values of packed frames for one layer.
 
     Attributes:
@@ -225,7 +225,7 @@ class JointAttention(_Attention):
         super().__init__(width, heads)
         _check_heads(width, heads, 8)
 
-    def forward(self, tokens: Tensor, places: Tensor, there: Tensor, past: Cuboid | None) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, places: Tensor, there: Tensor, past: PackedCache | None) -> tuple[Tensor, ...]:
         """Attend.
 
         Args:

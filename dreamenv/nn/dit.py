@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
-from dreamenv.nn.attention import Cache, CrossAttention, Cuboid, JointAttention, SpaceAttention, TimeAttention
+from dreamenv.nn.attention import Cache, CrossAttention, JointAttention, PackedCache, SpaceAttention, TimeAttention
 from dreamenv.nn.injection import ActionInjection
 
-__all__ = ["CDiT", "DiT", "Half", "PackedDiT", "Patches", "check_patch"]
+__all__ = ["CDiT", "DiT", "PackedDiT"]
 
 
-class Half(nn.Module):
+class _Half(nn.Module):
     """One attention and one feed-forward network, both modulated by the condition."""
 
     def __init__(self, attention: nn.Module, width: int) -> None:
@@ -52,13 +52,8 @@ class Half(nn.Module):
         return tokens + parts[5] * self.contract(inner), tuple(rest)
 
 
-class Patches(nn.Module):
-    """Frames to tokens, and tokens to the network's output; before it has learned anything, that is 0.
-
-    Args:
-        frame_shape: (c, h, w).
-        width: of tokens.
-        patch: pixels per side of a token.
+class _Enter(nn.Module):
+    """Frames (b, f, c, h, w) to tokens (b, f, n, width), of ``patch`` pixels per side.
 
     Raises:
         ConfigError: a patch that does not divide the frame.
@@ -66,23 +61,30 @@ class Patches(nn.Module):
 
     def __init__(self, frame_shape: tuple[int, int, int], width: int, patch: int) -> None:
         super().__init__()
-        self.patch, (self.rows, self.columns) = patch, check_patch(frame_shape, patch)
-        c = frame_shape[0]
-        self.enter = nn.Linear(c * patch**2, width)
-        self.last_modulation, self.leave = nn.Linear(width, 2 * width), nn.Linear(width, c * patch**2)
-        for layer in (self.last_modulation, self.leave):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
+        self.patch, (self.rows, self.columns) = patch, _check_patch(frame_shape, patch)
+        self.enter = nn.Linear(frame_shape[0] * patch**2, width)
 
-    def tokens(self, frames: Tensor) -> Tensor:
-        """(b, f, c, h, w) -> (b, f, n, width)."""
+    def forward(self, frames: Tensor) -> Tensor:
+        """See the class."""
         p = self.patch
         tokens: Tensor = self.enter(rearrange(frames, "b f c (y p) (x q) -> b f (y x) (c p q)", p=p, q=p))
         return tokens
 
-    def output(self, tokens: Tensor, condition: Tensor) -> Tensor:
+
+class _Leave(nn.Module):
+    """Tokens back to what a network says of frames; before it has learned anything, that is 0."""
+
+    def __init__(self, frame_shape: tuple[int, int, int], width: int, patch: int) -> None:
+        super().__init__()
+        self.patch, (self.rows, _) = patch, _check_patch(frame_shape, patch)
+        self.modulation, self.leave = nn.Linear(width, 2 * width), nn.Linear(width, frame_shape[0] * patch**2)
+        for layer in (self.modulation, self.leave):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Tokens (b, f, n, width), and the condition (b, f, width) after its activation -> (b, f, c, h, w)."""
-        shift, scale = self.last_modulation(condition)[:, :, None].chunk(2, dim=-1)
+        shift, scale = self.modulation(condition)[:, :, None].chunk(2, dim=-1)
         output = self.leave(_modulated(tokens, shift, scale))
         p = self.patch
         frames: Tensor = rearrange(output, "b f (y x) (c p q) -> b f c (y p) (x q)", y=self.rows, p=p, q=p)
@@ -116,11 +118,11 @@ class DiT(nn.Module):
         injections: Sequence[ActionInjection] = (),
     ) -> None:
         super().__init__()
-        self.patches = Patches(frame_shape, width, patch)
-        rows, columns = self.patches.rows, self.patches.columns
+        self.enter, self.leave = _Enter(frame_shape, width, patch), _Leave(frame_shape, width, patch)
+        rows, columns = self.enter.rows, self.enter.columns
         self.cache_shape = (depth, rows * columns, heads, reach, width // heads)
-        self.space = nn.ModuleList(Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
-        self.time = nn.ModuleList(Half(TimeAttention(width, heads, reach), width) for _ in range(depth))
+        self.space = nn.ModuleList(_Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
+        self.time = nn.ModuleList(_Half(TimeAttention(width, heads, reach), width) for _ in range(depth))
         self.injections = nn.ModuleList(injections)
 
     def forward(
@@ -143,7 +145,7 @@ class DiT(nn.Module):
         Returns:
             The output, shaped like the frames, and their keys and values, (b, depth, n, heads, f, d) each.
         """
-        tokens = self.patches.tokens(frames)
+        tokens = self.enter(frames)
         condition = functional.silu(condition)
         keys, values = [], []
         for index, (space, time) in enumerate(zip(self.space, self.time, strict=True)):
@@ -153,7 +155,7 @@ class DiT(nn.Module):
                 tokens = self.injections[index](tokens, actions)
             keys.append(key)
             values.append(value)
-        return self.patches.output(tokens, condition), torch.stack(keys, dim=1), torch.stack(values, dim=1)
+        return self.leave(tokens, condition), torch.stack(keys, dim=1), torch.stack(values, dim=1)
 
 
 class CDiT(nn.Module):
@@ -172,13 +174,13 @@ class CDiT(nn.Module):
 
     def __init__(self, frame_shape: tuple[int, int, int], width: int, depth: int, heads: int, patch: int) -> None:
         super().__init__()
-        self.patches, self.memories = Patches(frame_shape, width, patch), Patches(frame_shape, width, patch)
-        del self.memories.last_modulation, self.memories.leave  # nothing is drawn of the past
-        rows, columns = self.patches.rows, self.patches.columns
+        self.enter, self.enter_past = _Enter(frame_shape, width, patch), _Enter(frame_shape, width, patch)
+        self.leave = _Leave(frame_shape, width, patch)
+        rows, columns = self.enter.rows, self.enter.columns
         self.cache_shape = (depth, heads, rows * columns, width // heads)
         self.register_buffer("where", _waves(rows, columns, width), persistent=False)
-        self.space = nn.ModuleList(Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
-        self.across = nn.ModuleList(Half(CrossAttention(width, heads, rows, columns), width) for _ in range(depth))
+        self.space = nn.ModuleList(_Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
+        self.across = nn.ModuleList(_Half(CrossAttention(width, heads, rows, columns), width) for _ in range(depth))
 
     where: Tensor
 
@@ -190,7 +192,7 @@ class CDiT(nn.Module):
             described: (b, f, width), added to all tokens of a frame.
             time: (b, f), when they were seen, in steps.
         """
-        tokens = self.memories.tokens(frames) + described[:, :, None] + self.where
+        tokens = self.enter_past(frames) + described[:, :, None] + self.where
         tokens = functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
         keys, values = [], []
         for half in self.across:
@@ -216,12 +218,13 @@ class CDiT(nn.Module):
         Returns:
             The output, shaped like the frames.
         """
-        tokens = self.patches.tokens(frames) + self.where
+        tokens = self.enter(frames) + self.where
         condition = functional.silu(condition)
         for index, (space, across) in enumerate(zip(self.space, self.across, strict=True)):
             tokens, _ = space(tokens, condition)
             tokens, _ = across(tokens, condition, past[0][:, :, index], past[1][:, :, index], time, mask)
-        return self.patches.output(tokens, condition)
+        output: Tensor = self.leave(tokens, condition)
+        return output
 
 
 class PackedDiT(nn.Module):
@@ -252,13 +255,14 @@ class PackedDiT(nn.Module):
         packing: Sequence[tuple[int, int]],
     ) -> None:
         super().__init__()
-        self.patches, self.packing = Patches(frame_shape, width, patch), tuple(packing)
+        self.enter, self.leave = _Enter(frame_shape, width, patch), _Leave(frame_shape, width, patch)
+        self.packing = tuple(packing)
         self.packers, places, spans, newest = nn.ModuleList(), [], [], 0
         for frames, factor in self.packing:
             if frames < 1 or factor < 1 or frames % factor:
                 raise ConfigError(f"{frames} frames cannot be packed by {factor}: it must divide them.")
             side = patch * factor
-            rows, columns = check_patch(frame_shape, side)
+            rows, columns = _check_patch(frame_shape, side)
             self.packers.append(nn.Linear(frame_shape[0] * factor * side**2, width))
             for group in range(frames // factor):
                 middle = -newest - group * factor - (factor + 1) / 2  # the newest past frame lies at -1
@@ -273,9 +277,9 @@ class PackedDiT(nn.Module):
         # How many past frames there must be before a token stands for one: the newest of its cuboid.
         needs = torch.cat([torch.full((count,), first + 1) for first, count in spans])
         self.register_buffer("needs", needs, persistent=False)
-        rows, columns = self.patches.rows, self.patches.columns
+        rows, columns = self.enter.rows, self.enter.columns
         self.register_buffer("grid", _places(rows, columns, 1, 0.0), persistent=False)
-        self.blocks = nn.ModuleList(Half(JointAttention(width, heads), width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Half(JointAttention(width, heads), width) for _ in range(depth))
 
     places: Tensor
     needs: Tensor
@@ -286,7 +290,7 @@ class PackedDiT(nn.Module):
         tokens, end = [], frames.shape[1]
         for (count, factor), packer in zip(self.packing, self.packers, strict=True):
             some, known = frames[:, end - count : end], described[:, end - count : end]
-            side = self.patches.patch * factor
+            side = self.enter.patch * factor
             cuboids = rearrange(some, "b (g t) c (y p) (x q) -> b g (y x) (t c p q)", t=factor, p=side, q=side).flip(
                 1
             )  # the newest group first, as the places are
@@ -330,17 +334,18 @@ class PackedDiT(nn.Module):
         Returns:
             The output, shaped like the frames.
         """
-        tokens, condition = self.patches.tokens(frames), functional.silu(condition)
+        tokens, condition = self.enter(frames), functional.silu(condition)
         f, n = tokens.shape[1:3]
         time = torch.arange(f, device=frames.device)[:, None, None].expand(-1, n, 1)
         places = torch.cat((time, self.grid[None, :, 1:].expand(f, -1, -1)), dim=-1)
         own = there.new_ones(len(frames), f * n)
         for index, block in enumerate(self.blocks):
-            tokens, _ = block(tokens, condition, places, own, Cuboid(past[0][:, index], past[1][:, index], there))
-        return self.patches.output(tokens, condition)
+            tokens, _ = block(tokens, condition, places, own, PackedCache(past[0][:, index], past[1][:, index], there))
+        output: Tensor = self.leave(tokens, condition)
+        return output
 
 
-def check_patch(frame_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+def _check_patch(frame_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
     """Return the rows and columns of patches.
 
     Raises:

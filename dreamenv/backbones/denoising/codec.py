@@ -21,7 +21,6 @@ from dreamenv.nn.autoencoders import ConvVAE, PictureVAE, ViTVAE, divergence, ha
 
 __all__ = ["Codec", "CodecConfig"]
 
-_ROWS = 64  # encoded at once by `Codec.calibrate`, to bound its memory
 _PACE = 0.02  # of `Codec.follow`: the measure of the last 50 batches or so
 _LEAST_STD = 1e-4  # of a latent channel that does not change; dividing by less would make rounding errors large
 
@@ -120,7 +119,7 @@ class Codec(nn.Module):
 
     Attributes:
         latent_shape: (C, H, W).
-        latent_mean, latent_std: (C, 1, 1), saved with the weights; 0 and 1 until `calibrate`.
+        latent_mean, latent_std: (C, 1, 1), saved with the weights; 0 and 1 until it learns.
 
     Raises:
         ConfigError: frames that ``config.downsample`` does not divide.
@@ -154,10 +153,6 @@ class Codec(nn.Module):
         latents: Tensor = rearrange(normal, "(b f) ... -> b f ...", f=frames.shape[1] // self.config.stride)
         return latents
 
-    def encode_first(self, first_frame: Tensor) -> Tensor:
-        """Frames (b, c, h, w) that nothing came before -> latents (b, C, H, W), as of a scene that stood still."""
-        return self.encode(first_frame[:, None].expand(-1, self.config.stride, *first_frame.shape[1:]))[:, 0]
-
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (b, f, C, H, W) -> frames (b, r f, c, h, w) in [0, 1].
 
@@ -174,24 +169,12 @@ class Codec(nn.Module):
         return ((frames + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
-    def calibrate(self, frames: Tensor) -> None:
-        """Measure mean and standard deviation of each latent channel on frames (b, r f, c, h, w), once it is trained.
-
-        A few hundred recorded frames of different episodes are enough: each gives H W values per channel.
-        """
-        means = [self.autoencoder.encode(part)[0] for part in self._pictures(frames).split(_ROWS)]
-        std, mean = torch.std_mean(torch.cat(means), dim=(0, 2, 3), correction=0)
-        self.latent_mean.copy_(mean[:, None, None])
-        self.latent_std.copy_(std.clamp_min(_LEAST_STD)[:, None, None])
-
-    @torch.no_grad()
-    def follow(self, frames: Tensor) -> None:
-        """Let mean and standard deviation follow those of frames (b, r f, c, h, w) while the autoencoder learns."""
-        mean, _ = self.autoencoder.encode(self._pictures(frames))
-        variance, mean = torch.var_mean(mean, dim=(0, 2, 3), correction=0)
-        strayed = mean[:, None, None] - self.latent_mean
+    def follow(self, mean: Tensor) -> None:
+        """Let the measure of latents follow posterior means (n, C, H, W), as `loss` does in training."""
+        variance, centre = torch.var_mean(mean.float(), dim=(0, 2, 3), correction=0)
+        strayed = centre[:, None, None] - self.latent_mean
         spread = torch.lerp(self.latent_std**2, variance[:, None, None] + strayed**2, _PACE)
-        self.latent_mean.lerp_(mean[:, None, None], _PACE)
+        self.latent_mean.add_(_PACE * strayed)
         self.latent_std.copy_(spread.sqrt().clamp_min(_LEAST_STD))
 
     def loss(self, frames: Tensor, generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -210,6 +193,8 @@ class Codec(nn.Module):
         """
         pictures = self._pictures(frames)
         mean, log_variance = self.autoencoder.encode(pictures)
+        if self.training:
+            self.follow(mean)
         drawn = self.autoencoder.decode(sample(mean, log_variance, generator))
         reconstruction = (drawn - pictures).square().mean()
         kl = divergence(mean, log_variance).sum() / pictures.numel()

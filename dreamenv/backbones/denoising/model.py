@@ -1,11 +1,13 @@
 """A world that draws its frames out of noise, one or a few at a time, given those before and the actions.
 
-Which network draws, and how it remembers, is one choice (`networks`): past frames stacked as channels of a U-Net, or
-keys and values of a causal transformer. Who is denoised when within a chunk is another (`dreamenv.diffusion.forcing`).
-Reward and ending come from a memory of their own (`events`). Noise is drawn from the row's own stream, and scaled by
-its temperature.
+Which network draws, and how it remembers, is one choice (`networks`): frames stacked as channels (`stacked`), causal
+attention (`causal`), attention across to the past (`crossing`), or a packed past (`packed`). Who is denoised when
+within a chunk is another (`dreamenv.diffusion.forcing`), pixels or a codec's latents (`codec`) a third. How the network
+learns is in `learning`. Reward and ending come from a memory of their own (`events`). Noise is drawn from the row's own
+stream, and scaled by its temperature.
 
-State: ``frame`` (b, c, h, w) in [0, 1], the present one; ``memory`` (b, m) of the events; the network's own entries.
+State: ``frame`` (b, c, h, w) in [0, 1], the present one; ``memory`` (b, m) of the events; the network's own entries;
+and those of `history`, where a latent stands for several frames.
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ from dreamenv.backbones.denoising.codec import Codec
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.crossing import CrossFrames
 from dreamenv.backbones.denoising.events import Events
+from dreamenv.backbones.denoising.history import begin_history, record, recorded
+from dreamenv.backbones.denoising.learning import drawing_error
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork
 from dreamenv.backbones.denoising.packed import PackedFrames
 from dreamenv.backbones.denoising.stacked import StackedFrames
 from dreamenv.diffusion.forcing import denoise_all
 from dreamenv.diffusion.guidance import guide
-from dreamenv.diffusion.objective import add_noise, denoising_error
-from dreamenv.diffusion.shortcut import shortcut_error
 from dreamenv.diffusion.targets import Prediction, per_frame
 from dreamenv.errors import ActionError
 from dreamenv.nn.actions import ActionVector
-from dreamenv.nn.precision import autocast, store_in_bfloat16
+from dreamenv.nn.precision import store_in_bfloat16
 from dreamenv.randomness import normal
 from dreamenv.world_model import (
     Batch,
@@ -52,7 +54,6 @@ from dreamenv.world_model import (
 __all__ = ["DenoisingWorld"]
 
 _NOISE_STREAM = 0  # the stream of the noise that a frame begins as; passes that draw more use those after it
-_COARSE = 0.5  # share of the windows in training whose steps are longer than the finest, where there are shortcuts
 
 
 class DenoisingWorld(nn.Module):
@@ -70,6 +71,8 @@ class DenoisingWorld(nn.Module):
         )
         self._observed = dataclasses.replace(self.spec, chunk=1)  # what happened need not come in chunks
         self.process, self.target, self.sampler = config.process, config.make_target(), config.make_sampler()
+        self.plan = config.make_plan()
+        self._spread = float(self.process.at(self.process.spacing(config.passes)[0])[1])  # of the noise frames begin as
         self.action = ActionVector(spec.action_space)
         self.embedding_size = 2 * config.memory
         self.codec = Codec(config.codec, spec.frame_shape) if config.codec else None
@@ -97,8 +100,8 @@ class DenoisingWorld(nn.Module):
         memory = torch.zeros(first_frame.shape[0], self.config.memory, device=first_frame.device)
         state = new_state(seed, {"frame": first_frame, "memory": memory})
         state.update(self.network.begin(first_frame.new_zeros(len(first_frame), *self.drawn_shape)))
-        if self.codec is not None and self.stride > 1:
-            state.update(self._history(first_frame))
+        if self.stride > 1:
+            state.update(begin_history(first_frame, self.config.remembered * self.stride, self.action.size))
         self._see(state, nothing, first_frame[:, None])
         return state
 
@@ -127,7 +130,7 @@ class DenoisingWorld(nn.Module):
             kept = drawn if self.codec is not None else self._taken(seen)  # latents are kept as they were drawn
             self._remember(state, kept, grouped, self._groups(kept))
             if self.stride > 1:
-                self._record(state, vectors, seen)
+                record(state, vectors, seen)
             state["rng_counter"] = state["rng_counter"] + seen.shape[1]
             frames.append(seen)
         rewards, endings = self.events.tell(torch.cat(memories, dim=1))
@@ -209,69 +212,24 @@ class DenoisingWorld(nn.Module):
     # What is learned
 
     def codec_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Frames through the codec; on the way it takes the measure of its latents."""
+        """Frames through the codec, which takes the measure of its latents on the way."""
         assert self.codec is not None
-        if self.training:
-            self.codec.follow(batch.frames)
         return self.codec.loss(batch.frames, batch.generator)
 
     def denoising_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Every frame of the window after the first out of noise, given those before it in the window."""
-        config, generator = self.config, batch.generator
         frames, actions = self._lesson(batch)
-        device, (b, s) = frames.device, frames.shape[:2]
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=device)
-
-        noise = torch.randn(frames.shape, generator=generator, device=device)
-        gap = None
-        if config.furthest_jump > 1:
-            gap, actions = _jumps(uniform(b, s), actions, config.furthest_jump)
-        if config.hide_actions:
-            actions = actions * (uniform(b, 1, 1) >= config.hide_actions)
-        alone = uniform(b) < config.hide_past if config.hide_past else None
-        clean = frames
-        if config.corruption:
-            strength = config.corruption * uniform(b, 1, 1, 1, 1)
-            clean = frames + strength * torch.randn(frames.shape, generator=generator, device=device)
-
-        groups = self._drawn_groups(s, generator, device)
-
-        def predict(noisy: Tensor, level: Tensor, step: Tensor | None = None) -> Tensor:
-            with autocast(device, config.bfloat16 and self.training):
-                asked = Asked(noisy, level, actions, step, gap, alone, groups)
-                return self.network.predict_all(clean, asked).float()
-
-        if config.shortcut:
-            doublings = config.shortcut.bit_length() - 1
-            coarse = (uniform(b) * doublings).floor().long() + 1
-            coarse = coarse.clamp_max(doublings) * (uniform(b) < _COARSE)
-            error = shortcut_error(
-                lambda noisy, signal, size: predict(noisy, 1 - signal, size), frames, noise, uniform(b, s),
-                finest=config.shortcut, coarse=coarse,
-            )  # fmt: skip
-        else:
-            level = self.process.draw(uniform(b, s)[:, groups])  # one of each group
-            output = predict(add_noise(self.process, frames, noise, level), level)
-            error = denoising_error(self.target, output, frames, noise, level)
-        # A terminal frame may be anything, and no jump goes back beyond the first frame.
-        kept = (batch.weight * ~batch.terminated).unflatten(1, (-1, self.stride)).amin(2)
-        if gap is not None:
-            kept = kept * (gap <= torch.arange(s, device=device))[:, 1:]
+        error, asked = drawing_error(
+            self.network, self.config, frames, actions, batch.generator, training=self.training
+        )
+        kept = (batch.weight * ~batch.terminated).unflatten(1, (-1, self.stride)).amin(2)  # terminal: may be anything
+        kept = kept * asked[:, 1:]
         loss = (error[:, 1:] * kept).sum() / kept.sum().clamp_min(1e-8)
         return loss, {"denoising": loss.detach()}
 
     def events_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards and endings."""
         return self.events.loss(self.action(batch.actions), batch)
-
-    def _drawn_groups(self, frames: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Draw which frames of a window (frames,) are seen as observed, and which after them as drawn in groups."""
-        size, order = self.config.group_size, torch.arange(frames, device=device)
-        groups = (frames - 1) // size
-        observed = int(torch.randint(groups, (), generator=generator, device=device)) * size if size > 1 else 0
-        return torch.where(order <= observed, order, observed + 1 + (order - observed - 1) // size)
 
     def _lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return frames (b, 1 + f, c, h, w) as the network draws them, and the vectors (b, 1 + f, a) that led there."""
@@ -293,7 +251,6 @@ class DenoisingWorld(nn.Module):
         ahead = torch.full((b, f), float(gap), device=device) if config.furthest_jump > 1 else None
         empty = self.network.begin(actions.new_zeros(b, *self.drawn_shape)) if config.guide_past != 1 else {}
         nothing = torch.zeros_like(actions)
-
         groups = self._groups(actions)
 
         def evaluate(past: Mapping[str, Tensor], noisy: Tensor, level: Tensor, acts: Tensor) -> Tensor:
@@ -320,9 +277,8 @@ class DenoisingWorld(nn.Module):
             ]
             return torch.stack(drawn, dim=1) * per_frame(state["temperature"], actions)[..., None, None]
 
-        _, sigma = self.process.at(self.process.spacing(config.passes)[0])
         return denoise_all(
-            config.make_plan(), self.process, self.sampler, denoise, float(sigma) * fresh(_NOISE_STREAM),
+            self.plan, self.process, self.sampler, denoise, self._spread * fresh(_NOISE_STREAM),
             draw=lambda number: fresh(_NOISE_STREAM + 1 + number),
         )  # fmt: skip
 
@@ -363,35 +319,12 @@ class DenoisingWorld(nn.Module):
             self._remember(state, self._taken(frames), vectors)
             return
         # A latent stands for several frames, which end with the newest: all are made anew when that is another one.
-        self._record(state, vectors, frames)
-        latents = (state["recorded"] + self.stride - 1) // self.stride
-        for count in latents.unique().tolist():
-            rows, t = (latents == count).nonzero()[:, 0], count * self.stride
-            pictures = state["pictures"][rows, -t:].float() / 255
-            empty = self.network.begin(frames.new_zeros(len(rows), *self.drawn_shape))
-            self._remember(empty, self._taken(pictures), self._grouped(state["vectors"][rows, -t:]))
-            for name, value in empty.items():
+        record(state, vectors, frames)
+        for rows, pictures, done in recorded(state, self.stride):
+            memory = self.network.begin(frames.new_zeros(len(rows), *self.drawn_shape))
+            self._remember(memory, self._taken(pictures), self._grouped(done))
+            for name, value in memory.items():
                 state[name] = state[name].index_copy(0, rows, value)
-
-    def _history(self, first_frame: Tensor) -> dict[str, Tensor]:
-        """Return the memory's entries beside the network's, where latents stand for several frames.
-
-        ``pictures`` (b, n, c, h, w) uint8, the last n frames, where there were fewer the first one repeated;
-        ``vectors`` (b, n, a) of what led to them; ``recorded`` (b,) int64, how many there are.
-        """
-        b, n = len(first_frame), self.config.remembered * self.stride
-        pictures = first_frame.mul(255).round().byte()[:, None].expand(-1, n, -1, -1, -1)
-        return {
-            "pictures": pictures.contiguous(),
-            "vectors": first_frame.new_zeros(b, n, self.action.size),
-            "recorded": torch.zeros(b, dtype=torch.int64, device=first_frame.device),
-        }
-
-    def _record(self, state: State, vectors: Tensor, frames: Tensor) -> None:
-        n = state["pictures"].shape[1]
-        state["pictures"] = torch.cat((state["pictures"], frames.mul(255).round().byte()), dim=1)[:, -n:]
-        state["vectors"] = torch.cat((state["vectors"], vectors), dim=1)[:, -n:]
-        state["recorded"] = (state["recorded"] + frames.shape[1]).clamp_max(n)
 
     def _taken(self, frames: Tensor) -> Tensor:
         """Frames (b, r f, c, h, w) in [0, 1] as the network has them, (b, f, ...)."""
@@ -412,12 +345,3 @@ class DenoisingWorld(nn.Module):
     def _grouped(self, vectors: Tensor) -> Tensor:
         """Action vectors (b, r f, a), by frame of the network: (b, f, r a)."""
         return vectors.unflatten(1, (-1, self.stride)).flatten(2) if self.stride > 1 else vectors
-
-
-def _jumps(uniform: Tensor, actions: Tensor, furthest: int) -> tuple[Tensor, Tensor]:
-    """Draw gaps (b, s) from 1 to the furthest; return them and the actions (b, s, a), averaged over each gap."""
-    gap = (uniform * furthest).floor().clamp_max(furthest - 1) + 1
-    total = actions.cumsum(1)
-    order = torch.arange(actions.shape[1], device=actions.device)
-    before = (order - gap.long()).clamp_min(0)[..., None].expand_as(actions)
-    return gap, (total - total.gather(1, before)) / gap[..., None]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dreamenv.diffusion.processes import NoiseProcess
+from dreamenv.diffusion.targets import Target
 from dreamenv.nn.unet import FourierFeatures
 
 __all__ = ["Asked", "Condition", "FrameNetwork", "Remembered"]
@@ -46,7 +48,14 @@ class FrameNetwork(nn.Module, ABC):
     """Predicts noisy frames, given a memory of those before. Frames are in [-1, 1], actions are vectors (..., a).
 
     Frames may as well be latents of any (c, h, w), with a spread of about 1.
+
+    Attributes:
+        process: of the noise.
+        target: what it says of noisy frames.
     """
+
+    process: NoiseProcess
+    target: Target
 
     @abstractmethod
     def begin(self, like: Tensor) -> Remembered:
