@@ -7,8 +7,8 @@
 
 For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream beside persistence, how it answers two different
 actions, frames per second of one dream and of sixteen, and a film of the dream beside reality under the same actions. A
-step of each stage is timed first, and as many are taken as fit the time. Killed and run again, it goes on where it
-stood; worlds named later are added to those that are there.
+step of each stage is timed first, and what a codec has to encode, and as many steps are taken as fit the time. Killed
+and run again, it goes on where it stood; worlds named later are added to those that are there.
 """
 
 from __future__ import annotations
@@ -139,8 +139,10 @@ def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder
     if not plan.exists():
         write_json(plan, _steps_in(config, recording, 60 * settings.minutes))
     steps = json.loads(plan.read_text(encoding="utf-8"))
-    train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, starts=256)
-    return train(train_config, config, recording, place)
+    training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
+    # What is held out is looked at afterwards, so that no time of training is spent on it.
+    train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
+    return train(train_config, config, training, place)
 
 
 def _steps_in(config: BackboneConfig, recording: EpisodeDataset, seconds: float) -> dict[str, int]:
@@ -154,10 +156,24 @@ def _steps_in(config: BackboneConfig, recording: EpisodeDataset, seconds: float)
     model.train()
     stages = model.stages()
     total = sum(_SHARES[stage.name] for stage in stages)
+    frames = (recording.total_steps + len(recording)) * (1 - TrainConfig().holdout)
+    seconds -= sum(frames * _seconds_per_feature(stage, spec) for stage in stages if stage.precompute is not None)
     return {
         stage.name: max(1, int(seconds * _SHARES[stage.name] / total / _seconds_per_step(stage, spec)))
         for stage in stages
     }
+
+
+def _seconds_per_feature(stage: Stage, spec: WorldModelSpec, *, chunk: int = 32, timed: int = 4) -> float:
+    """Time what is computed once for every frame, before the stage's first step."""
+    assert stage.precompute is not None
+    frames = torch.rand(chunk, *spec.frame_shape)
+    with torch.no_grad():
+        stage.precompute(frames)
+        began = time.perf_counter()
+        for _ in range(timed):
+            stage.precompute(frames)
+    return (time.perf_counter() - began) / (timed * chunk)
 
 
 def _seconds_per_step(stage: Stage, spec: WorldModelSpec, *, warm_up: int = 2, timed: int = 5) -> float:

@@ -18,6 +18,7 @@ from dreamenv.errors import StorageError
 __all__ = ["compute_features", "frames_to_float"]
 
 _CHUNK = 256  # frames at a time
+_CHUNK_ON_A_PROCESSOR = 32  # so that activations stay in its cache
 
 
 def frames_to_float(frames: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -41,13 +42,14 @@ def compute_features(
         StorageError: the disk refused.
     """
     draft = path.with_name(f".{path.name}.part")
+    chunk = _CHUNK_ON_A_PROCESSOR if device.type == "cpu" else _CHUNK
     stored: np.memmap[Any, np.dtype[Any]] | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:
-            for begin in range(0, len(frames), _CHUNK):
+            for begin in range(0, len(frames), chunk):
                 with torch.no_grad():
-                    part = precompute(frames_to_float(frames[begin : begin + _CHUNK], device))
+                    part = precompute(frames_to_float(frames[begin : begin + chunk], device))
                 values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
                 if stored is None:
                     shape = (len(frames), *values.shape[1:])
