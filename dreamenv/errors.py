@@ -19,6 +19,7 @@
     │   ├── WorldNotFoundError (FileNotFoundError)  no world there
     │   ├── WorldDamagedError                       a file is missing, cut short or altered
     │   ├── WorldVersionError                       written by a newer dreamenv
+    │   ├── WeightsError                            published weights that cannot be imported
     │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
     ├── CheckpointError        (ValueError)         a checkpoint that cannot be resumed
     ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
@@ -56,6 +57,7 @@ __all__ = [
     "StorageError",
     "UnavailableError",
     "UnknownNameError",
+    "WeightsError",
     "WorkerError",
     "WorldDamagedError",
     "WorldError",
@@ -143,6 +145,10 @@ class WorldDamagedError(WorldError):
 
 class WorldVersionError(WorldError):
     """The world was written by a newer dreamenv."""
+
+
+class WeightsError(WorldError):
+    """Published weights that cannot be imported: of another system, incomplete, damaged, or more than tensors."""
 
 
 class WorldMismatchError(WorldError):

@@ -329,7 +329,7 @@ def test_half_a_chunk_is_refused():
     ("settings", "named"),
     [
         ({"chunk": 2}, "'unet' draws one frame at a time, not 2"),
-        ({"network": "rnn"}, "unet, dit, cdit, packed, not 'rnn'"),
+        ({"network": "rnn"}, "unet, dit, cdit, packed, public, not 'rnn'"),
         ({"actions": "by kind"}, "with network='dit' only, not with 'unet'"),
         ({"furthest_jump": 4}, "jumps of 4 steps need network='cdit'"),
         ({"network": "cdit", "furthest_jump": 9}, "cannot be learned in windows of 6"),

@@ -68,6 +68,8 @@ class VariancePreserving:
         steps: of the chain.
         shift: above 1 for more noise at every step, as large frames need: the ratio of signal to noise, alpha / sigma,
             is divided by it (Hoogeboom et al. 2023).
+        ends: visit the first step and the last one and those between as evenly as can be, so that ``passes`` steps are
+            evaluated (Nichol and Dhariwal 2021); else steps from the last one down to the clean level, evenly.
 
     Raises:
         ConfigError: an unknown schedule, no step, or a shift that is not positive.
@@ -76,6 +78,7 @@ class VariancePreserving:
     schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
     steps: int = 1000
     shift: float = 1.0
+    ends: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in _REMAINS:
@@ -108,6 +111,9 @@ class VariancePreserving:
     def spacing(self, passes: int) -> Tensor:
         """Spread the passes evenly over the steps: the last step first, then down to -1."""
         _check_passes(passes, self.steps)
+        if self.ends:
+            first = [] if passes == 1 else [round(i * (self.steps - 1) / (passes - 1)) for i in range(passes)]
+            return torch.tensor([-1.0, *(first or [self.steps - 1])]).flip(0)
         return torch.linspace(-1, self.steps - 1, passes + 1, dtype=torch.float64).trunc().flip(0).float()
 
     def draw(self, uniform: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamenv.diffusion.processes import Flow, Karras, NoiseProcess, VariancePreserving
 from dreamenv.errors import ConfigError
 
-__all__ = ["Prediction", "Target", "TargetName", "per_frame"]
+__all__ = ["Prediction", "Target", "TargetName", "cut_off", "per_frame"]
 
 TargetName = Literal["frame", "noise", "velocity", "flow", "edm"]
 
@@ -60,6 +60,8 @@ class Target:
             "flow" (e - x0), or "edm" (Karras et al. 2022, preconditioned).
         process: that makes the noise.
         data_std: standard deviation of the frames' values, for "edm".
+        offset: standard deviation of noise beyond the level's that is the same for all pixels of a channel, for "edm":
+            preconditioning takes the noise to be so much larger, as DIAMOND's does.
 
     Raises:
         ConfigError: an unknown target, or one that does not go with the process.
@@ -68,6 +70,7 @@ class Target:
     name: TargetName
     process: NoiseProcess
     data_std: float = 0.5
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in get_args(TargetName):
@@ -83,7 +86,7 @@ class Target:
     def scale(self, level: Tensor) -> Tensor:
         """What noisy frames are multiplied by before the network sees them, shaped like the level."""
         _, sigma = self.process.at(level)
-        return (sigma**2 + self.data_std**2).rsqrt() if self.name == "edm" else torch.ones_like(sigma)
+        return (sigma**2 + self.offset**2 + self.data_std**2).rsqrt() if self.name == "edm" else torch.ones_like(sigma)
 
     def read(self, output: Tensor, noisy: Tensor, level: Tensor, variance: Tensor | None = None) -> Prediction:
         """Read what a network said.
@@ -127,5 +130,14 @@ class Target:
             return alpha, sigma, alpha, -sigma
         if self.name == "flow":
             return alpha, sigma, torch.ones_like(alpha), -sigma
-        total = sigma**2 + self.data_std**2
-        return alpha, sigma, self.data_std**2 / total, sigma * self.data_std * total.rsqrt()
+        spread = sigma**2 + self.offset**2
+        total = spread + self.data_std**2
+        return alpha, sigma, self.data_std**2 / total, spread.sqrt() * self.data_std * total.rsqrt()
+
+
+def cut_off(found: Prediction, noisy: Tensor, level: Tensor, process: NoiseProcess) -> Prediction:
+    """Cut the expected frame off to the next lower of 256 values in [-1, 1], as DIAMOND does, and the noise with it."""
+    frame = ((found.frame.clamp(-1, 1) + 1) / 2 * 255).floor() / 255 * 2 - 1
+    alpha, sigma = (per_frame(value, noisy) for value in process.at(level))
+    noise = (noisy - alpha * frame) / sigma.clamp_min(_LEAST)
+    return Prediction(frame, torch.where(sigma > 0, noise, torch.zeros_like(noise)), found.variance)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dreamenv.errors import ConfigError, FrameError, UnknownNameError
 from dreamenv.nn.autoencoders import ConvVAE, PictureVAE, ViTVAE, divergence, halvings, sample
+from dreamenv.public.parts import CodecPart
 
 __all__ = ["Codec", "CodecConfig"]
 
@@ -128,19 +129,23 @@ class Codec(nn.Module):
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, config: CodecConfig, frame_shape: tuple[int, int, int]) -> None:
+    def __init__(self, config: CodecConfig | CodecPart, frame_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.config, self.frame_shape = config, frame_shape
+        self.fixed = not isinstance(config, CodecConfig)  # a published codec's measure is part of what was published
+        self.sampled = isinstance(config, CodecPart) and config.sampled
         self.autoencoder = config.autoencoder(frame_shape)
         self.latent_shape = self.autoencoder.latent_shape
         self.register_buffer("latent_mean", torch.zeros(self.latent_shape[0], 1, 1))
-        self.register_buffer("latent_std", torch.ones(self.latent_shape[0], 1, 1))
+        std = 1 / config.scale if isinstance(config, CodecPart) else 1.0
+        self.register_buffer("latent_std", torch.full((self.latent_shape[0], 1, 1), std))
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the posterior's mean, normalised.
 
         Args:
             frames: (b, r f, c, h, w) float32 in [0, 1].
+            noise: (b, f, C, H, W) standard normal, to draw from the posterior instead.
 
         Returns:
             Latents (b, f, C, H, W) float32.
@@ -148,7 +153,9 @@ class Codec(nn.Module):
         Raises:
             FrameError: frames of another shape or type, or a number of them that the stride does not divide.
         """
-        mean, _ = self.autoencoder.encode(self._pictures(frames))
+        mean, log_variance = self.autoencoder.encode(self._pictures(frames))
+        if noise is not None:
+            mean = mean + (log_variance / 2).exp() * noise.flatten(0, 1)
         normal = (mean - self.latent_mean) / self.latent_std
         latents: Tensor = rearrange(normal, "(b f) ... -> b f ...", f=frames.shape[1] // self.config.stride)
         return latents
@@ -193,7 +200,7 @@ class Codec(nn.Module):
         """
         pictures = self._pictures(frames)
         mean, log_variance = self.autoencoder.encode(pictures)
-        if self.training:
+        if self.training and not self.fixed:
             self.follow(mean)
         drawn = self.autoencoder.decode(sample(mean, log_variance, generator))
         reconstruction = (drawn - pictures).square().mean()

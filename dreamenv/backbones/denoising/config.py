@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreamenv.backbones.denoising.codec import CodecConfig
 from dreamenv.diffusion.forcing import (
@@ -18,10 +18,11 @@ from dreamenv.diffusion.forcing import (
 )
 from dreamenv.diffusion.objective import Manner
 from dreamenv.diffusion.processes import Flow, Karras, NoiseProcess, VariancePreserving
-from dreamenv.diffusion.samplers import DDIM, DPMSolver, Euler, Heun, Sampler
+from dreamenv.diffusion.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, Sampler
 from dreamenv.diffusion.shortcut import check_passes
 from dreamenv.diffusion.targets import Target, TargetName
 from dreamenv.errors import ConfigError
+from dreamenv.public.parts import CodecPart, EventsPart, NetworkPart, is_part, read_part
 from dreamenv.world_model import WorldModelSpec
 
 if TYPE_CHECKING:
@@ -32,14 +33,19 @@ __all__ = ["DenoisingConfig"]
 _PLANS = {
     "next": next_frame, "pyramid": pyramid, "full": full_sequence, "ends first": ends_first, "backwards": backwards,
 }  # fmt: skip
-_SAMPLERS: dict[str, Callable[[], Sampler]] = {"euler": Euler, "heun": Heun, "dpm": DPMSolver, "ddim": DDIM}
+_SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    "euler": Euler, "heun": Heun, "dpm": DPMSolver, "ddim": DDIM, "ancestral": Ancestral,
+    "learned": lambda: Ancestral(variance="learned"),
+}  # fmt: skip
 _CHOICES = {
-    "network": ("unet", "dit", "cdit", "packed"),
+    "network": ("unet", "dit", "cdit", "packed", "public"),
     "plan": (*_PLANS, "groups"),
     "noise": ("karras", "chain", "flow"),
     "sampler": tuple(_SAMPLERS),
     "actions": ("added", "by kind"),
+    "spacing": ("even", "ends"),
 }
+_LATER: dict[str, Any] = {"later": True}  # see `dreamenv.registry.config_to_json`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,8 @@ class DenoisingConfig:
 
     Attributes:
         network: what sees the past how. "unet": stacked as channels; "dit": by attention that is causal in time;
-            "cdit": by attention across to it; "packed": by attention to a fixed number of tokens.
+            "cdit": by attention across to it; "packed": by attention to a fixed number of tokens; "public": as
+            ``public`` says.
         context: past frames that a frame looks at; for "packed" the sum of its packing counts instead.
         chunk: frames drawn together, 1 for "unet" and "cdit".
         plan: who is denoised when within a chunk: "next" frame after frame, "pyramid" each a pass behind the one
@@ -63,7 +70,8 @@ class DenoisingConfig:
         sigma_max: greatest noise, for "karras".
         target: what the network predicts, see `dreamenv.diffusion.targets.Target`.
         data_std: standard deviation of a frame's values; 1 for latents.
-        sampler: "euler", "heun", "dpm" or "ddim", see `dreamenv.diffusion.samplers`.
+        sampler: "euler", "heun", "dpm", "ddim", "ancestral", or "learned" for the ancestral one with the variance that
+            the network says; see `dreamenv.diffusion.samplers`.
         passes: of the sampler per frame.
         shortcut: steps of the finest size that the network is told, a power of two; 0 tells it none. A world with
             shortcuts draws in 1, 2, 4 ... up to so many passes.
@@ -81,7 +89,7 @@ class DenoisingConfig:
         action_window: frames back whose actions are seen too, when put in by kind.
         furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1.
         packing: for "packed", (frames, factor) from newest to oldest, see `dreamenv.nn.dit.PackedDiT`.
-        codec: settings of the codec whose latents are drawn; None draws pixels.
+        codec: settings of the codec whose latents are drawn, or a published one; None draws pixels.
         channels: of the U-Net's resolutions, finest first.
         blocks: of the U-Net, per resolution and direction.
         depth: blocks of a transformer.
@@ -101,12 +109,19 @@ class DenoisingConfig:
         events_length: steps per window of it.
         events_rate: peak learning rate of it.
         bfloat16: compute products in bfloat16 while training, where the hardware does so natively.
+        public: a published network, see `dreamenv.public`.
+        events: a published network of rewards and endings; None has one of our own.
+        spacing: which steps of a chain the passes visit: "even", or "ends", which has the first and the last one.
+        spread: standard deviation of the noise that a frame begins as; None takes the process's.
+        offset: standard deviation of noise that is the same for all pixels of a channel, in training (DIAMOND).
+        quantise_passes: cut the expected frame off to 8 bits in every pass (DIAMOND); not for latents.
+        reencode: what was shown is encoded again to become context (NWM), rather than kept as it was drawn.
 
     Raises:
         ConfigError: a setting that cannot work, or a target that does not go with the noise.
     """
 
-    network: Literal["unet", "dit", "cdit", "packed"] = "unet"
+    network: Literal["unet", "dit", "cdit", "packed", "public"] = "unet"
     context: int = 4
     chunk: int = 1
     plan: Literal["next", "pyramid", "full", "groups", "ends first", "backwards"] = "next"
@@ -119,7 +134,7 @@ class DenoisingConfig:
     sigma_max: float = 5.0
     target: TargetName = "edm"
     data_std: float = 0.5
-    sampler: Literal["euler", "heun", "dpm", "ddim"] = "euler"
+    sampler: Literal["euler", "heun", "dpm", "ddim", "ancestral", "learned"] = "euler"
     passes: int = 3
     shortcut: int = 0
     quantise: bool = True
@@ -134,7 +149,7 @@ class DenoisingConfig:
     action_window: int = 0
     furthest_jump: int = 1
     packing: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (16, 4))
-    codec: CodecConfig | None = None
+    codec: CodecConfig | CodecPart | None = None
     channels: tuple[int, ...] = (64, 64, 64, 64)
     blocks: int = 2
     depth: int = 4
@@ -154,12 +169,22 @@ class DenoisingConfig:
     events_length: int = 32
     events_rate: float = 3e-4
     bfloat16: bool = True
+    public: NetworkPart | None = field(default=None, metadata=_LATER)
+    events: EventsPart | None = field(default=None, metadata=_LATER)
+    spacing: Literal["even", "ends"] = field(default="even", metadata=_LATER)
+    spread: float | None = field(default=None, metadata=_LATER)
+    offset: float = field(default=0.0, metadata=_LATER)
+    quantise_passes: bool = field(default=False, metadata=_LATER)
+    reencode: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         # As JSON has them.
         object.__setattr__(self, "packing", tuple((int(frames), int(factor)) for frames, factor in self.packing))
-        if isinstance(self.codec, Mapping):
-            object.__setattr__(self, "codec", CodecConfig.from_json(self.codec))
+        for name in ("codec", "public", "events"):
+            values = getattr(self, name)
+            if isinstance(values, Mapping):
+                ours = name == "codec" and not is_part(values)
+                object.__setattr__(self, name, CodecConfig.from_json(values) if ours else read_part(values))
         sizes = ("context", "chunk", "group", "in_flight", "furthest_jump", "blocks", "depth", "heads", "patch")
         for name in (*sizes, "condition", "memory", "denoiser_steps", "events_steps"):
             if getattr(self, name) < 1:
@@ -167,7 +192,15 @@ class DenoisingConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
-        if self.network in ("unet", "cdit") and self.chunk > 1:
+        if (self.network == "public") != (self.public is not None):
+            raise ConfigError(
+                f"network='public' and a public network go together, not {self.network!r} and {self.public}."
+            )
+        if self.offset < 0 or (self.offset and self.target != "edm"):
+            raise ConfigError(
+                f"offset must be at least 0, and 0 unless the target is 'edm', not {self.offset} with {self.target!r}."
+            )
+        if self.network in ("unet", "cdit", "public") and self.chunk > 1:
             raise ConfigError(
                 f"the network {self.network!r} draws one frame at a time, not {self.chunk}; set chunk=1, or network to "
                 "'dit' or 'packed'."
@@ -248,12 +281,12 @@ class DenoisingConfig:
         if self.noise == "karras":
             return Karras(sigma_min=self.sigma_min, sigma_max=self.sigma_max, mean=-0.4)  # mean: as DIAMOND trains
         if self.noise == "chain":
-            return VariancePreserving(schedule=self.schedule, shift=self.shift)
+            return VariancePreserving(schedule=self.schedule, shift=self.shift, ends=self.spacing == "ends")
         return Flow(shift=self.shift, spread=None if self.shortcut else 1.0)
 
     def make_target(self) -> Target:
         """Return what the network predicts."""
-        return Target(name=self.target, process=self.process, data_std=self.data_std)
+        return Target(name=self.target, process=self.process, data_std=self.data_std, offset=self.offset)
 
     def make_sampler(self) -> Sampler:
         """Return the sampler."""

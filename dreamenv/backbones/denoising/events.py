@@ -7,6 +7,7 @@ episode ends is never needed, and rewards cost no denoising.
 from __future__ import annotations
 
 import math
+from collections.abc import MutableMapping
 
 import torch
 from einops import rearrange
@@ -30,11 +31,15 @@ class Events(nn.Module):
         config: its widths.
         frame_shape: (c, h, w).
         action_size: width of an action's vector.
+
+    Attributes:
+        entries: name -> width of what it keeps in the state, (b, width) each.
+        embedding_size: of `embed`.
     """
 
     def __init__(self, config: DenoisingConfig, frame_shape: tuple[int, int, int], action_size: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.entries, self.embedding_size = config, {"memory": config.memory}, 2 * config.memory
         self.encoder = FrameEncoder(frame_shape, config.event_channels)
         width = config.memory
         self.glance = nn.Sequential(Linear(self.encoder.features, width), nn.LayerNorm(width), nn.SiLU())
@@ -43,6 +48,26 @@ class Events(nn.Module):
         self.bins = TwoHot()
         self.reward = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, self.bins.bins))
         self.ending = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, 1))
+
+    def embed(self, state: MutableMapping[str, Tensor]) -> Tensor:
+        """The memory, and what it sees in the present frame: (b, embedding_size)."""
+        return torch.cat((state["memory"], self.look(state["frame"])), dim=-1)
+
+    def follow(self, state: MutableMapping[str, Tensor], actions: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the vectors of actions (b, t, a) and the frames (b, t, c, h, w) they led to into the state, in place.
+
+        The state's ``frame`` (b, c, h, w) is the one before them. Frames are in [0, 1].
+
+        Returns:
+            Rewards and probabilities of an ending, (b, t) each.
+        """
+        before = torch.cat((state["frame"][:, None], frames[:, :-1]), dim=1)
+        seen = self.look(before.flatten(0, 1)).unflatten(0, before.shape[:2])
+        memories = []
+        for i in range(frames.shape[1]):
+            state["memory"] = self.step(state["memory"], seen[:, i], actions[:, i])
+            memories.append(state["memory"])
+        return self.tell(torch.stack(memories, dim=1))
 
     def look(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) in [0, 1] to what is seen in them, (n, memory)."""

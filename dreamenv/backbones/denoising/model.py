@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from dreamenv.backbones.denoising.packed import PackedFrames
 from dreamenv.backbones.denoising.stacked import StackedFrames
 from dreamenv.diffusion.forcing import denoise_all
 from dreamenv.diffusion.guidance import guide
-from dreamenv.diffusion.targets import Prediction, per_frame
+from dreamenv.diffusion.targets import Prediction, cut_off, per_frame
 from dreamenv.errors import ActionError
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import store_in_bfloat16
@@ -54,6 +55,7 @@ from dreamenv.world_model import (
 __all__ = ["DenoisingWorld"]
 
 _NOISE_STREAM = 0  # the stream of the noise that a frame begins as; passes that draw more use those after it
+_LATENT_STREAM = 1 << 16  # of latents that are drawn from their distribution; the next one is the first frame's
 
 
 class DenoisingWorld(nn.Module):
@@ -62,6 +64,9 @@ class DenoisingWorld(nn.Module):
     Letters beyond the contract's: ``f`` frames as the network draws them, which are latents of ``stride`` frames each
     where there is a codec, and frames themselves where there is none.
     """
+
+    action: Any
+    events: Any
 
     def __init__(self, config: DenoisingConfig, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -72,17 +77,21 @@ class DenoisingWorld(nn.Module):
         self._observed = dataclasses.replace(self.spec, chunk=1)  # what happened need not come in chunks
         self.process, self.target, self.sampler = config.process, config.make_target(), config.make_sampler()
         self.plan = config.make_plan()
-        self._spread = float(self.process.at(self.process.spacing(config.passes)[0])[1])  # of the noise frames begin as
-        self.action = ActionVector(spec.action_space)
-        self.embedding_size = 2 * config.memory
+        noisiest = float(self.process.at(self.process.spacing(config.passes)[0])[1])
+        self._spread = noisiest if config.spread is None else config.spread  # of the noise that frames begin as
+        self.action = (config.public.vectors if config.public else ActionVector)(spec.action_space)
         self.codec = Codec(config.codec, spec.frame_shape) if config.codec else None
         self.drawn_shape = self.codec.latent_shape if self.codec else spec.frame_shape
         self.network = self._network()
-        self.events = Events(config, spec.frame_shape, self.action.size)
+        events = config.events.events if config.events else Events
+        self.events = events(config, spec.frame_shape, self.action.size)
+        self.embedding_size = self.events.embedding_size
         self._rounded = False
 
     def _network(self) -> FrameNetwork:
         config, size = self.config, self.stride * self.action.size
+        if config.public is not None:
+            return config.public.network(config, self.drawn_shape, self.action.size)
         if config.network == "dit":
             return CausalFrames(config, self.drawn_shape, self.action.chosen, self.stride)
         if config.network == "cdit":
@@ -97,19 +106,20 @@ class DenoisingWorld(nn.Module):
         """Remember the first frame alone."""
         check_first_frame(self.spec, first_frame, seed)
         nothing = torch.zeros(first_frame.shape[0], 1, self.action.size, device=first_frame.device)
-        memory = torch.zeros(first_frame.shape[0], self.config.memory, device=first_frame.device)
-        state = new_state(seed, {"frame": first_frame, "memory": memory})
+        b, device = first_frame.shape[0], first_frame.device
+        empty = {name: torch.zeros(b, width, device=device) for name, width in self.events.entries.items()}
+        state = new_state(seed, {"frame": first_frame, **empty})
         state.update(self.network.begin(first_frame.new_zeros(len(first_frame), *self.drawn_shape)))
         if self.stride > 1:
             state.update(begin_history(first_frame, self.config.remembered * self.stride, self.action.size))
-        self._see(state, nothing, first_frame[:, None])
+        self._see(state, nothing, first_frame[:, None], stream=_LATENT_STREAM + 1)
         return state
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Remember what happened."""
         check_actions(self._observed, actions)
         check_frames(self.spec, actions, frames)
-        check_state(state, actions, ("frame", "memory"))
+        check_state(state, actions, ("frame", *self.events.entries))
         state, vectors = state.copy(), self.action(actions)
         self._foretell(state, vectors, frames)
         self._see(state, vectors, frames)
@@ -119,21 +129,22 @@ class DenoisingWorld(nn.Module):
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw one chunk after the other. Frames are drawn even if not asked for: the next ones are made from them."""
         check_actions(self.spec, actions)
-        check_state(state, actions, ("frame", "memory"))
+        check_state(state, actions, ("frame", *self.events.entries))
         state = state.copy()
-        frames, memories = [], []
+        frames, told = [], []
         for vectors in self.action(actions).split(self.spec.chunk, dim=1):
             grouped = self._grouped(vectors)
             drawn = self._draw(state, grouped)
             seen = self._shown(drawn)
-            memories.append(self._foretell(state, vectors, seen))
-            kept = drawn if self.codec is not None else self._taken(seen)  # latents are kept as they were drawn
+            told.append(self._foretell(state, vectors, seen))
+            anew = self.codec is None or self.config.reencode  # else latents are kept as they were drawn
+            kept = self._taken(seen, state) if anew else drawn
             self._remember(state, kept, grouped, self._groups(kept))
             if self.stride > 1:
                 record(state, vectors, seen)
             state["rng_counter"] = state["rng_counter"] + seen.shape[1]
             frames.append(seen)
-        rewards, endings = self.events.tell(torch.cat(memories, dim=1))
+        rewards, endings = (torch.cat(values, dim=1) for values in zip(*told, strict=True))
         return Imagined(torch.cat(frames, dim=1) if decode else None, rewards, endings), state
 
     def leap(self, state: State, actions: Tensor) -> Tensor:
@@ -146,7 +157,7 @@ class DenoisingWorld(nn.Module):
             ActionError: more steps than ``config.furthest_jump`` were learned.
         """
         check_actions(self._observed, actions)
-        check_state(state, actions, ("frame", "memory"))
+        check_state(state, actions, ("frame", *self.events.entries))
         gap = actions.shape[1]
         if gap > self.config.furthest_jump:
             raise ActionError(
@@ -157,8 +168,9 @@ class DenoisingWorld(nn.Module):
         return self._shown(self._draw(state, vector, gap))[:, 0]
 
     def embed(self, state: State) -> Tensor:
-        """The events' memory, and what it sees in the present frame."""
-        return torch.cat((state["memory"], self.events.look(state["frame"])), dim=-1)
+        """What the network of rewards and endings knows, and what it sees in the present frame."""
+        known: Tensor = self.events.embed(state)
+        return known
 
     def store_in_bfloat16(self) -> None:
         """Round the weights of products, in place; frames, latents and the events' memory stay float32."""
@@ -229,7 +241,8 @@ class DenoisingWorld(nn.Module):
 
     def events_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards and endings."""
-        return self.events.loss(self.action(batch.actions), batch)
+        loss: tuple[Tensor, dict[str, Tensor]] = self.events.loss(self.action(batch.actions), batch)
+        return loss
 
     def _lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return frames (b, 1 + f, c, h, w) as the network draws them, and the vectors (b, 1 + f, a) that led there."""
@@ -259,6 +272,10 @@ class DenoisingWorld(nn.Module):
 
         def denoise(noisy: Tensor, level: Tensor) -> Prediction:
             output = evaluate(state, noisy, level, actions)
+            variance = None
+            if output.shape[2] > noisy.shape[2]:  # the network says how sure it is, too
+                output, variance = output.chunk(2, dim=2)
+                variance = (variance + 1) / 2
             if config.guide_actions != 1 or config.guide_past != 1:
                 past = evaluate(state, noisy, level, nothing)
                 more = {"actions": config.guide_actions}
@@ -269,7 +286,8 @@ class DenoisingWorld(nn.Module):
                     # What actions add is what the network says beyond the past alone.
                     given = {"past": past, "actions": without + output - past}
                     output = guide(without, given, more | {"past": config.guide_past})
-            return self.target.read(output, noisy, level)
+            found = self.target.read(output, noisy, level, variance)
+            return cut_off(found, noisy, level, self.process) if config.quantise_passes else found
 
         def fresh(stream: int) -> Tensor:
             drawn = [
@@ -282,20 +300,15 @@ class DenoisingWorld(nn.Module):
             draw=lambda number: fresh(_NOISE_STREAM + 1 + number),
         )  # fmt: skip
 
-    def _foretell(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+    def _foretell(self, state: State, actions: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Take actions (b, t, a) and the frames (b, t, c, h, w) they led to into the events' memory, in place.
 
         Returns:
-            The memories (b, t, m) that foretold them.
+            Rewards and probabilities of an ending, (b, t) each.
         """
-        before = torch.cat((state["frame"][:, None], frames[:, :-1]), dim=1)
-        seen = self.events.look(before.flatten(0, 1)).unflatten(0, before.shape[:2])
-        memories = []
-        for i in range(frames.shape[1]):
-            state["memory"] = self.events.step(state["memory"], seen[:, i], actions[:, i])
-            memories.append(state["memory"])
+        told: tuple[Tensor, Tensor] = self.events.follow(state, actions, frames)
         state["frame"] = frames[:, -1]
-        return torch.stack(memories, dim=1)
+        return told
 
     def _rounding(self, device: torch.device) -> AbstractContextManager[None]:
         """Let the network compute as its weights are stored."""
@@ -313,10 +326,10 @@ class DenoisingWorld(nn.Module):
         """Return the groups (f,) in which frames (b, f, ...) are drawn."""
         return torch.arange(drawn.shape[1], device=drawn.device) // self.config.group_size
 
-    def _see(self, state: State, vectors: Tensor, frames: Tensor) -> None:
+    def _see(self, state: State, vectors: Tensor, frames: Tensor, stream: int = _LATENT_STREAM) -> None:
         """Take real frames (b, t, c, h, w), and the vectors (b, t, a) that led to them, into the memory, in place."""
         if self.stride == 1:
-            self._remember(state, self._taken(frames), vectors)
+            self._remember(state, self._taken(frames, state, stream), vectors)
             return
         # A latent stands for several frames, which end with the newest: all are made anew when that is another one.
         record(state, vectors, frames)
@@ -326,12 +339,21 @@ class DenoisingWorld(nn.Module):
             for name, value in memory.items():
                 state[name] = state[name].index_copy(0, rows, value)
 
-    def _taken(self, frames: Tensor) -> Tensor:
-        """Frames (b, r f, c, h, w) in [0, 1] as the network has them, (b, f, ...)."""
+    def _taken(self, frames: Tensor, state: State | None = None, stream: int = _LATENT_STREAM) -> Tensor:
+        """Frames (b, r f, c, h, w) in [0, 1] as the network has them, (b, f, ...).
+
+        Given the state they belong to, latents are drawn from their distribution, if the codec is one that has it so.
+        """
         if self.codec is None:
             return 2 * frames - 1
+        noise = None
+        if self.codec.sampled and state is not None:
+            noise = torch.stack([
+                normal(state["rng_key"], state["rng_counter"] + i, self.drawn_shape, stream=stream)
+                for i in range(frames.shape[1] // self.stride)
+            ], dim=1)  # fmt: skip
         with self._rounding(frames.device):
-            return self.codec.encode(frames).float()
+            return self.codec.encode(frames, noise).float()
 
     def _shown(self, drawn: Tensor) -> Tensor:
         """What the network drew as a user sees it."""

@@ -1,0 +1,1 @@
+"""Public checkpoints become worlds: one adapter per system, which maps names of tensors both ways."""

@@ -1,0 +1,137 @@
+"""What importing a system takes: an adapter that knows its files, its sizes and its names, and what all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.data.provenance import Provenance
+from dreamenv.errors import WeightsError
+from dreamenv.importers.names import Names
+from dreamenv.world import World
+from dreamenv.world_model import WorldModelSpec
+
+__all__ = ["Adapter", "Architecture", "Options", "fitted", "published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the tensors' shapes do not say. None takes what was published.
+
+    Attributes:
+        size: height and width of frames, in pixels.
+        heads: of attention.
+        actions: which action space the world shall have, of those its system has.
+        passes: of the sampler per frame.
+    """
+
+    size: tuple[int, int] | None = None
+    heads: int | None = None
+    actions: str | None = None
+    passes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What an adapter reads from tensors.
+
+    Attributes:
+        config: of the world.
+        spec: of its frames and actions.
+        tensors: under their published names, by part of the model ("network", "codec.autoencoder", "events").
+        names: of each part.
+        provenance: of what it was trained on, as far as an environment of ours corresponds to it.
+        rewards: whether it foretells them; if not, those of the world are of an untrained network.
+    """
+
+    config: DenoisingConfig
+    spec: WorldModelSpec
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    names: Mapping[str, Names]
+    provenance: Provenance | None = None
+    rewards: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+class Adapter(ABC):
+    """One system.
+
+    Attributes:
+        name: on the command line.
+        title: as its authors call it.
+        licence: of its weights.
+        source: where its weights are, in words.
+        prefixes: that training leaves in names, see `read_tensors`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    source: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def read(self, files: Sequence[Mapping[str, Tensor]], options: Options) -> Architecture:
+        """Read sizes from tensors' shapes.
+
+        Args:
+            files: the tensors of each file, under their published names, in any order.
+            options: what shapes do not say.
+
+        Raises:
+            WeightsError: of another system, of shapes that do not fit together, or a file too few or too many.
+        """
+
+    @abstractmethod
+    def write(self, world: World) -> dict[str, dict[str, Tensor]]:
+        """Return a world's tensors under their published names, by the name of the file that they were published in."""
+
+
+def fitted(architecture: Architecture) -> nn.Module:
+    """Build the model and put the tensors in.
+
+    Raises:
+        WeightsError: a tensor is missing, is one too many, or is of another shape.
+    """
+    model: Any = architecture.config.build(architecture.spec)
+    with torch.no_grad():
+        for place, tensors in architecture.tensors.items():
+            part = model.get_submodule(place)
+            expected = published(part, architecture.names[place])
+            missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+            if missing or extra:
+                raise WeightsError(
+                    "the tensors do not fit the architecture that their shapes tell of: "
+                    f"{_listed('missing', missing)}{' and ' if missing and extra else ''}"
+                    f"{_listed('one too many', extra)}. Is the file whole, and of this system?"
+                )
+            for name, tensor in tensors.items():
+                if tensor.shape != expected[name].shape:
+                    raise WeightsError(
+                        f"{name} is {tuple(tensor.shape)}; with the shapes of the others it would have to be "
+                        f"{tuple(expected[name].shape)}."
+                    )
+            ours, _ = architecture.names[place].to_ours(tensors)
+            part.load_state_dict({name: tensor.float() for name, tensor in ours.items()}, strict=True)
+    result: nn.Module = model.eval()
+    return result
+
+
+def published(part: nn.Module, names: Names) -> dict[str, Tensor]:
+    """Return a part's tensors under their published names."""
+    theirs, unknown = names.to_theirs(part.state_dict())
+    assert not unknown, unknown
+    return theirs
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what}: {', '.join(names[:3])}{more}"
