@@ -32,6 +32,7 @@ _PARTS = {
     "oasis": "dreamenv.public.oasis:OasisSizes",
     "oasis codec": "dreamenv.public.oasis_codec:OasisCodecSizes",
     "sd codec": "dreamenv.public.sd_codec:SDCodecSizes",
+    "silent": "dreamenv.public.silent:SilentSizes",
 }
 
 

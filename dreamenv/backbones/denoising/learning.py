@@ -14,6 +14,7 @@ from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork
 from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels
 from dreamenv.diffusion.shortcut import shortcut_error
+from dreamenv.diffusion.targets import per_frame
 from dreamenv.nn.precision import autocast
 
 __all__ = ["draw_groups", "drawing_error"]
@@ -76,6 +77,10 @@ def drawing_error(
         )  # fmt: skip
     else:
         level = draw_levels(network.process, uniform(b, s), "groups", groups)
+        if config.offset:
+            sigma = per_frame(network.process.at(level)[1], frames)
+            same = torch.randn(*frames.shape[:3], 1, 1, generator=generator, device=device)
+            noise = noise + config.offset / sigma * same
         output = predict(add_noise(network.process, frames, noise, level), level)
         error = denoising_error(network.target, output, frames, noise, level)
     return error, possible

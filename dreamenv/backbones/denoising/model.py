@@ -200,8 +200,7 @@ class DenoisingWorld(nn.Module):
                     learning_rate=config.codec.rate,
                 )
             )
-        return (
-            *stages,
+        stages.append(
             Stage(
                 name="denoiser",
                 objectives=[Objective("denoiser", list(self.network.parameters()), self.denoising_loss)],
@@ -210,16 +209,21 @@ class DenoisingWorld(nn.Module):
                 sequence_length=config.denoiser_length,
                 learning_rate=config.denoiser_rate,
                 precompute=(lambda frames: codec.encode(frames[:, None])[:, 0]) if codec and self.stride == 1 else None,
-            ),
-            Stage(
-                name="events",
-                objectives=[Objective("events", list(self.events.parameters()), self.events_loss)],
-                steps=config.events_steps,
-                batch_size=config.events_batch,
-                sequence_length=config.events_length,
-                learning_rate=config.events_rate,
-            ),
+            )
         )
+        foretelling = list(self.events.parameters())
+        if foretelling:  # some published worlds foretell frames alone
+            stages.append(
+                Stage(
+                    name="events",
+                    objectives=[Objective("events", foretelling, self.events_loss)],
+                    steps=config.events_steps,
+                    batch_size=config.events_batch,
+                    sequence_length=config.events_length,
+                    learning_rate=config.events_rate,
+                )
+            )
+        return stages
 
     # What is learned
 
