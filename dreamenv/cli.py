@@ -19,6 +19,7 @@ COMMANDS = {
     "collect": "record a real environment under a policy",
     "convert": "turn public recordings (VPT, MineRL, npz) into a recording of ours",
     "train": "train a world on a recording",
+    "import": "make a world of public weights (Oasis, DIAMOND, NWM, Diffusion Forcing)",
     "agent": "train PPO in a dream, in reality, or in both",
     "evaluate": "score a policy in a dream or in a real environment",
     "play": "drive a dream with the keyboard, or write a film of one",
@@ -26,6 +27,8 @@ COMMANDS = {
     "doctor": "say what can run on this machine, and how to make the rest run",
     "demo": "the whole loop on one task, ending with a report",
 }
+
+_MODULES = {"import": "import_weights"}  # where the name is a word of the language
 
 _USAGE = """usage: dreamenv COMMAND [options]
 
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif command not in COMMANDS:
             raise UnknownNameError("command", command, COMMANDS)
         else:
-            importlib.import_module(f"dreamenv.commands.{command}").main(rest)
+            importlib.import_module(f"dreamenv.commands.{_MODULES.get(command, command)}").main(rest)
     except DreamenvError as error:
         if os.environ.get("DREAMENV_DEBUG"):
             raise

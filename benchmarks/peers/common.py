@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["peer_code", "randomised", "relative_difference"]
+__all__ = ["peer_code", "randomised", "relative_difference", "stand_ins"]
 
 
 @contextlib.contextmanager
@@ -26,6 +27,21 @@ def peer_code(folder: Path) -> Iterator[None]:
             file = getattr(sys.modules[name], "__file__", None)
             if file and Path(file).is_relative_to(folder):
                 del sys.modules[name]
+
+
+@contextlib.contextmanager
+def stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Let modules stand in for packages that a peer imports and that are not needed, or cannot be had, here."""
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
 
 
 def randomised(module: nn.Module, seed: int = 0, spread: float = 0.02) -> nn.Module:

@@ -9,7 +9,8 @@ A world that imagines several frames at once is acted in at every frame too, see
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             dream and reality so: from the middle of episodes, different things happen.
         uncertainty_penalty: times the model's uncertainty, taken off the reward.
         max_uncertainty: a dream is truncated where the model's uncertainty is above this.
+        reward_fn: gives rewards (b,) instead of the world, from the frames (b, h, w, c) uint8 that a step led to and
+            the actions (b, *a) that led there, as numpy arrays. Some imported worlds foretell no rewards of their own.
 
     Infos of `step`: "termination_probability"; "uncertainty" where the model tells it (its docstring gives the unit);
     "imagined_reward", before the penalty, where there is one. Of dreams that begin: "start", which of the starts.
@@ -102,6 +105,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         episode_starts_only: bool = False,
         uncertainty_penalty: float = 0.0,
         max_uncertainty: float | None = None,
+        reward_fn: Callable[[NDArray[np.uint8], Any], Any] | None = None,
     ) -> None:
         require(num_envs >= 1, f"num_envs must be at least 1, not {num_envs}.")
         require(observation in ("frame", "latent"), f"observation must be 'frame' or 'latent', not {observation!r}.")
@@ -142,13 +146,19 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             device=self._device,
             horizon=horizon,
             temperatures=read_temperature(temperature),
-            decode=not self._latent or render_mode is not None,
+            decode=not self._latent or render_mode is not None or reward_fn is not None,
             max_uncertainty=max_uncertainty,
         )
         self._renderer = Renderer(
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
         )
-        self._render_start = render_start
+        self._render_start, self._reward_fn = render_start, reward_fn
+        if reward_fn is None and not getattr(self.world.model, "foretells_rewards", True):
+            warnings.warn(
+                "this world foretells no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
+                "dreamenv.importers.learn_rewards.",
+                stacklevel=2,
+            )
         self._seeded = np.zeros(num_envs, dtype=np.bool_)
         self._ended: Rows = _NO_ROWS  # rows whose dream ended in the last step and has not been begun anew
 
@@ -211,6 +221,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         if len(began) and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeededError(f"the dreams of rows {began.tolist()} have ended; reset them before step().")
         moment = self._dreams.advance(self._read(actions))
+        if self._reward_fn is not None:
+            moment.rewards = self._rewarded(actions)
         info = self._step_info(moment)
         if len(began):  # NEXT_STEP
             self._dreams.begin(began, self._pool)
@@ -328,6 +340,20 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             return observations.clone()  # made outside inference mode, so it may enter a computation with gradients
         array = observations.cpu().numpy()
         return array.copy() if self._device.type == "cpu" else array
+
+    def _rewarded(self, actions: Any) -> NDArray[np.float32]:
+        """Ask the user's function.
+
+        Raises:
+            ConfigError: it returned something else than a finite number per row.
+        """
+        assert self._reward_fn is not None
+        assert self._dreams.frames is not None
+        host = actions.detach().cpu().numpy() if isinstance(actions, torch.Tensor) else actions
+        rewards = np.asarray(self._reward_fn(self._dreams.frames.cpu().numpy().copy(), host), dtype=np.float32)
+        if rewards.shape != (self.num_envs,) or not np.isfinite(rewards).all():
+            raise ConfigError(f"reward_fn must return {self.num_envs} finite numbers, not {rewards!r}.")
+        return rewards
 
     def _begin_within_step(self, ended: Rows, final: Any, info: dict[str, Any]) -> Any:
         """Begin ended rows anew and move what they showed last into the infos, as gymnasium's SAME_STEP asks."""

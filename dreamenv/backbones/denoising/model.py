@@ -86,6 +86,7 @@ class DenoisingWorld(nn.Module):
         events = config.events.events if config.events else Events
         self.events = events(config, spec.frame_shape, self.action.size)
         self.embedding_size = self.events.embedding_size
+        self.foretells_rewards = any(True for _ in self.events.parameters())
         self._rounded = False
 
     def _network(self) -> FrameNetwork:

@@ -1,0 +1,218 @@
+"""DIAMOND beside ours, with the same weights.
+
+The peer's denoiser, sampler, and network of rewards run as they are. Libraries and modules of its own that only its
+training needs are stood in for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamenv.benchmarks.common import interleaved
+from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.importers.adapter import Options, fitted
+from dreamenv.importers.diamond import DiamondAdapter
+from dreamenv.randomness import normal
+
+__all__ = ["parity", "speed"]
+
+_SMALL = {"channels": [32, 64], "blocks": [1, 1], "condition": 64, "memory": 32, "side": 16}
+_FULL = {"channels": [64] * 4, "blocks": [2] * 4, "condition": 256, "memory": 512, "side": 64}  # Atari's
+_ACTIONS, _CONTEXT, _ROWS, _STEPS = 6, 4, 2, 6
+
+
+def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
+    """Compare forward passes, and a rollout.
+
+    The peer cuts expected frames off to 8 bits in every pass. Rounding errors tip a few values over the edge, and those
+    are a whole grey level off, in whichever of the two. So the rollout is compared without that cut, and of one frame
+    with it the share of values is told that differ.
+    """
+    rows = []
+    for name, sizes in (("small", _SMALL), *((("published", _FULL),) if full else ())):
+        with _peer(peer, sizes) as (denoiser, rewards, modules):
+            model: Any = _ours(denoiser, rewards)
+            found = _forward(denoiser, rewards, model, sizes["side"])
+            uncut = _ours(denoiser, rewards, quantise=False, quantise_passes=False)
+            found["rollout, not cut off to 8 bits"] = _rollout(denoiser, rewards, uncut, modules, cut=False)
+            found["share of values a grey level off, a frame"] = _rollout(denoiser, rewards, model, modules, cut=True)
+            count = sum(one.numel() for part in (denoiser, rewards) for one in part.parameters())
+        rows += [
+            {"what": what, "size": name, "parameters": count, "relative_difference": difference}
+            for what, difference in found.items()
+        ]
+    return rows
+
+
+def speed(peer: Path, *, full: bool = True, batches: tuple[int, ...] = (1, 32), rounds: int = 5) -> dict[str, Any]:
+    """Return frames per second of the peer's step of an environment and of ours, and their ratio, by batch."""
+    sizes = _FULL if full else _SMALL
+    results = {}
+    with _peer(peer, sizes) as (denoiser, rewards, modules):
+        model: Any = _ours(denoiser, rewards)
+        for batch in batches:
+            theirs, ours = _their_stepper(denoiser, rewards, modules, sizes["side"], batch), _our_stepper(model, batch)
+            timed = interleaved({"peer": _timed(theirs, batch), "dreamenv": _timed(ours, batch)}, rounds=rounds)
+            results[str(batch)] = timed.to_json()
+    return results
+
+
+@contextlib.contextmanager
+def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Make the peer's networks with random weights; their modules can be imported within the context."""
+    functional_metrics = types.ModuleType("torcheval.metrics.functional")
+    functional_metrics.multiclass_confusion_matrix = None  # type: ignore[attr-defined]
+    data, utils = types.ModuleType("data"), types.ModuleType("utils")
+    data.Batch, utils.LossAndLogs, utils.init_lstm = object, tuple, lambda _: None  # type: ignore[attr-defined]
+    missing = {
+        "torcheval": types.ModuleType("torcheval"), "torcheval.metrics": types.ModuleType("torcheval.metrics"),
+        "torcheval.metrics.functional": functional_metrics, "data": data, "utils": utils,
+    }  # fmt: skip
+    with stand_ins(missing), peer_code(peer / "src"):
+        from models import rew_end_model as events  # type: ignore[import-not-found]
+        from models.diffusion import denoiser, diffusion_sampler, inner_model  # type: ignore[import-not-found]
+
+        levels, channels = len(sizes["channels"]), sizes["channels"]
+        inner = inner_model.InnerModelConfig(
+            3, _CONTEXT, sizes["condition"], sizes["blocks"], channels, [False] * levels, _ACTIONS
+        )
+        network = denoiser.Denoiser(denoiser.DenoiserConfig(inner, 0.5, 0.3))
+        rewards = events.RewEndModel(
+            events.RewEndModelConfig(
+                sizes["memory"], 3, sizes["side"], sizes["condition"] // 2, sizes["blocks"],
+                [width // 2 for width in channels], [False] * levels, _ACTIONS,
+            )
+        )  # fmt: skip
+        yield randomised(network, 1), randomised(rewards, 2), diffusion_sampler
+
+
+def _ours(denoiser: nn.Module, rewards: nn.Module, **changes: Any) -> nn.Module:
+    tensors = {
+        **{f"denoiser.{name}": one for name, one in denoiser.state_dict().items()},
+        **{f"rew_end_model.{name}": one for name, one in rewards.state_dict().items()},
+    }
+    found = DiamondAdapter().read([tensors], Options())
+    return fitted(dataclasses.replace(found, config=dataclasses.replace(found.config, **changes)))
+
+
+@torch.no_grad()
+def _forward(denoiser: Any, rewards: Any, model: Any, side: int) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(_ROWS, _CONTEXT, 3, side, side, generator=generator)
+    actions = torch.randint(_ACTIONS, (_ROWS, _CONTEXT), generator=generator)
+    noisy, sigma = torch.randn(_ROWS, 3, side, side, generator=generator), torch.tensor([0.1, 2.0])
+    vectors = functional.one_hot(actions, _ACTIONS).float()
+    said = denoiser.compute_model_output(
+        noisy, (2 * frames - 1).flatten(1, 2), actions, denoiser.compute_conditioners(sigma)
+    )
+    ours = model.network._run(2 * frames - 1, noisy[:, None], sigma[:, None], vectors)[:, 0]
+    reward, end, _ = rewards.predict_rew_end(2 * frames - 1, actions, 2 * frames.flip(1) - 1)
+    told, _ = model.events.tell(frames, vectors, frames.flip(1))
+    return {
+        "denoiser": relative_difference(ours, said),
+        "rewards and endings": relative_difference(told, torch.cat((reward, end), dim=-1)),
+    }
+
+
+@torch.no_grad()
+def _rollout(denoiser: Any, rewards: Any, model: Any, modules: Any, *, cut: bool) -> float:
+    """Dream with the same noise.
+
+    Returns:
+        Without the cut, the largest difference of any frame, reward or ending within some steps; with it, the share of
+        values of the first frame that differ.
+    """
+    shape = model.spec.frame_shape
+    generator = torch.Generator().manual_seed(1)
+
+    def pictures(*lead: int) -> Tensor:
+        return (torch.rand(*lead, *shape, generator=generator) * 255).round() / 255
+
+    state = model.start(pictures(_ROWS), torch.arange(_ROWS))
+    acted = torch.randint(_ACTIONS, (_ROWS, _CONTEXT), generator=generator)
+    state = model.observe(state, acted, pictures(_ROWS, _CONTEXT))
+    buffer, acted = state["frames"].clone(), acted.roll(-1, dims=1)
+    memory = tuple(state[name][None] for name in ("hidden", "cell"))
+    sampler = modules.DiffusionSampler(denoiser, modules.DiffusionSamplerConfig(3))
+    worst = 0.0
+    for _ in range(1 if cut else _STEPS):
+        action = torch.randint(_ACTIONS, (_ROWS, 1), generator=generator)
+        noise = normal(state["rng_key"], state["rng_counter"], shape)
+        acted[:, -1] = action[:, 0]
+        with contextlib.ExitStack() as patches:
+            patches.enter_context(mock.patch.object(torch, "randn", lambda *_, noise=noise, **__: noise))
+            if not cut:
+                patches.enter_context(mock.patch.object(denoiser, "wrap_model_output", _expected))
+            drawn = sampler.sample(buffer, acted)[0].clamp(-1, 1)
+        imagined, state = model.imagine(state, action)
+        if cut:
+            return float(((state["frames"][:, -1] - drawn).abs() > 1e-3).float().mean())
+        reward, end, memory = rewards.predict_rew_end(buffer[:, -1:], acted[:, -1:], drawn[:, None], memory)
+        pairs = (
+            (state["frames"][:, -1], drawn),
+            (imagined.termination, end.softmax(-1)[..., 1]),
+            (imagined.rewards, reward.softmax(-1) @ torch.tensor([-1.0, 0.0, 1.0])),
+        )
+        worst = max(worst, *(relative_difference(ours, theirs) for ours, theirs in pairs))
+        buffer = torch.cat((buffer[:, 1:], drawn[:, None]), dim=1)
+        acted = acted.roll(-1, dims=1)
+    return worst
+
+
+def _expected(noisy: Tensor, output: Tensor, conditioners: Any) -> Tensor:
+    """The peer's expected frame, not cut off."""
+    return conditioners.c_skip * noisy + conditioners.c_out * output  # type: ignore[no-any-return]
+
+
+def _their_stepper(denoiser: Any, rewards: Any, modules: Any, side: int, batch: int) -> Callable[[], None]:
+    """Return a step as the peer's environment makes it, without its resets."""
+    sampler = modules.DiffusionSampler(denoiser, modules.DiffusionSamplerConfig(3))
+    buffer = torch.rand(batch, _CONTEXT, 3, side, side) * 2 - 1
+    acted = torch.randint(_ACTIONS, (batch, _CONTEXT))
+    memory = tuple(torch.zeros(1, batch, rewards.lstm.hidden_size) for _ in range(2))
+
+    @torch.no_grad()
+    def step() -> None:
+        nonlocal buffer, acted, memory
+        acted[:, -1] = torch.randint(_ACTIONS, (batch,))
+        drawn, _ = sampler.sample(buffer, acted)
+        reward, end, memory = rewards.predict_rew_end(buffer[:, -1:], acted[:, -1:], drawn[:, None], memory)
+        torch.distributions.Categorical(logits=reward).sample()
+        torch.distributions.Categorical(logits=end).sample()
+        buffer = torch.cat((buffer[:, 1:], drawn[:, None]), dim=1)
+        acted = acted.roll(-1, dims=1)
+
+    return step
+
+
+def _our_stepper(model: Any, batch: int) -> Callable[[], None]:
+    state = model.start(torch.rand(batch, *model.spec.frame_shape), torch.arange(batch))
+
+    @torch.no_grad()
+    def step() -> None:
+        nonlocal state
+        _, state = model.imagine(state, torch.randint(_ACTIONS, (batch, 1)))
+
+    return step
+
+
+def _timed(step: Callable[[], None], batch: int, seconds: float = 2.0) -> Callable[[], float]:
+    def run() -> float:
+        began, steps = time.perf_counter(), 0
+        while steps < 1 or time.perf_counter() - began < seconds:
+            step()
+            steps += 1
+        return float(steps * batch)
+
+    return run

@@ -1,0 +1,174 @@
+"""Where the dreams of an imported world begin: pictures, a film with its actions, or a recording of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dreamenv.action_layout import ActionLayout
+from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.readers.video import Video
+from dreamenv.data.starts import Starts
+from dreamenv.errors import ActionError, DatasetError, FrameError
+from dreamenv.world_model import WorldModelSpec
+
+__all__ = ["read_starts"]
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+
+Frames = NDArray[np.uint8]
+
+
+def read_starts(
+    place: str | Path, spec: WorldModelSpec, *, resize: bool = False, count: int = 256, seed: int = 0
+) -> Starts:
+    """Read real segments that dreams begin from.
+
+    Args:
+        place: a picture or a folder of them, each of which begins a dream; a film (mp4) beside which lie its actions,
+            as an array ``<name>.npy`` of shape (t, *a), whose row i led from frame i to frame i + 1; or the folder of a
+            recording that has the world's action space.
+        spec: of the world.
+        resize: bring frames to the world's size, by area; else another size is refused.
+        count: segments to cut out of a film or a recording, at most.
+        seed: of the choice.
+
+    Raises:
+        DatasetError: there is nothing to read, or a recording is of other actions.
+        FrameError: frames of another size, or a picture that is damaged.
+        ActionError: a film's actions are missing, or do not fit the world's.
+    """
+    place = Path(place)
+    steps = max(1, spec.context_frames)
+    if place.is_file() and place.suffix.lower() in _FILMS:
+        return _from_film(place, spec, resize, steps, count, seed)
+    pictures = [place] if place.suffix.lower() in _PICTURES else sorted(
+        file for file in (place.iterdir() if place.is_dir() else ()) if file.suffix.lower() in _PICTURES
+    )  # fmt: skip
+    if pictures:
+        frames = np.stack([_fitted(_picture(file), spec, resize, file) for file in pictures])
+        return _segments(frames, spec)
+    if not place.is_dir():
+        raise DatasetError(f"{place} is no picture, no film and no folder; begin dreams from one of these.")
+    dataset = EpisodeDataset.open(place)
+    if dataset.action_space != spec.action_space:
+        raise DatasetError(
+            f"{place} was recorded with {dataset.action_space}, and the world acts with {spec.action_space}. Record "
+            "again with its actions, or begin dreams from pictures."
+        )
+    starts = Starts.from_dataset(dataset, count=count, context=steps, seed=seed)
+    h, w = spec.frame_shape[1:]
+    if starts.frames.shape[2:4] == (h, w):
+        return starts
+    return Starts(
+        first_frames=_all_fitted(starts.first_frames, spec, resize, place),
+        frames=_all_fitted(starts.frames, spec, resize, place), actions=starts.actions, lengths=starts.lengths,
+        at_episode_start=starts.at_episode_start,
+    )  # fmt: skip
+
+
+def _from_film(place: Path, spec: WorldModelSpec, resize: bool, steps: int, count: int, seed: int) -> Starts:
+    film = Video(place)
+    h, w = spec.frame_shape[1:]
+    native = _native(place)
+    if native != (h, w) and not resize:
+        raise _wrong_size(native, spec, place)
+    frames = np.stack(list(film.read(0, film.frames - 1, (h, w))))
+    actions = _film_actions(place.with_suffix(".npy"), spec.action_space)
+    if len(actions) < len(frames) - 1:
+        raise ActionError(
+            f"{place} has {len(frames)} frames, which {len(frames) - 1} actions join, but "
+            f"{place.with_suffix('.npy').name} has {len(actions)}."
+        )
+    steps = min(steps, len(frames) - 1)
+    last = len(frames) - 1 - steps  # the last place that a segment may begin at
+    random = np.random.default_rng((seed, 0x57A7))
+    begins = np.sort(random.permutation(last + 1)[:count])
+    reach = np.arange(steps)
+    return Starts(
+        first_frames=frames[begins], frames=frames[begins[:, None] + 1 + reach],
+        actions=actions[begins[:, None] + reach], lengths=np.full(len(begins), steps, dtype=np.int64),
+        at_episode_start=begins == 0,
+    )  # fmt: skip
+
+
+def _film_actions(file: Path, space: gym.Space[Any]) -> NDArray[Any]:
+    if not file.is_file():
+        raise ActionError(
+            f"{file} is missing: the actions of a film lie beside it, an array (t, *a) that numpy.save wrote. To begin "
+            "from pictures alone, name a folder of them."
+        )
+    layout = ActionLayout(space)
+    try:
+        actions: NDArray[Any] = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ActionError(f"{file} cannot be read ({error}); write it with numpy.save.") from error
+    if actions.shape[1:] != layout.shape:
+        raise ActionError(f"{file} has actions of shape {actions.shape[1:]}; the world's {space} needs {layout.shape}.")
+    return actions.astype(layout.dtype)
+
+
+def _segments(frames: Frames, spec: WorldModelSpec) -> Starts:
+    """Begin a dream at each frame, with nothing before it."""
+    n, layout = len(frames), ActionLayout(spec.action_space)
+    return Starts(
+        first_frames=frames, frames=frames[:, None], actions=np.zeros((n, 1, *layout.shape), layout.dtype),
+        lengths=np.zeros(n, dtype=np.int64), at_episode_start=np.ones(n, dtype=np.bool_),
+    )  # fmt: skip
+
+
+def _picture(file: Path) -> Frames:
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise FrameError(f"the picture {file} cannot be read ({error}).") from error
+
+
+def _native(place: Path) -> tuple[int, int]:
+    import av
+
+    with av.open(str(place)) as container:
+        stream = container.streams.video[0]
+        return int(stream.height), int(stream.width)
+
+
+def _all_fitted(frames: Frames, spec: WorldModelSpec, resize: bool, place: Path) -> Frames:
+    lead = frames.shape[:-3]
+    if frames.size == 0:
+        return np.zeros((*lead, *spec.frame_shape[1:], frames.shape[-1]), np.uint8)
+    flat = np.stack([_fitted(frame, spec, resize, place) for frame in frames.reshape(-1, *frames.shape[-3:])])
+    return flat.reshape(*lead, *flat.shape[1:])
+
+
+def _fitted(frame: Frames, spec: WorldModelSpec, resize: bool, place: Path) -> Frames:
+    """Return a frame (h, w, 3) of the world's size.
+
+    Raises:
+        FrameError: it is of another size, and is not to be resized.
+    """
+    h, w = spec.frame_shape[1:]
+    if frame.shape[:2] == (h, w):
+        return frame
+    if not resize:
+        raise _wrong_size((frame.shape[0], frame.shape[1]), spec, place)
+    values = torch.from_numpy(np.array(frame)).movedim(-1, 0)[None].float()
+    larger = frame.shape[0] >= h and frame.shape[1] >= w
+    scaled = torch.nn.functional.interpolate(values, (h, w), mode="area" if larger else "bilinear")
+    resized: Frames = scaled[0].round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy()
+    return resized
+
+
+def _wrong_size(found: tuple[int, int], spec: WorldModelSpec, place: Path) -> FrameError:
+    h, w = spec.frame_shape[1:]
+    return FrameError(
+        f"{place} has frames of {found[0]} x {found[1]} pixels (height x width), and the world draws {h} x {w}. Ask "
+        "for them to be resized (resize=True, --resize)."
+    )
