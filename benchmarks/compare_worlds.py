@@ -4,10 +4,12 @@
 
     python -m dreamenv.benchmarks.compare_worlds --task take_cover --minutes 12
     python -m dreamenv.benchmarks.compare_worlds --task health_gathering --minutes 12
+    python -m dreamenv.benchmarks.compare_worlds --task take_cover --agents rssm diffusion_forcing shortcut_1
 
 For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream beside persistence, how it answers two different
 actions, frames per second of one dream and of sixteen, and a film of the dream beside reality under the same actions. A
-step of each stage is timed first, and what a codec has to encode, and as many steps are taken as fit the time. Killed
+step of each stage is timed first, and what a codec has to encode, in processor time, and as many steps are taken as fit
+the time. In worlds named as ``agents`` PPO is trained, for as many dreamed steps in each, and scored in reality. Killed
 and run again, it goes on where it stood; worlds named later are added to those that are there.
 """
 
@@ -21,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 
@@ -34,6 +37,7 @@ from dreamenv.dream import DreamVectorEnv
 from dreamenv.errors import ConfigError
 from dreamenv.metrics.fidelity import dream_fidelity
 from dreamenv.metrics.response import response
+from dreamenv.metrics.statistics import mean_intervals
 from dreamenv.registry import BackboneConfig, make_config
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -77,6 +81,9 @@ class CompareWorlds:
         frames: recorded, by the task's first recorder.
         out: folder of everything; None takes runs/compare_worlds/<task>.
         windows: stretches dreamed for each horizon.
+        agents: rows in whose worlds PPO is trained, on what the world makes of a frame.
+        agent_steps: dreamed steps of each agent.
+        seeds: agents per world.
         rounds: how often speeds are taken.
         workers: processes that record.
         threads: of torch.
@@ -88,14 +95,19 @@ class CompareWorlds:
     frames: int = 50_000
     out: Path | None = None
     windows: int = 24
+    agents: tuple[str, ...] = ()
+    agent_steps: int = 100_000
+    seeds: int = 1
     rounds: int = 3
     workers: int = 2
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in self.worlds:
+        for name in (*self.worlds, *self.agents):
             if name not in _WORLDS:
                 raise ConfigError(f"worlds must be among {', '.join(_WORLDS)}, not {name!r}.")
+        if self.agent_steps < 1 or self.seeds < 1:
+            raise ConfigError(f"agent_steps and seeds must be at least 1, not {self.agent_steps} and {self.seeds}.")
         if not self.minutes > 0:
             raise ConfigError(f"minutes must be positive, not {self.minutes}.")
         if self.task not in _SIDES:
@@ -113,7 +125,8 @@ def run(settings: CompareWorlds) -> Path:
     folder = settings.out or Path("runs/compare_worlds") / settings.task
     torch.set_num_threads(settings.threads)
     recipe = dataclasses.replace(recipe_for(settings.task), rounds=(Round(frames=settings.frames),))
-    recording = Loop(recipe, folder, workers=settings.workers).record()
+    loop = Loop(recipe, folder, workers=settings.workers, threads=settings.threads)
+    recording = loop.record()
     rows: dict[str, Any] = {}
     for name in settings.worlds:
         path = folder / "measured" / f"{name}.json"
@@ -122,8 +135,34 @@ def run(settings: CompareWorlds) -> Path:
             write_json(path, _measure(name, world, recording, settings, folder))
         rows[name] = json.loads(path.read_text(encoding="utf-8"))
         _print(rows)
-    results = {"rows": rows, "frames": recording.total_steps, "episodes": len(recording)}
+    agents = _agents(loop, recording, settings, folder) if settings.agents else {}
+    results = {"rows": rows, "agents": agents, "frames": recording.total_steps, "episodes": len(recording)}
     return write_json(folder / "compare_worlds.json", envelope("compare_worlds", results, asdict(settings)))
+
+
+def _agents(loop: Loop, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> dict[str, Any]:
+    """Train agents in dreams; return their scores in reality by world, and those of random actions."""
+    scores: dict[str, Any] = {"random": [loop.measure("random", None)["scores"]]}
+    # Noise warmer than it was in training is nothing that a denoiser knows.
+    config = dataclasses.replace(loop.recipe.latent_agent, total_steps=settings.agent_steps, temperature=1.0)
+    for name in settings.agents:
+        world = _world(name, recording, settings, folder)
+        scores[name] = []
+        for seed in range(settings.seeds):
+            policy = loop.agent(name, config, world, seed)
+            scores[name].append(loop.measure(f"{name}-{seed}", policy, world=world)["scores"])
+    print_table(
+        ("PPO in", "score outside", "95% low", "high", "agents", "episodes"),
+        [(name, *_interval(ones), len(ones), sum(map(len, ones))) for name, ones in scores.items()],
+    )
+    return scores
+
+
+def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
+    """Return the mean of all episodes and its interval."""
+    values = np.concatenate([np.asarray(ones, dtype=np.float64) for ones in scores])
+    low, high = mean_intervals(values[:, None], 0)[0]
+    return float(values.mean()), float(low), float(high)
 
 
 def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
@@ -170,10 +209,10 @@ def _seconds_per_feature(stage: Stage, spec: WorldModelSpec, *, chunk: int = 32,
     frames = torch.rand(chunk, *spec.frame_shape)
     with torch.no_grad():
         stage.precompute(frames)
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(timed):
             stage.precompute(frames)
-    return (time.perf_counter() - began) / (timed * chunk)
+    return (time.process_time() - began) / (timed * chunk * torch.get_num_threads())
 
 
 def _seconds_per_step(stage: Stage, spec: WorldModelSpec, *, warm_up: int = 2, timed: int = 5) -> float:
@@ -195,13 +234,13 @@ def _seconds_per_step(stage: Stage, spec: WorldModelSpec, *, warm_up: int = 2, t
     began = 0.0
     for step in range(-warm_up, timed):
         if step == 0:
-            began = time.perf_counter()
+            began = time.process_time()
         for objective, optimiser in zip(stage.objectives, optimisers, strict=True):
             loss, _ = objective.loss(batch)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    return (time.perf_counter() - began) / timed
+    return (time.process_time() - began) / (timed * torch.get_num_threads())
 
 
 def _measure(

@@ -7,6 +7,7 @@ training needs are stood in for.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import time
 import types
@@ -56,14 +57,20 @@ def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
 
 
 def speed(peer: Path, *, full: bool = True, batches: tuple[int, ...] = (1, 32), rounds: int = 5) -> dict[str, Any]:
-    """Return frames per second of the peer's step of an environment and of ours, and their ratio, by batch."""
+    """Return frames per second of the peer's step of an environment and of ours, and their ratio, by batch.
+
+    "bfloat16" is ours with rounded weights, as ``gym.make(..., precision="bfloat16")`` has it.
+    """
     sizes = _FULL if full else _SMALL
     results = {}
     with _peer(peer, sizes) as (denoiser, rewards, modules):
         model: Any = _ours(denoiser, rewards)
         for batch in batches:
             theirs, ours = _their_stepper(denoiser, rewards, modules, sizes["side"], batch), _our_stepper(model, batch)
-            timed = interleaved({"peer": _timed(theirs, batch), "dreamenv": _timed(ours, batch)}, rounds=rounds)
+            rounded = copy.deepcopy(model)
+            rounded.store_in_bfloat16()
+            candidates = {"peer": theirs, "dreamenv": ours, "bfloat16": _our_stepper(rounded, batch)}
+            timed = interleaved({name: _timed(step, batch) for name, step in candidates.items()}, rounds=rounds)
             results[str(batch)] = timed.to_json()
     return results
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.errors import ConfigError
+from dreamenv.nn.precision import Linear
+from dreamenv.nn.unet import in_pieces
 from dreamenv.public.diamond_unet import Blocks, shrinking
 from dreamenv.world_model import Batch, DataStatistics
 
@@ -68,7 +70,7 @@ class DiamondEvents(nn.Module):
             raise ConfigError(f"frames of {h} x {w} are no multiple of {coarsest}, which the resolutions need.")
         self.entries = {"hidden": sizes.memory, "cell": sizes.memory}
         self.embedding_size = sizes.memory
-        self.action = nn.Linear(action_size, sizes.condition, bias=False)
+        self.action = Linear(action_size, sizes.condition, bias=False)
         self.enter = nn.Conv2d(2 * c, sizes.channels[0], 3, padding=1)
         coarse, finer, stages = sizes.channels[-1], sizes.channels[0], []
         for width, count, attends in zip(sizes.channels, sizes.blocks, sizes.attention, strict=True):
@@ -79,9 +81,8 @@ class DiamondEvents(nn.Module):
         self.shrink = shrinking(sizes.channels).append(nn.Identity())
         features = coarse * (h // coarsest) * (w // coarsest)
         self.memory = nn.LSTM(features, sizes.memory, batch_first=True)
-        self.head = nn.Sequential(
-            nn.Linear(sizes.memory, sizes.memory), nn.SiLU(), nn.Linear(sizes.memory, 5, bias=False)
-        )
+        self.head = nn.Sequential(Linear(sizes.memory, sizes.memory), nn.SiLU(), Linear(sizes.memory, 5, bias=False))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("rewards", torch.tensor([-1.0, 0.0, 1.0]), persistent=False)
 
     rewards: Tensor
@@ -109,13 +110,18 @@ class DiamondEvents(nn.Module):
             known: hidden and cell, (1, b, width) each; None at an episode's beginning.
         """
         t = before.shape[1]
-        maps = 2 * torch.cat((before, after), dim=2).flatten(0, 1) - 1
-        condition = self.action(actions.flatten(0, 1))
-        maps = self.enter(maps)
-        for shrink, stage in zip(self.shrink, self.stages, strict=True):
-            maps = stage(shrink(maps), condition)[-1]
+        pictures = 2 * torch.cat((before, after), dim=2).flatten(0, 1) - 1
+        maps = in_pieces(self._seen, pictures, self.action(actions.flatten(0, 1)))
         path, known = self.memory(maps.flatten(1).unflatten(0, (-1, t)), known)
         return self.head(path), known
+
+    def _seen(self, pictures: Tensor, condition: Tensor) -> Tensor:
+        rounded = self.enter.weight.dtype == torch.bfloat16
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=rounded):
+            maps = self.enter(pictures.contiguous(memory_format=torch.channels_last))
+            for shrink, stage in zip(self.shrink, self.stages, strict=True):
+                maps = stage(shrink(maps), condition)[-1]
+        return maps.float().contiguous()
 
     def calibrate(self, statistics: DataStatistics) -> None:
         """Nothing is taken from the data: rewards are told by their sign."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
 from dreamenv.diffusion.targets import per_frame
-from dreamenv.nn.unet import UNet
+from dreamenv.nn.unet import UNet, in_pieces
 
 __all__ = ["StackedFrames"]
 
@@ -83,5 +83,5 @@ class StackedFrames(FrameNetwork):
         condition = self.condition(self.process.time(level)[:, 0], actions.flatten(1))
         scaled = noisy * per_frame(self.target.scale(level), noisy)
         stacked = torch.cat((context / self.config.data_std, scaled), dim=1)
-        output: Tensor = self.unet(rearrange(stacked, "n f c h w -> n (f c) h w"), condition)
+        output = in_pieces(self.unet, rearrange(stacked, "n f c h w -> n (f c) h w"), condition)
         return output[:, None]
