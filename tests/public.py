@@ -39,8 +39,9 @@ def starts_for(spec: WorldModelSpec, count: int = 2, steps: int = 3) -> Starts:
     random = np.random.default_rng(0)
     c, h, w = spec.frame_shape
     layout = spec.action_layout
-    actions = np.stack([np.stack([layout.flatten(spec.action_space.sample()) if hasattr(layout, "flatten") else
-                                  spec.action_space.sample() for _ in range(steps)]) for _ in range(count)])  # fmt: skip
+    spec.action_space.seed(0)
+    sampled = [[layout.pack(spec.action_space.sample()) for _ in range(steps)] for _ in range(count)]
+    actions = np.asarray(sampled)
     return Starts(
         first_frames=random.integers(0, 256, (count, h, w, c), np.uint8),
         actions=actions.astype(layout.dtype),

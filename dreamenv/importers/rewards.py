@@ -8,6 +8,7 @@ from typing import Any
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.store import FrameStore
 from dreamenv.errors import ConfigError
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -55,7 +56,10 @@ def learn_rewards(
         ConfigError, DatasetError, StorageError: see `dreamenv.training.train`.
     """
     silent = isinstance(world.config, DenoisingConfig) and world.config.events is not None
-    initial = with_rewards(world) if silent and not world.record.get("imported", {}).get("rewards") else world
+    initial = world
+    if silent and not world.record.get("imported", {}).get("rewards"):
+        initial = with_rewards(world)
+        initial.model.calibrate(FrameStore(dataset).statistics())  # type: ignore[attr-defined]
     chosen = dict.fromkeys(("codec", "denoiser"), 0) | ({} if steps is None else {"events": steps})
     stages = {stage.name for stage in initial.model.stages()}  # type: ignore[attr-defined]
     run = dataclasses.replace(

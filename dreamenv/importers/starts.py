@@ -46,7 +46,7 @@ def read_starts(
         ActionError: a film's actions are missing, or do not fit the world's.
     """
     place = Path(place)
-    steps = max(1, spec.context_frames)
+    steps = max(1, spec.context_frames or 1)
     if place.is_file() and place.suffix.lower() in _FILMS:
         return _from_film(place, spec, resize, steps, count, seed)
     pictures = [place] if place.suffix.lower() in _PICTURES else sorted(

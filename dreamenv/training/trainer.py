@@ -144,10 +144,15 @@ class _Run:
             if isinstance(self.model, Calibrates):
                 self.model.calibrate(self.store.statistics())
             return
-        if self.initial.config != self.backbone_config or self.initial.spec != self.spec:
+        other, spec = self.initial.spec, self.spec
+        found, asked = config_to_json(self.initial.config), config_to_json(self.backbone_config)
+        found |= {"frame_shape": other.frame_shape, "action_space": other.action_space}
+        asked |= {"frame_shape": spec.frame_shape, "action_space": spec.action_space}
+        wrong = [f"{name}={found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
+        if wrong or self.initial.config != self.backbone_config:
             raise ConfigError(
-                f"the initial world is {self.initial.config} of {self.initial.spec}, but {self.backbone_config} of "
-                f"{self.spec} is to be trained; give a world of the same backbone, settings and environment."
+                f"the initial world has {'; '.join(wrong) or 'other settings'}. Give a world of the same backbone, "
+                "settings, frames and actions."
             )
         source: Any = self.initial.model
         self.model.load_state_dict(source.state_dict())

@@ -1,0 +1,144 @@
+"""DIAMOND's weights become a world, and come out again as they went in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from public import filled, imported, recorded, starts_for, without
+from torch import Tensor
+
+from dreamenv.backbones.denoising import DenoisingConfig
+from dreamenv.dream import DreamEnv
+from dreamenv.errors import ConfigError, WeightsError
+from dreamenv.importers.adapter import Options, fitted, published
+from dreamenv.importers.diamond import _DENOISER as NAMES
+from dreamenv.importers.diamond import DiamondAdapter
+from dreamenv.public.diamond import DiamondSizes
+from dreamenv.public.diamond_events import DiamondEventsSizes
+from dreamenv.world import World
+from dreamenv.world_model import Batch, WorldModelSpec
+
+SIZES = DiamondSizes(actions=3, condition=16, channels=(8, 16), blocks=(1, 2), attention=(False, True))
+EVENTS = DiamondEventsSizes(memory=6, condition=4, channels=(4, 8), blocks=(2, 1), attention=(False, False))
+CONFIG = DenoisingConfig(
+    network="public", public=SIZES, events=EVENTS, context=2, passes=3, spread=1.0, offset=0.3, quantise_passes=True,
+    denoiser_length=8, denoiser_rate=1e-4, events_rate=1e-4, bfloat16=False,
+)  # fmt: skip
+SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=15.0)
+
+GOLDEN = [0.5204632, 0.0249337, -0.0030034, 0.0053134, 0.4916202, 0.4982188]
+
+
+def agent() -> dict[str, Tensor]:
+    """A published file in miniature."""
+    torch.manual_seed(0)
+    world = World(filled(CONFIG.build(SPEC)), CONFIG, starts_for(SPEC))  # type: ignore[arg-type]
+    return DiamondAdapter().write(world)["agent.pt"]
+
+
+def test_names_and_shapes_are_the_recorded_ones():
+    """Atari's size, for a game of six actions."""
+    sizes = DiamondSizes(actions=6)
+    with torch.device("meta"):
+        network = sizes.network(dataclasses.replace(CONFIG, public=sizes, context=4), (3, 64, 64), 6)
+    theirs = {f"denoiser.{name}": tuple(one.shape) for name, one in published(network, NAMES).items()}
+    assert theirs == recorded("diamond")
+    assert sum(one.numel() for one in network.parameters()) == 4_406_083
+
+
+def test_sizes_are_read_from_shapes_and_weights_come_out_as_they_went_in():
+    tensors = agent()
+    extra = {"actor_critic.lstm.bias_ih": torch.zeros(4)}
+    world = imported(DiamondAdapter(), [tensors | extra])
+    assert world.config == CONFIG
+    assert (world.spec.frame_shape, world.spec.action_space) == ((3, 16, 16), gym.spaces.Discrete(3))
+    again = DiamondAdapter().write(world)["agent.pt"]
+    assert list(again) == list(tensors)
+    assert all(torch.equal(again[name], one) for name, one in tensors.items())
+
+
+def test_a_dream_of_fixed_weights_stays_what_it_was():
+    """Numbers of our own, once seen to agree with the public code's: see `dreamenv.benchmarks.peers`."""
+    world = imported(DiamondAdapter(), [agent()])
+    state = world.model.start(torch.linspace(0, 1, 768).reshape(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64))
+    with torch.no_grad():
+        imagined, _ = world.model.imagine(state, torch.tensor([[1, 2]]))
+    found = [float(imagined.frames.mean()), float(imagined.frames.std()), *imagined.rewards[0].tolist(),
+             *imagined.termination[0].tolist()]  # fmt: skip
+    assert found == pytest.approx(GOLDEN, abs=2e-3)
+
+
+def test_gym_dreams_in_it_and_rewards_are_told():
+    env = DreamEnv(imported(DiamondAdapter(), [agent()]), horizon=3)
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (16, 16, 3)
+    steps = [env.step(action) for action in (0, 1, 2)]
+    assert len({observation.tobytes() for observation, *_ in steps}) == 3
+    assert all(-1 < reward < 1 for _, reward, *_ in steps)
+    assert steps[-1][3] or any(terminated for _, _, terminated, *_ in steps)
+
+
+def test_rows_and_pieces_of_a_batch_do_not_matter():
+    world = imported(DiamondAdapter(), [agent()])
+    frames = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        state = world.model.start(frames, torch.arange(6))
+        together, _ = world.model.imagine(state, torch.ones(6, 1, dtype=torch.int64))
+        alone, _ = world.model.imagine(state[4:5], torch.ones(1, 1, dtype=torch.int64))
+    assert torch.allclose(together.frames[4:5], alone.frames, atol=1.1 / 255)
+
+
+def test_weights_in_bfloat16_dream_too():
+    world = imported(DiamondAdapter(), [agent()])
+    env = DreamEnv(world, horizon=3, precision="bfloat16")
+    env.reset(seed=0)
+    assert np.isfinite(env.step(1)[1])
+
+
+def test_all_of_it_learns():
+    model: Any = fitted(DiamondAdapter().read([agent()], Options()))
+    model.train()
+    b, t = 2, 8
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(b, t + 1, 3, 16, 16, generator=generator)
+    batch = Batch(
+        first_frame=frames[:, 0], frames=frames[:, 1:], actions=torch.randint(3, (b, t)), rewards=torch.ones(b, t),
+        terminated=torch.zeros(b, t, dtype=torch.bool), weight=torch.ones(b, t), features=None, generator=generator,
+    )  # fmt: skip
+    for stage in model.stages():
+        for objective in stage.objectives:
+            objective.loss(batch)[0].backward()
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: [t, t], "one file, not 2"),
+        (lambda t: [{"blocks.0.s_attn.to_qkv.weight": torch.zeros(2, 2)}], "no agent of DIAMOND"),
+        (lambda t: [without(t, "denoiser.inner_model.conv_out.bias")], "missing: inner_model.conv_out.bias"),
+        (lambda t: [without(t, "denoiser.inner_model.act_emb.0.weight")], "act_emb.0.weight is missing"),
+        (lambda t: [t | {"denoiser.inner_model.more": torch.zeros(1)}], "one too many: inner_model.more"),
+        (
+            lambda t: [t | {"denoiser.inner_model.cond_proj.0.bias": torch.zeros(15)}],
+            r"cond_proj.0.bias is \(15,\); .* \(16,\)",
+        ),
+        (lambda t: [t | {"denoiser.inner_model.conv_in.weight": torch.zeros(8, 12, 3, 3)}], "takes 12 channels"),
+        (lambda t: [t | {"rew_end_model.act_emb.weight": torch.zeros(5, 4)}], "knows 5 actions, the denoiser 3"),
+        (lambda t: [t | {"denoiser.upsampler.conv.weight": torch.zeros(1)}], "CS:GO"),
+        (lambda t: [t | {"rew_end_model.lstm.weight_ih_l0": torch.zeros(24, 100)}], "no square of places"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_refused_by_name(change, message):
+    with pytest.raises(WeightsError, match=message):
+        fitted(DiamondAdapter().read(change(agent()), Options()))
+
+
+def test_another_action_space_is_refused():
+    with pytest.raises(ConfigError, match=r"trained for Discrete\(3\), not Discrete\(4\)"):
+        CONFIG.build(dataclasses.replace(SPEC, action_space=gym.spaces.Discrete(4)))
