@@ -189,6 +189,7 @@ class Stage:
         learning_rate: peak rate of the optimiser.
         precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage
             begins and handed over as ``Batch.features``; frames are then not read at all. None reads frames.
+        ragged: cut windows off at the episode's ends, see `dreamenv.data.windows`.
     """
 
     name: str
@@ -198,6 +199,7 @@ class Stage:
     sequence_length: int
     learning_rate: float
     precompute: Callable[[Tensor], Tensor] | None = field(default=None)
+    ragged: bool = False
 
 
 @runtime_checkable

@@ -254,3 +254,26 @@ def test_too_long_a_horizon_is_refused(recorded):
 def test_settings_that_cannot_work_are_refused(recorded, wrong):
     with pytest.raises(ConfigError, match="at least"):
         WindowSampler(FrameStore(recorded), **{"batch_size": 1, "sequence_length": 1, "seed": 0, **wrong})
+
+
+def test_ragged_windows_tell_nothing_by_their_length(tmp_path):
+    """An ending is about as likely at every place of a window."""
+    dataset = empty_dataset(tmp_path / "long")
+    for number in range(3):
+        dataset.append(random_episode(40, seed=number, terminated=True))
+    store, length = FrameStore(dataset), 6
+    sampler = WindowSampler(store, batch_size=64, sequence_length=length, seed=0, ragged=True)
+    ends, seen = np.zeros(length), np.zeros(length)
+    for step in range(200):
+        batch = sampler.batch(step)
+        weight = batch.weight.numpy()
+        assert set(np.unique(weight)) <= {0.0, 1.0}
+        assert (np.diff(weight, axis=1) <= 0).all()  # what is real comes first
+        assert not (batch.terminated.numpy() & (weight == 0)).any()
+        ends += batch.terminated.numpy().sum(0)
+        seen += weight.sum(0)
+    rates = ends / seen
+    assert rates.max() < 1.5 * rates.min()
+    whole = WindowSampler(store, batch_size=64, sequence_length=length, seed=0)
+    last = sum(whole.batch(step).terminated.numpy().sum(0) for step in range(20))
+    assert last[:-1].sum() < last[-1]  # the windows that are not ragged do

@@ -8,6 +8,10 @@ For an episode of T steps and windows of t <= T, a raw start s is uniform on -(t
 of the T + t - 1 raw starts (2t - 1 if T = t), so it weighs t / coverage(i), which lies in [1/2, 1]. Episodes are chosen
 in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than
 t starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
+
+So an episode ends at the last step of a window, and a memory that begins empty with the window could learn to foretell
+endings by counting steps. Where that would hurt, ``ragged`` windows are cut off at the episode's ends instead: how long
+a window has lasted then says next to nothing of what comes, and every real step weighs 1.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ class WindowSampler:
         seed: at least 0.
         features: (n, ...) one row per frame of the store; handed over instead of frames. Floats come out as float32,
             integers as int64.
+        ragged: cut windows off at the episode's ends, see the module's docstring.
 
     Raises:
         DatasetError: the features are of other data.
@@ -51,6 +56,7 @@ class WindowSampler:
         sequence_length: int,
         seed: int,
         features: npt.NDArray[Any] | None = None,
+        ragged: bool = False,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
             raise ConfigError(
@@ -63,7 +69,7 @@ class WindowSampler:
                 f"there are {len(features)} features for {len(store.frames)} frames; compute them for this dataset."
             )
         self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
-        self.features = features
+        self.features, self.ragged = features, ragged
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
@@ -74,14 +80,20 @@ class WindowSampler:
         episode = np.searchsorted(self._ends, chosen, side="right")
         steps = self.store.lengths[episode]
         raw = chosen - (self._ends[episode] - steps - length + 1) - (length - 1)
-        begin = np.clip(raw, 0, np.maximum(steps - length, 0))
+        if self.ragged:
+            begin = np.maximum(raw, 0)
+            real = np.minimum(steps, raw + length) - begin
+            weights = (np.arange(length) < real[:, None]).astype(np.float32)
+        else:
+            begin, real = np.clip(raw, 0, np.maximum(steps - length, 0)), np.minimum(steps, length)
+            weights = _weights(begin, steps, length)
         generator = torch.Generator(device).manual_seed(int(random.integers(2**63)))
         return _gather(
             self.store,
             self.store.starts[episode] + begin,
-            np.minimum(steps, length),
+            real,
             length,
-            _weights(begin, steps, length),
+            weights,
             device,
             features=self.features,
             generator=generator,

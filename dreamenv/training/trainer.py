@@ -174,6 +174,7 @@ class _Run:
             sequence_length=stage.sequence_length,
             seed=derived_seed(config.seed, index),
             features=self._features(stage, fresh=begin == 0),
+            ragged=stage.ragged,
         )
 
         def make(step: int) -> Any:

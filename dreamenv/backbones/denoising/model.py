@@ -222,6 +222,7 @@ class DenoisingWorld(nn.Module):
                     batch_size=config.events_batch,
                     sequence_length=config.events_length,
                     learning_rate=config.events_rate,
+                    ragged=True,  # its memory begins empty with a window, and must not foretell endings by counting
                 )
             )
         return stages
