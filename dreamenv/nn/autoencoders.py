@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 from dreamenv.nn.attention import SpaceAttention
+from dreamenv.nn.pieces import in_pieces
 
 __all__ = ["ConvVAE", "PictureVAE", "ViTVAE", "divergence", "halvings", "sample"]
 
@@ -131,6 +132,7 @@ class ConvVAE(PictureVAE):
             raise ConfigError(f"channels and blocks must be positive, not {tuple(channels)} and {blocks}.")
         widths = [channels[min(i, len(channels) - 1)] for i in range(halvings(downsample, patch) + 1)]
         values, width = picture_shape[0] * patch**2, widths[0]
+        self._values = width * picture_shape[1] * picture_shape[2] // patch**2
         down: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(values, width, 3, padding=1)]
         for index, wide in enumerate(widths):
             if index > 0:
@@ -149,12 +151,10 @@ class ConvVAE(PictureVAE):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _encode(self, pictures: Tensor) -> Tensor:
-        moments: Tensor = self.down(pictures.contiguous(memory_format=torch.channels_last))
-        return moments
+        return in_pieces(self.down, self._values, pictures.contiguous(memory_format=torch.channels_last))
 
     def _decode(self, latents: Tensor) -> Tensor:
-        pictures: Tensor = self.up(latents.contiguous(memory_format=torch.channels_last))
-        return pictures
+        return in_pieces(self.up, self._values, latents.contiguous(memory_format=torch.channels_last))
 
 
 class ViTVAE(PictureVAE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +11,9 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["ConditionedBlock", "FourierFeatures", "UNet", "in_pieces"]
+__all__ = ["ConditionedBlock", "FourierFeatures", "UNet"]
 
 _GROUP = 32  # channels normalised together
-_ROWS = 4  # of 64 x 64 pixels and 64 channels, 4 MiB: what a processor's core keeps near it
-
-
-def in_pieces(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply a function to a few rows at a time where that is faster: while dreaming on a processor.
-
-    Maps of many rows do not stay in its cache from one layer to the next; those of a few do.
-
-    Args:
-        function: takes tensors (n, ...) and returns one, rows independent of each other.
-        tensors: (n, ...) each.
-    """
-    n, device = len(tensors[0]), tensors[0].device
-    if n <= _ROWS or device.type != "cpu" or torch.is_grad_enabled():
-        return function(*tensors)
-    return torch.cat([function(*piece) for piece in zip(*(one.split(_ROWS) for one in tensors), strict=True)])
 
 
 class FourierFeatures(nn.Module):

@@ -19,7 +19,8 @@ from dreamenv.backbones.denoising.stacked import StackedFrames
 from dreamenv.diffusion.targets import per_frame
 from dreamenv.errors import ConfigError
 from dreamenv.nn.actions import ActionVector
-from dreamenv.nn.unet import FourierFeatures, in_pieces
+from dreamenv.nn.pieces import in_pieces
+from dreamenv.nn.unet import FourierFeatures
 from dreamenv.public.diamond_unet import DiamondUNet, group_norm
 
 __all__ = ["DiamondFrames", "DiamondSizes"]
@@ -107,7 +108,8 @@ class DiamondFrames(StackedFrames):
         condition = self.mix(self.level(spread[:, 0].log() / 4) + self.action(actions).flatten(1))
         scaled = noisy * per_frame(self.target.scale(level), noisy)
         stacked = torch.cat((context / self.config.data_std, scaled), dim=1).flatten(1, 2)
-        return in_pieces(self._through, stacked, condition)[:, None]
+        values = self.enter.out_channels * stacked.shape[-2] * stacked.shape[-1]
+        return in_pieces(self._through, values, stacked, condition)[:, None]
 
     def _through(self, stacked: Tensor, condition: Tensor) -> Tensor:
         maps = self.unet(self.enter(stacked.contiguous(memory_format=torch.channels_last)), condition)

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.errors import ConfigError
+from dreamenv.nn.pieces import in_pieces
 from dreamenv.nn.precision import Linear
-from dreamenv.nn.unet import in_pieces
 from dreamenv.public.diamond_unet import Blocks, shrinking
 from dreamenv.world_model import Batch, DataStatistics
 
@@ -111,7 +111,8 @@ class DiamondEvents(nn.Module):
         """
         t = before.shape[1]
         pictures = 2 * torch.cat((before, after), dim=2).flatten(0, 1) - 1
-        maps = in_pieces(self._seen, pictures, self.action(actions.flatten(0, 1)))
+        values = self.enter.out_channels * pictures.shape[-2] * pictures.shape[-1]
+        maps = in_pieces(self._seen, values, pictures, self.action(actions.flatten(0, 1)))
         path, known = self.memory(maps.flatten(1).unflatten(0, (-1, t)), known)
         return self.head(path), known
 

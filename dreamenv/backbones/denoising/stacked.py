@@ -15,7 +15,8 @@ from torch import Tensor
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
 from dreamenv.diffusion.targets import per_frame
-from dreamenv.nn.unet import UNet, in_pieces
+from dreamenv.nn.pieces import in_pieces
+from dreamenv.nn.unet import UNet
 
 __all__ = ["StackedFrames"]
 
@@ -33,7 +34,7 @@ class StackedFrames(FrameNetwork):
         super().__init__()
         c, h, w = frame_shape
         self.config, self.process, self.target = config, config.process, config.make_target()
-        self.action_size = action_size
+        self.action_size, self._values = action_size, config.channels[0] * h * w // config.patch**2
         self.condition = Condition(config.context * action_size, config.condition)
         self.unet = UNet(
             (h, w), (config.context + 1) * c, c, config.condition, config.channels, config.blocks, config.patch
@@ -83,5 +84,5 @@ class StackedFrames(FrameNetwork):
         condition = self.condition(self.process.time(level)[:, 0], actions.flatten(1))
         scaled = noisy * per_frame(self.target.scale(level), noisy)
         stacked = torch.cat((context / self.config.data_std, scaled), dim=1)
-        output = in_pieces(self.unet, rearrange(stacked, "n f c h w -> n (f c) h w"), condition)
+        output = in_pieces(self.unet, self._values, rearrange(stacked, "n f c h w -> n (f c) h w"), condition)
         return output[:, None]
