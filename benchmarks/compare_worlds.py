@@ -9,8 +9,9 @@
 For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream beside persistence, how it answers two different
 actions, frames per second of one dream and of sixteen, and a film of the dream beside reality under the same actions. A
 step of each stage is timed first, and what a codec has to encode, in processor time, and as many steps are taken as fit
-the time. In worlds named as ``agents`` PPO is trained, for as many dreamed steps in each, and scored in reality. Killed
-and run again, it goes on where it stood; worlds named later are added to those that are there.
+the time. In worlds named as ``agents`` PPO is trained, for as many dreamed steps in each, and scored in reality; before
+that, denoising worlds go on learning rewards, for which the time leaves them a tenth. Killed and run again, it goes on
+where it stood; worlds named later are added to those that are there.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class CompareWorlds:
         windows: stretches dreamed for each horizon.
         agents: rows in whose worlds PPO is trained, on what the world makes of a frame.
         agent_steps: dreamed steps of each agent.
+        reward_steps: optimiser steps that a denoising world goes on learning rewards and endings for.
         seeds: agents per world.
         rounds: how often speeds are taken.
         workers: processes that record.
@@ -96,7 +98,8 @@ class CompareWorlds:
     out: Path | None = None
     windows: int = 24
     agents: tuple[str, ...] = ()
-    agent_steps: int = 100_000
+    agent_steps: int = 40_000
+    reward_steps: int = 1200
     seeds: int = 1
     rounds: int = 3
     workers: int = 2
@@ -146,7 +149,7 @@ def _agents(loop: Loop, recording: EpisodeDataset, settings: CompareWorlds, fold
     # Noise warmer than it was in training is nothing that a denoiser knows.
     config = dataclasses.replace(loop.recipe.latent_agent, total_steps=settings.agent_steps, temperature=1.0)
     for name in settings.agents:
-        world = _world(name, recording, settings, folder)
+        world = _rewarding(name, recording, settings, folder)
         scores[name] = []
         for seed in range(settings.seeds):
             policy = loop.agent(name, config, world, seed)
@@ -156,6 +159,23 @@ def _agents(loop: Loop, recording: EpisodeDataset, settings: CompareWorlds, fold
         [(name, *_interval(ones), len(ones), sum(map(len, ones))) for name, ones in scores.items()],
     )
     return scores
+
+
+def _rewarding(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
+    """Return a world that has learned rewards well enough; its frames stay as they were."""
+    backbone, _, changes = _WORLDS[name]
+    source = _SAME_WEIGHTS.get(name, name)
+    world = _world(source, recording, settings, folder)
+    if backbone == "denoising":
+        place = folder / "rewarding" / source
+        steps = {stage.name: 0 for stage in world.model.stages()} | {"events": settings.reward_steps}  # type: ignore[attr-defined]
+        config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
+        if (place / "world" / "world.json").exists():
+            world = World.load(place / "world")
+        else:
+            training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
+            world = train(config, world.config, training, place, initial=world)
+    return world.replaced(**changes) if name in _SAME_WEIGHTS else world
 
 
 def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
