@@ -59,6 +59,7 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rssm": ("rssm", "small", {}),
     "diamond": ("denoising", "small", {}),
     "diffusion_forcing": ("denoising", "diffusion_forcing", {}),
+    "diffusion_forcing_2": ("denoising", "diffusion_forcing", {"passes": 2}),
     "nwm": ("denoising", "nwm", {}),
     "framepack": ("denoising", "framepack", {}),
     "chunkwise": ("denoising", "chunkwise", {}),
@@ -68,7 +69,10 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "shortcut_2": ("denoising", "shortcut", {"passes": 2}),
     "shortcut_1": ("denoising", "shortcut", {"passes": 1}),
 }
-_SAME_WEIGHTS = {"shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4"}  # trained once, drawn in fewer passes
+# Trained once, drawn in fewer passes.
+_SAME_WEIGHTS = {
+    "diffusion_forcing_2": "diffusion_forcing", "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
