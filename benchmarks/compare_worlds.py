@@ -62,6 +62,7 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "diffusion_forcing_2": ("denoising", "diffusion_forcing", {"passes": 2}),
     "nwm": ("denoising", "nwm", {}),
     "framepack": ("denoising", "framepack", {}),
+    "framepack_2": ("denoising", "framepack", {"passes": 2}),
     "chunkwise": ("denoising", "chunkwise", {}),
     "holistic": ("denoising", "holistic", {}),
     "genie2": ("denoising", "genie2", {}),
@@ -71,7 +72,7 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 # Trained once, drawn in fewer passes.
 _SAME_WEIGHTS = {
-    "diffusion_forcing_2": "diffusion_forcing", "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
+    "diffusion_forcing_2": "diffusion_forcing", "framepack_2": "framepack", "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
 }  # fmt: skip
 
 
