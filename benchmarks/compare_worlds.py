@@ -72,7 +72,8 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 # Trained once, drawn in fewer passes.
 _SAME_WEIGHTS = {
-    "diffusion_forcing_2": "diffusion_forcing", "framepack_2": "framepack", "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
+    "diffusion_forcing_2": "diffusion_forcing", "framepack_2": "framepack", "shortcut_2": "shortcut_4",
+    "shortcut_1": "shortcut_4",
 }  # fmt: skip
 
 
