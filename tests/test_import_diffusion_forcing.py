@@ -21,6 +21,7 @@ from dreamenv.importers.adapter import Options, fitted, published
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.diffusion_forcing import NAMES, DiffusionForcingAdapter
 from dreamenv.public.diffusion_forcing import DiffusionForcingSizes
+from dreamenv.public.silent import SilentSizes
 from dreamenv.registry import config_from_json, config_to_json
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
@@ -31,7 +32,7 @@ SIZES = DiffusionForcingSizes(width=8, channels=(8, 16), heads=2, head_size=4)
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(1), frame_rate=10.0)
 CONFIG = DenoisingConfig(
     network="public", public=SIZES, context=3, noise="chain", schedule="sigmoid", target="velocity", sampler="ddim",
-    passes=2, spread=1.0, stabilisation=14.0, quantise=False, as_drawn=True, memory=8, event_channels=(8,),
+    passes=2, spread=1.0, stabilisation=14.0, quantise=False, as_drawn=True, events=SilentSizes(),
 )  # fmt: skip
 KEYS = Path(__file__).parent / "data" / "public" / "diffusion_forcing_keys.txt"
 ROWS, FRAMES = 2, 5

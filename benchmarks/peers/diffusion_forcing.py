@@ -9,9 +9,6 @@ in which it samples frames is written out here, because the class that holds it 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +21,8 @@ from torch import Tensor
 
 from dreamenv.backbones.denoising.model import DenoisingWorld
 from dreamenv.backbones.denoising.networks import Asked
-from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference
+from dreamenv.benchmarks.common import interleaved
+from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
 from dreamenv.errors import MissingDependencyError
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.diffusion_forcing import DiffusionForcingAdapter
@@ -74,40 +72,26 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(peer: Path, *, full: bool) -> dict[str, Any]:
-    """Draw a frame after a full window, theirs, ours, and ours with what past frames left kept, in turns.
+def speed(peer: Path, *, full: bool, rounds: int = 5) -> dict[str, Any]:
+    """Draw a frame after a full window: the peer, ours, and ours with what past frames left kept.
 
     The last is not the published computation (see `dreamenv.public.diffusion_forcing`).
 
     Args:
         peer: the folder of the public code.
-        full: at the size of the DMLab model, instead of a small one.
+        full: at the size of the DMLab model, in fewer passes than published, instead of a small one.
+        rounds: in which all three are timed.
     """
-    size, passes, rounds = ("dmlab", 4, 3) if full else ("small", 20, 7)
-    with _both(peer, size, passes) as (theirs, ours):
+    size, passes = ("dmlab", 4) if full else ("small", 20)
+    with _both(peer, size, passes) as (theirs, ours), torch.no_grad():
         window = _SIZES[size]["frames"]
-        kept = _replaced(ours, context=window - 1, pooling="past")
-        ours = _replaced(ours, context=window - 1)
         frames = torch.rand(1, window, *ours.spec.frame_shape, generator=torch.Generator().manual_seed(0))
-        ways: dict[str, Callable[[], Any]] = {"theirs": lambda: _drawn(theirs, 2 * frames.transpose(0, 1) - 1, window)}
-        for name, model in (("ours", ours), ("ours, kept", kept)):
-            ways[name] = _step(model, frames)
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        with torch.no_grad():
-            for number in range(rounds + 1):
-                for name, way in ways.items():
-                    begun = time.perf_counter()
-                    way()
-                    if number:  # the first is to warm up
-                        seconds[name].append(time.perf_counter() - begun)
-    result: dict[str, Any] = {
-        "size": size, "window": window, "passes": passes, "rounds": rounds, "threads": torch.get_num_threads(),
-        "frames_per_second": {name: 1 / statistics.median(values) for name, values in seconds.items()},
-    }  # fmt: skip
-    for name in ("ours", "ours, kept"):
-        ratios = sorted(a / b for a, b in zip(seconds["theirs"], seconds[name], strict=True))
-        result[f"ratio, {name}"] = {"median": statistics.median(ratios), "least": ratios[0], "greatest": ratios[-1]}
-    return result
+        ways: dict[str, Callable[[], float]] = {"peer": _their_step(theirs, frames)}
+        for name, pooling in (("dreamenv", "window"), ("dreamenv, past kept", "past")):
+            ways[name] = _our_step(_replaced(ours, context=window - 1, pooling=pooling), frames)
+        timed = interleaved(ways, rounds=rounds)
+    settings = {"size": size, "window": window, "passes": passes, "threads": torch.get_num_threads()}
+    return {**settings, **timed.to_json()}
 
 
 @contextmanager
@@ -117,11 +101,11 @@ def _both(peer: Path, size: str, passes: int) -> Iterator[tuple[Any, DenoisingWo
         import rotary_embedding_torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("the peer needs rotary-embedding-torch: pip install it.") from error
-    sizes, stand_in = _SIZES[size], types.ModuleType("omegaconf")
-    stand_in.DictConfig = dict  # type: ignore[attr-defined]
+    sizes, configuration = _SIZES[size], types.ModuleType("omegaconf")
+    configuration.DictConfig = dict  # type: ignore[attr-defined]
     device = types.SimpleNamespace(major=0, minor=0)
     with (
-        mock.patch.dict(sys.modules, {} if "omegaconf" in sys.modules else {"omegaconf": stand_in}),
+        stand_ins({"omegaconf": configuration}),
         mock.patch.object(torch.cuda, "get_device_properties", return_value=device),
         peer_code(peer / "algorithms" / "diffusion_forcing"),
     ):
@@ -198,16 +182,22 @@ def _drawn(theirs: Any, sequence: Tensor, window: int) -> Tensor:
     return sequence
 
 
-def _step(model: DenoisingWorld, frames: Tensor) -> Callable[[], Any]:
-    """Return what draws the last of these frames from the others."""
+def _their_step(theirs: Any, frames: Tensor) -> Callable[[], float]:
+    """Return what draws the last of these frames (1, f, c, h, w) from the others, and how many frames that is."""
+
+    def run() -> float:
+        _drawn(theirs, 2 * _turned(frames) - 1, frames.shape[1])
+        return 1.0
+
+    return run
+
+
+def _our_step(model: DenoisingWorld, frames: Tensor) -> Callable[[], float]:
     nothing = torch.zeros(1, frames.shape[1] - 2, dtype=torch.int64)
-    with torch.no_grad():
-        state = model.observe(model.start(frames[:, 0], torch.zeros(1, dtype=torch.int64)), nothing, frames[:, 1:-1])
-    return lambda: model.imagine(state, nothing[:, :1])
+    state = model.observe(model.start(frames[:, 0], torch.zeros(1, dtype=torch.int64)), nothing, frames[:, 1:-1])
 
+    def run() -> float:
+        model.imagine(state, nothing[:, :1])
+        return 1.0
 
-if __name__ == "__main__":
-    folder, whole = Path(sys.argv[1]), "--full" in sys.argv
-    for row in parity(folder, full=whole):
-        print(row, flush=True)
-    print(speed(folder, full=whole))
+    return run

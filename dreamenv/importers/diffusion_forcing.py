@@ -19,6 +19,7 @@ from dreamenv.errors import ConfigError, WeightsError
 from dreamenv.importers.adapter import Adapter, Architecture, Options, published
 from dreamenv.importers.names import Names, Rule
 from dreamenv.public.diffusion_forcing import SCHEDULE, DiffusionForcingSizes
+from dreamenv.public.silent import SilentSizes
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
@@ -134,6 +135,7 @@ class DiffusionForcingAdapter(Adapter):
         config = DenoisingConfig(
             network="public",
             public=sizes,
+            events=SilentSizes(),
             context=frames - 1,
             noise="chain",
             schedule=schedule,
