@@ -12,6 +12,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,7 +24,7 @@ from dreamenv.backbones.denoising.model import DenoisingWorld
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
-from dreamenv.errors import MissingDependencyError
+from dreamenv.errors import UnavailableError
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.diffusion_forcing import DiffusionForcingAdapter
 from dreamenv.randomness import normal
@@ -43,7 +44,7 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
 
     Args:
         peer: the folder of the public code.
-        full: also at the published sizes, with fewer frames and passes than published.
+        full: also at the published sizes; a rollout is then of fewer frames and passes than published.
 
     Returns:
         Rows of what was compared, the size, its parameters, and the largest difference over the largest value.
@@ -52,7 +53,7 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
     for size in _SIZES if full else ["small"]:
         with _both(peer, size, passes=10 if size == "small" else 2) as (theirs, ours):
             parameters = sum(parameter.numel() for parameter in ours.network.parameters())
-            frames = 5 if size == "small" else 3
+            frames = _SIZES[size]["frames"]
             noisy, level = _window(ours, frames)
             with torch.no_grad():
                 expected = theirs.model(_turned(noisy), level.T.long(), None, is_causal=True)
@@ -62,7 +63,7 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
                 other = theirs.model(_turned(changed), level.T.long(), None, is_causal=True)
             common = {"size": size, "parameters": parameters}
             rows += [
-                {"what": "one pass over a window", **common, "relative_difference": relative_difference(
+                {"what": f"one pass over {frames} frames", **common, "relative_difference": relative_difference(
                     found, _turned(expected))},
                 {"what": "rollout, in which the window slides", **common, "relative_difference": _rollout(
                     theirs, ours, seen=2, drawn=5 if size == "small" else 2, window=4 if size == "small" else 3)},
@@ -97,10 +98,10 @@ def speed(peer: Path, *, full: bool, rounds: int = 5) -> dict[str, Any]:
 @contextmanager
 def _both(peer: Path, size: str, passes: int) -> Iterator[tuple[Any, DenoisingWorld]]:
     """Make theirs with random weights, and import them into ours."""
-    try:
-        import rotary_embedding_torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("the peer needs rotary-embedding-torch: pip install it.") from error
+    if find_spec("rotary_embedding_torch") is None:
+        raise UnavailableError(
+            "Diffusion Forcing", "rotary-embedding-torch is missing", "pip install rotary-embedding-torch"
+        )
     sizes, configuration = _SIZES[size], types.ModuleType("omegaconf")
     configuration.DictConfig = dict  # type: ignore[attr-defined]
     device = types.SimpleNamespace(major=0, minor=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import gymnasium as gym
 import torch
@@ -24,6 +25,8 @@ from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
 __all__ = ["NAMES", "DiffusionForcingAdapter"]
+
+Schedule = Literal["sigmoid", "cosine", "linear"]
 
 _PREFIX = "diffusion_model."
 _NET = _PREFIX + "model.module."
@@ -205,7 +208,7 @@ def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def _schedule(tensors: Mapping[str, Tensor]) -> str:
+def _schedule(tensors: Mapping[str, Tensor]) -> Schedule:
     """Recognise the noise schedule by its values.
 
     Raises:
@@ -214,9 +217,9 @@ def _schedule(tensors: Mapping[str, Tensor]) -> str:
     found = tensors[f"{_PREFIX}alphas_cumprod"]
     if found.shape != (_STEPS,):
         raise WeightsError(f"alphas_cumprod is {tuple(found.shape)}; only chains of {_STEPS} steps can be imported.")
-    known = ("sigmoid", "cosine", "linear")
+    known: tuple[Schedule, ...] = get_args(Schedule)
     for schedule in known:
-        expected = VariancePreserving(schedule=schedule, steps=_STEPS).signal[1:]  # type: ignore[arg-type]
+        expected = VariancePreserving(schedule=schedule, steps=_STEPS).signal[1:]
         if torch.allclose(found.double(), expected, rtol=0, atol=_SAME):
             return schedule
     raise WeightsError(
