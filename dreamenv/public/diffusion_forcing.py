@@ -5,9 +5,9 @@ network makes of past frames changes in every pass: nothing of them can be kept,
 With ``pooling="past"`` a frame is normalised over itself and those before it; past frames are then run once, and a pass
 runs the new frame alone. That is another computation, for weights that were trained further with it.
 
-Memory: ``frames`` (b, w, c, h, w), newest last, and ``held`` (b,) int64, how many are there. For "past" instead of the
-frames: ``keys``, ``values`` and ``moments`` as in `dreamenv.public.unet3d.Kept`, and ``seen`` (b,) int64, how many
-frames there have been.
+Memory: ``frames`` (b, context, c, h, w), newest last, and ``held`` (b,) int64, how many are there. For "past" instead of
+the frames: ``keys``, ``values`` and ``moments`` as in `dreamenv.public.frame_window.Kept`, and ``seen`` (b,) int64, how
+many frames there have been.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dreamenv.diffusion.objective import stabilised
 from dreamenv.diffusion.processes import VariancePreserving
 from dreamenv.errors import ConfigError
 from dreamenv.nn.actions import ActionVector
-from dreamenv.public.unet3d import GROUPS, Kept, UNet3D, Window
+from dreamenv.public.frame_window import GROUPS, Kept, Window
+from dreamenv.public.unet3d import UNet3D
 
 if TYPE_CHECKING:
     from dreamenv.backbones.denoising.config import DenoisingConfig
