@@ -253,7 +253,8 @@ def test_an_imported_world_is_an_environment(pooling, tmp_path):
     world = World(model, architecture.config, make_starts(4, 16, SPEC.action_space))
     world = world.replaced(public=dataclasses.replace(architecture.config.public, pooling=pooling), context=4)
     world.save(tmp_path / "world")
-    env = DreamEnv(World.load(tmp_path / "world"), horizon=3)
+    assert not model.foretells_rewards
+    env = DreamEnv(World.load(tmp_path / "world"), horizon=3, reward_fn=lambda frames, actions: frames.mean((1, 2, 3)))
     assert env.action_space == gym.spaces.Discrete(1)
     first, _ = env.reset(seed=0)
     steps = [env.step(0) for _ in range(3)]

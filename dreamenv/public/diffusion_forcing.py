@@ -5,9 +5,9 @@ network makes of past frames changes in every pass: nothing of them can be kept,
 With ``pooling="past"`` a frame is normalised over itself and those before it; past frames are then run once, and a pass
 runs the new frame alone. That is another computation, for weights that were trained further with it.
 
-Memory: ``frames`` (b, context, c, h, w), newest last, and ``held`` (b,) int64, how many are there. For "past" instead of
-the frames: ``keys``, ``values`` and ``moments`` as in `dreamenv.public.frame_window.Kept`, and ``seen`` (b,) int64, how
-many frames there have been.
+Memory: ``frames`` (b, context, c, h, w), newest last, and ``held`` (b,) int64, how many are there. For "past" instead
+of the frames: ``keys``, ``values`` and ``moments`` as in `dreamenv.public.frame_window.Kept`, and ``seen`` (b,) int64,
+how many frames there have been.
 """
 
 from __future__ import annotations
