@@ -1,7 +1,7 @@
 """Diffusion Forcing: the checkpoints of its video models, which Lightning wrote.
 
 Frames' size and the window's length are in no tensor. They are taken to be those of the published model with the same
-noise schedule: Minecraft has the sigmoid one, DMLab the cosine one.
+noise schedule: Minecraft has the sigmoid one, DMLab (of which the public settings are known) the cosine one.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class DiffusionForcingAdapter(Adapter):
     title = "Diffusion Forcing"
     licence = "MIT"
     source = (
-        "the archive quickstart_atten.tar.gz that the README of github.com/buoyancy99/diffusion-forcing links to, with "
-        "minecraft.ckpt and dmlab.ckpt"
+        "the archive quickstart_atten.tar.gz that the README of github.com/buoyancy99/diffusion-forcing links to, as "
+        "outputs/minecraft.ckpt"
     )
 
     def read(self, files: Sequence[Mapping[str, Tensor]], options: Options) -> Architecture:
@@ -190,7 +190,7 @@ def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if any(name.startswith(f"{_PREFIX}model.transformer.") for name in tensors):
             raise WeightsError(
                 "this is Diffusion Forcing's planner, a transformer over states; only its video models draw frames: "
-                "import minecraft.ckpt or dmlab.ckpt."
+                "import one of those, such as minecraft.ckpt."
             )
         raise WeightsError(
             "this is no video model of Diffusion Forcing: it has no alphas_cumprod and model.module.init_conv.weight, "
