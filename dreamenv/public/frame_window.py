@@ -75,7 +75,9 @@ class Window:
         scores = torch.cat([query @ keys.transpose(-1, -2) for keys, _ in sources], dim=-1) * query.shape[-1] ** -0.5
         shares = scores.masked_fill(~self.attends[:, None, None], -torch.inf).softmax(-1)
         parts = shares.split([keys.shape[-2] for keys, _ in sources], dim=-1)
-        attended = [part.to(values.dtype) @ values for part, (_, values) in zip(parts, sources, strict=True)]
+        attended: list[Tensor] = [
+            part.to(values.dtype) @ values for part, (_, values) in zip(parts, sources, strict=True)
+        ]
         return attended[0] if len(attended) == 1 else attended[0] + attended[1]
 
     def kept(self) -> Kept:

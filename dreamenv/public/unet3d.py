@@ -217,8 +217,9 @@ class UNet3D(nn.Module):
         maps = self.middle_second(maps, window, condition)
         for up in self.ups:
             _, maps = up(torch.cat((maps, seen.pop()), dim=1), window, condition)
-        output: Tensor = self.leave(self.leave_block(torch.cat((maps, entered), dim=1), window))
-        return output.unflatten(0, level.shape)
+        left = self.leave(self.leave_block(torch.cat((maps, entered), dim=1), window))
+        output: Tensor = left.unflatten(0, level.shape)
+        return output
 
 
 def _frequencies(count: int) -> Tensor:
