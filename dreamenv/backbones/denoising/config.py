@@ -116,6 +116,8 @@ class DenoisingConfig:
         offset: standard deviation of noise that is the same for all pixels of a channel, in training (DIAMOND).
         quantise_passes: cut the expected frame off to 8 bits in every pass (DIAMOND); not for latents.
         reencode: what was shown is encoded again to become context (NWM), rather than kept as it was drawn.
+        as_drawn: pixels become context as they were drawn, also those beyond what can be shown (Diffusion Forcing); not
+            with ``quantise``. Latents do anyway.
 
     Raises:
         ConfigError: a setting that cannot work, or a target that does not go with the noise.
@@ -176,6 +178,7 @@ class DenoisingConfig:
     offset: float = field(default=0.0, metadata=_LATER)
     quantise_passes: bool = field(default=False, metadata=_LATER)
     reencode: bool = field(default=False, metadata=_LATER)
+    as_drawn: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         # As JSON has them.
@@ -199,6 +202,11 @@ class DenoisingConfig:
         if self.offset < 0 or (self.offset and self.target != "edm"):
             raise ConfigError(
                 f"offset must be at least 0, and 0 unless the target is 'edm', not {self.offset} with {self.target!r}."
+            )
+        if self.as_drawn and (self.quantise or self.codec):
+            raise ConfigError(
+                "as_drawn keeps pixels as they were drawn: set quantise=False, and leave as_drawn out where a codec's "
+                "latents are drawn, which are kept so unless reencode is set."
             )
         if self.network in ("unet", "cdit", "public") and self.chunk > 1:
             raise ConfigError(

@@ -138,7 +138,7 @@ class DenoisingWorld(nn.Module):
             drawn = self._draw(state, grouped)
             seen = self._shown(drawn)
             told.append(self._foretell(state, vectors, seen))
-            anew = self.codec is None or self.config.reencode  # else latents are kept as they were drawn
+            anew = self.config.reencode if self.codec else not self.config.as_drawn  # else kept as it was drawn
             kept = self._taken(seen, state) if anew else drawn
             self._remember(state, kept, grouped, self._groups(kept))
             if self.stride > 1:
