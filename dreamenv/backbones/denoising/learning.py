@@ -55,7 +55,7 @@ def drawing_error(
     noise, clean, gap = standard_normal(), frames, None
     possible = torch.ones((b, s), dtype=torch.bool, device=device)
     if config.furthest_jump > 1:
-        gap, actions = _jumps(uniform(b, s), actions, config.furthest_jump)
+        gap, actions = _jumps(uniform(b, s), actions, min(config.furthest_jump, s - 1))
         possible = gap <= torch.arange(s, device=device)  # no jump goes back beyond the first frame
     if config.hide_actions:
         actions = actions * (uniform(b, 1, 1) >= config.hide_actions)
