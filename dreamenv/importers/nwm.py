@@ -270,8 +270,9 @@ def _frame_size(places: int, pixels: int, size: tuple[int, int] | None) -> tuple
             raise WeightsError(f"pos_embed has {places} places, which make no square; set size to height and width.")
         return side * pixels, side * pixels
     if size[0] % pixels or size[1] % pixels or (size[0] // pixels) * (size[1] // pixels) != places:
+        without = f"; leave size out for {side * pixels} x {side * pixels}" if side**2 == places else ""
         raise WeightsError(
             f"frames of {size[0]} x {size[1]} are not {places} tokens of {pixels} x {pixels} pixels, for which "
-            f"pos_embed has places; leave size out{f' for {side * pixels} x {side * pixels}' if side**2 == places else ''}."
+            f"pos_embed has places{without}."
         )
     return size
