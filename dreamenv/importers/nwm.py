@@ -17,6 +17,7 @@ from dreamenv.importers.adapter import Adapter, Architecture, Options, published
 from dreamenv.importers.names import Names
 from dreamenv.public.nwm import FURTHEST, HIGHEST, LOWEST, NWMSizes
 from dreamenv.public.sd_codec import SDCodecSizes
+from dreamenv.public.silent import SilentSizes
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
@@ -133,6 +134,7 @@ class NWMAdapter(Adapter):
                 network="public",
                 public=sizes,
                 codec=coder,
+                events=SilentSizes(),
                 context=context,
                 denoiser_length=max(8, context),
                 noise="chain",
