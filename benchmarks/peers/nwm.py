@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import time
 import types
 import warnings
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.backbones.denoising.model import _LATENT_STREAM, _NOISE_STREAM
+from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
 from dreamenv.importers.adapter import Options, fitted
-from dreamenv.importers.nwm import NWMAdapter
+from dreamenv.importers.nwm import NETWORK_NAMES, NWMAdapter
 from dreamenv.randomness import normal
 
 __all__ = ["parity", "speed"]
@@ -39,13 +41,14 @@ _LOW, _HIGH = torch.tensor([-2.5, -4.0]), torch.tensor([5.0, 4.0])  # of the pee
 def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
     """Compare forward passes, the steps that are visited, and a rollout.
 
-    At the published size, the transformer runs one forward pass alone; all of it takes about 10 GB of memory.
+    At the published size, the transformer runs one forward pass alone, with the peer's own tensors, so that their 4 GB
+    are needed once.
     """
     rows = []
     for name, sizes in (("small", _SMALL), *((("published", _PUBLISHED),) if full else ())):
         with _peer(peer, sizes) as (network, codec, modules):
             counts = [sum(one.numel() for one in part.parameters()) for part in (network, codec)]
-            model = _ours(network, codec, sizes)
+            model = (_ours if sizes is _SMALL else _sharing)(network, codec, sizes)
             found = {"transformer": (_forward(network, model), counts[0])}
             for what, difference in _coded(codec, model).items():
                 found[f"autoencoder, {what}"] = (difference, counts[1])
@@ -124,6 +127,20 @@ def _ours(network: nn.Module, codec: nn.Module, sizes: dict[str, Any]) -> Any:
     return fitted(found)
 
 
+def _sharing(network: nn.Module, codec: nn.Module, sizes: dict[str, Any]) -> Any:
+    """Do the same with the transformer's tensors themselves, not with copies."""
+    tensors = network.state_dict()
+    shallow = {name: one for name, one in tensors.items() if re.match(r"(?!blocks\.)|blocks\.0\.", name)}
+    model: Any = fitted(NWMAdapter().read([codec.state_dict(), shallow], Options(heads=sizes["heads"])))
+    config = dataclasses.replace(model.config, public=dataclasses.replace(model.config.public, depth=sizes["depth"]))
+    with torch.device("meta"):
+        deep = config.public.network(config, model.drawn_shape, model.action.size)
+    deep.still = model.network.still
+    deep.load_state_dict(NETWORK_NAMES.to_ours(tensors)[0], strict=True, assign=True)
+    model.network = deep.eval()
+    return model
+
+
 def _changed(model: Any, **changes: Any) -> Any:
     """The same weights with other settings."""
     other = dataclasses.replace(model.config, **changes).build(model.spec)
@@ -140,8 +157,6 @@ def _forward(network: Any, model: Any) -> float:
     level, gap = torch.tensor([[731.0], [4.0]]), torch.tensor([[1.0], [16.0]])
     moves = torch.randn(_ROWS, 1, 3, generator=generator)
     said = network(noisy[:, 0], level[:, 0], _heard(moves * gap[..., None])[:, 0], context, gap[:, 0] / 128)
-    from dreamenv.backbones.denoising.networks import Asked
-
     past = model.network.remember(model.network.begin(context[:, 0]), context, moves)
     ours = model.network.predict(past, Asked(noisy, level, model.action(moves), gap=gap))
     return relative_difference(ours[:, 0], said)
