@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -351,6 +352,27 @@ def test_a_bad_file_is_refused_with_what_is_wrong(case: str) -> None:
     files, options, match = BAD[case]
     with pytest.raises(WeightsError, match=match):
         fitted(NWMAdapter().read(files(), Options(**options)))
+
+
+def test_few_passes_are_made_by_another_sampler() -> None:
+    tensors = [tiny_network(), tiny_codec()]
+    found = [NWMAdapter().read(tensors, Options(heads=2, passes=passes)).config for passes in (None, 100, 25)]
+    assert [(one.passes, one.sampler) for one in found] == [(250, "learned"), (100, "learned"), (25, "dpm")]
+
+
+def test_the_published_sampler_draws_with_the_variance_that_the_network_says() -> None:
+    model: Any = tiny_world().model
+    drawn = []
+    for scale in (0.0, 3.0):
+        config = dataclasses.replace(model.config, sampler="learned", passes=6)
+        other: Any = config.build(model.spec)
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            other.network.leave.bias[4::8] += scale  # of the variance of the first latent channel, not of the noise
+            other.network.leave.bias[5::8] += scale
+            state = other.start(torch.full((1, 3, SIDE, SIDE), 0.5), torch.tensor([0]))
+            drawn.append(other.imagine(state, torch.zeros(1, 1, 3))[0].frames)
+    assert not torch.equal(*drawn)
 
 
 def test_frames_may_be_wider_than_high() -> None:

@@ -7,6 +7,7 @@ besides is stood in for: three layers of timm, and modules of its own that read 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import re
 import time
@@ -65,27 +66,28 @@ def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
 
 
 def speed(peer: Path, *, full: bool = False, rounds: int = 5) -> dict[str, Any]:
-    """Return frames per second of the peer's roll-out and of ours, and their ratio.
+    """Time the peer's roll-out and ours, one row at a time.
 
     Args:
         peer: its folder.
-        full: CDiT-S/2 with the published autoencoder at 224 x 224, of which a pass and the rest of a frame are timed
-            apart, since 250 passes take minutes; else a small one, of which whole frames are timed.
+        full: CDiT-S/2 with the published autoencoder at 224 x 224, of which a pass of the transformer and what the
+            autoencoder does per frame are timed apart, since 250 passes take minutes; else whole frames of a small one.
         rounds: of timing.
+
+    Returns:
+        Comparisons by what was timed, in units per second; also of fewer passes, and how alike the pictures are then.
     """
     with _peer(peer, _LIGHT if full else _SMALL) as (network, codec, modules):
-        model = _ours(network, codec, _LIGHT if full else _SMALL)
-        results = {}
-        for what, passes in (("1 pass", 1), ("11 passes", 11)) if full else ((f"{_PASSES} passes", _PASSES),):
-            found = _timings(network, codec, model, modules, passes, rounds)
-            results[what] = found
-        if not full:
-            quick = _changed(model, sampler="dpm", passes=_FEW)
-            theirs = _their_step(network, codec, modules, model, _PASSES)
-            timed = interleaved({"peer": _timed(theirs), "dreamenv": _timed(_our_step(quick))}, rounds=rounds)
-            results[f"dpm, {_FEW} passes, beside the peer's {_PASSES}"] = timed.to_json()
-            results["picture difference, decibels"] = _likeness(model)
-    return results
+        if full:
+            return _apart(network, codec, _ours(network, codec, _LIGHT), rounds)
+        model = _ours(network, codec, _SMALL)
+        theirs = _timed(_their_step(network, codec, modules, model, _PASSES))
+        quick = _timed(_our_step(_changed(model, sampler="dpm", passes=_FEW)))
+        timed = interleaved({"peer": theirs, "dreamenv": _timed(_our_step(model)), "dpm": quick}, rounds=rounds)
+        return {
+            f"frames of {_PASSES} passes; dpm: of {_FEW}": timed.to_json(),
+            "picture difference, decibels": _likeness(model),
+        }
 
 
 @contextlib.contextmanager
@@ -230,10 +232,49 @@ def _heard(moves: Tensor) -> Tensor:
     return torch.cat((2 * (moves[..., :2] - _LOW) / (_HIGH - _LOW) - 1, moves[..., 2:]), dim=-1)
 
 
-def _timings(network: Any, codec: Any, model: Any, modules: Any, passes: int, rounds: int) -> dict[str, Any]:
-    theirs = _their_step(network, codec, modules, model, passes)
-    ours = _our_step(_changed(model, passes=passes))
-    return interleaved({"peer": _timed(theirs), "dreamenv": _timed(ours)}, rounds=rounds).to_json()
+@torch.no_grad()
+def _apart(network: Any, codec: Any, model: Any, rounds: int) -> dict[str, Any]:
+    """Time a pass, and the autoencoder's part of a frame: the peer encodes all past frames again, we the newest."""
+    rounded = copy.deepcopy(model)
+    rounded.store_in_bfloat16()
+    state, device = _begun(model), torch.device("cpu")
+    frame, noisy = torch.rand(1, 1, *model.spec.frame_shape), torch.randn(1, 1, *model.drawn_shape)
+    asked = Asked(noisy, torch.full((1, 1), 500.0), torch.randn(1, 1, 3), gap=torch.ones(1, 1))
+
+    def their_pass() -> None:
+        network(noisy[:, 0], asked.level[:, 0], asked.actions[:, 0], state["latents"], torch.full((1,), 1 / 128))
+
+    def their_coding() -> None:
+        codec.encode((2 * frame - 1)[0].expand(_CONTEXT, -1, -1, -1)).latent_dist.sample()
+        codec.decode(noisy[:, 0] / model.config.codec.scale)
+
+    def our_pass(one: Any) -> Callable[[], None]:
+        def run() -> None:
+            with one._rounding(device):
+                one.network.predict(state, asked)
+
+        return run
+
+    def our_coding(one: Any) -> Callable[[], None]:
+        def run() -> None:
+            one._taken(frame, state)
+            one._shown(noisy)
+
+        return run
+
+    results = {}
+    for what, theirs, ours in (
+        ("passes", their_pass, our_pass), ("codings of a frame", their_coding, our_coding),
+    ):  # fmt: skip
+        candidates = {"peer": theirs, "dreamenv": ours(model), "dreamenv, bfloat16": ours(rounded)}
+        results[what] = interleaved({name: _timed(step) for name, step in candidates.items()}, rounds=rounds).to_json()
+    seconds = {
+        name: _PASSES / results["passes"]["timings"][name]["rate"]
+        + 1 / results["codings of a frame"]["timings"][name]["rate"]
+        for name in candidates
+    }
+    results[f"seconds per frame of {_PASSES} passes, from both"] = seconds
+    return results
 
 
 def _their_step(network: Any, codec: Any, modules: Any, model: Any, passes: int) -> Callable[[], None]:

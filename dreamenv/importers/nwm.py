@@ -26,7 +26,8 @@ __all__ = ["CODEC_NAMES", "NETWORK_NAMES", "NWMAdapter"]
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width, of the published S, B, L and XL
 _HEAD_WIDTH = 64  # of other widths
 _FRAME_RATE = 4.0  # of the recordings, hertz
-_PASSES = 250
+_PASSES = 250  # of the ancestral sampler, with the variance that the network says
+_FEW = 50  # up to so many, which are too few for it, are made by DPM-Solver++
 _NETWORK, _CODEC = "blocks.0.cttn.in_proj_weight", "encoder.conv_in.weight"  # by which files are told apart
 _BOTH = (
     "NWM needs two files: a checkpoint of the transformer (.pth.tar), and stabilityai/sd-vae-ft-ema's "
@@ -127,6 +128,7 @@ class NWMAdapter(Adapter):
                 f"{coder.latent_channels} (decoder.conv_in.weight): they are not of one system. Take the autoencoder "
                 "that the transformer was trained with, stabilityai/sd-vae-ft-ema."
             )
+        passes = _PASSES if options.passes is None else options.passes
         height, width = _frame_size(places, sizes.patch * coder.downsample, options.size)
         space = gym.spaces.Box(np.array(LOWEST, np.float32), np.array(HIGHEST, np.float32))
         try:
@@ -141,9 +143,9 @@ class NWMAdapter(Adapter):
                 schedule="linear",
                 target="noise",
                 data_std=1.0,
-                sampler="learned",
+                sampler="learned" if passes > _FEW else "dpm",
                 spacing="ends",
-                passes=_PASSES if options.passes is None else options.passes,
+                passes=passes,
                 spread=1.0,
                 quantise=False,
                 reencode=True,
@@ -157,9 +159,10 @@ class NWMAdapter(Adapter):
             tensors={"network": network, "codec.autoencoder": codec},
             names={"network": NETWORK_NAMES, "codec.autoencoder": CODEC_NAMES},
             notes=(
-                "It was trained on 4 frames of context; a dream that starts from fewer takes the first one for those "
+                f"It was trained on {context} frames of context; a dream that starts from fewer takes the first one for those "
                 "that are missing.",
-                f"Frames take {config.passes} passes each; sampler='dpm' with 25 is ten times as fast.",
+                f"Each frame takes {passes} passes"
+                + ("; up to 50 are made by DPM-Solver++, ten times as fast with passes=25." if passes > _FEW else "."),
             ),
         )
 
