@@ -159,8 +159,8 @@ class NWMAdapter(Adapter):
             tensors={"network": network, "codec.autoencoder": codec},
             names={"network": NETWORK_NAMES, "codec.autoencoder": CODEC_NAMES},
             notes=(
-                f"It was trained on {context} frames of context; a dream that starts from fewer takes the first one for those "
-                "that are missing.",
+                f"It was trained on {context} frames of context; a dream that starts from fewer takes the first one "
+                "for those that are missing.",
                 f"Each frame takes {passes} passes"
                 + ("; up to 50 are made by DPM-Solver++, ten times as fast with passes=25." if passes > _FEW else "."),
             ),
