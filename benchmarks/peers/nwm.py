@@ -26,6 +26,7 @@ from dreamenv.backbones.denoising.model import _LATENT_STREAM, _NOISE_STREAM
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.diffusion.objective import add_noise, denoising_error, variance_error
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.nwm import NETWORK_NAMES, NWMAdapter
 from dreamenv.randomness import normal
@@ -54,6 +55,7 @@ def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
             for what, difference in _coded(codec, model).items():
                 found[f"autoencoder, {what}"] = (difference, counts[1])
             if sizes is _SMALL:
+                found["loss of a step, with the variance's part"] = (_loss(network, model, modules), counts[0])
                 found[f"steps visited, {_PASSES} of 1000"] = (_visited(model, modules), 0)
                 found[f"rollout of {_STEPS} frames, {_PASSES} passes each"] = (
                     _rollout(network, codec, model, modules), sum(counts)
@@ -182,6 +184,24 @@ def _visited(model: Any, modules: Any) -> float:
     theirs = modules[0].create_diffusion(str(_PASSES)).timestep_map
     ours = model.process.spacing(_PASSES).flip(0)[1:].long().tolist()
     return float(ours != theirs)
+
+
+@torch.no_grad()
+def _loss(network: Any, model: Any, modules: Any) -> float:
+    """What both learn from, of the last frame of a window, at different noise levels and moves."""
+    generator, rows = torch.Generator().manual_seed(4), 4
+    latents, noise = (torch.randn(rows, _CONTEXT + 1, *model.drawn_shape, generator=generator) for _ in range(2))
+    moves, level = torch.randn(rows, 1, 3, generator=generator), torch.tensor([[999.0], [600.0], [40.0], [1.0]])
+    theirs = modules[0].create_diffusion("").training_losses(
+        network, latents[:, -1], level[:, 0].long(), noise=noise[:, -1],
+        model_kwargs={"y": _heard(moves)[:, 0], "x_cond": latents[:, :-1], "rel_t": torch.full((rows,), 1 / 128)},
+    )["loss"]  # fmt: skip
+    levels, acted = level.expand(-1, _CONTEXT + 1), model.action(moves).expand(-1, _CONTEXT + 1, -1)
+    noisy = add_noise(model.process, latents, noise, levels)
+    output, said = model.network.predict_all(latents, Asked(noisy, levels, acted)).chunk(2, dim=2)
+    ours = denoising_error(model.target, output, latents, noise, levels)
+    ours = ours + variance_error(model.target, output, (said + 1) / 2, latents, noise, levels)
+    return relative_difference(ours[:, -1], theirs)
 
 
 @torch.no_grad()

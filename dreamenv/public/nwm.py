@@ -187,10 +187,7 @@ class NWMFrames(FrameNetwork):
         return output[:, None]
 
     def predict_all(self, clean: Tensor, asked: Asked) -> Tensor:
-        """Every frame from those that lie at least its gap before it; only the noise, (b, s, c, h, w).
-
-        How sure the network is of a step stays as it was published: the mean squared error does not teach it.
-        """
+        """Every frame from those that lie at least its gap before it: noise and variance, (b, s, 2 c, h, w)."""
         (b, s), w = clean.shape[:2], self.config.context
         gap = torch.ones_like(asked.level) if asked.gap is None else asked.gap
         back = torch.arange(w, 0, -1, device=clean.device) - 1
@@ -201,7 +198,7 @@ class NWMFrames(FrameNetwork):
         context = _normal(rearrange(tokens, "b s w n d -> (b s) (w n) d"))
         alone = None if asked.alone is None else asked.alone.repeat_interleave(s)
         output = self._run(asked.noisy.flatten(0, 1), context, self._condition(asked).flatten(0, 1), alone)
-        return output.unflatten(0, (b, s)).chunk(2, dim=2)[0]
+        return output.unflatten(0, (b, s))
 
     def _condition(self, asked: Asked) -> Tensor:
         """Return what blocks are told, (b, f, width)."""
