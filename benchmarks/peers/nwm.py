@@ -95,7 +95,7 @@ def speed(peer: Path, *, full: bool = False, rounds: int = 5) -> dict[str, Any]:
 @contextlib.contextmanager
 def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     """Make the peer's networks with random weights; its modules can be used within the context."""
-    from diffusers import AutoencoderKL
+    import diffusers
 
     layers = types.ModuleType("timm.models.vision_transformer")
     layers.PatchEmbed, layers.Attention, layers.Mlp = _PatchEmbed, _Attention, _Mlp  # type: ignore[attr-defined]
@@ -112,7 +112,8 @@ def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
             num_heads=sizes["heads"],
         )  # fmt: skip
         levels = len(sizes["channels"])
-        codec = AutoencoderKL(
+        autoencoder: Any = diffusers.AutoencoderKL  # whose types are its own business
+        codec = autoencoder(
             block_out_channels=sizes["channels"], layers_per_block=2, latent_channels=4, norm_num_groups=32,
             down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
         )  # fmt: skip
@@ -147,9 +148,9 @@ def _sharing(network: nn.Module, codec: nn.Module, sizes: dict[str, Any]) -> Any
 
 def _changed(model: Any, **changes: Any) -> Any:
     """The same weights with other settings."""
-    other = dataclasses.replace(model.config, **changes).build(model.spec)
+    other: Any = dataclasses.replace(model.config, **changes).build(model.spec)
     other.load_state_dict(model.state_dict())
-    return other.eval()  # type: ignore[attr-defined]
+    return other.eval()
 
 
 @torch.no_grad()

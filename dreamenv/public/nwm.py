@@ -198,7 +198,7 @@ class NWMFrames(FrameNetwork):
         context = _normal(rearrange(tokens, "b s w n d -> (b s) (w n) d"))
         alone = None if asked.alone is None else asked.alone.repeat_interleave(s)
         output = self._run(asked.noisy.flatten(0, 1), context, self._condition(asked).flatten(0, 1), alone)
-        return output.unflatten(0, (b, s))
+        return rearrange(output, "(b s) c h w -> b s c h w", b=b)
 
     def _condition(self, asked: Asked) -> Tensor:
         """Return what blocks are told, (b, f, width)."""
