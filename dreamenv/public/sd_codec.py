@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 from dreamenv.nn.autoencoders import PictureVAE
+from dreamenv.nn.pieces import in_pieces
 
 __all__ = ["SDAutoencoder", "SDCodecSizes"]
 
@@ -97,6 +98,7 @@ class SDAutoencoder(PictureVAE):
         super().__init__(picture_shape, sizes.latent_channels, sizes.downsample)
         values, moments = picture_shape[0], 2 * sizes.latent_channels
         widest, finest = sizes.channels[-1], sizes.channels[0]
+        self._values = finest * picture_shape[1] * picture_shape[2]
         self.enter = _convolution(values, finest)
         self.down = nn.ModuleList(_stages(sizes.channels, sizes.blocks, sizes.groups, halved=True))
         self.inner_down = _Inner(widest, sizes.groups)
@@ -110,16 +112,21 @@ class SDAutoencoder(PictureVAE):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _encode(self, pictures: Tensor) -> Tensor:
-        maps = self.enter(pictures.contiguous(memory_format=torch.channels_last))
+        return in_pieces(self._told, self._values, pictures.contiguous(memory_format=torch.channels_last))
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return in_pieces(self._drawn, self._values, latents.contiguous(memory_format=torch.channels_last))
+
+    def _told(self, pictures: Tensor) -> Tensor:
+        maps = self.enter(pictures)
         for stage in self.down:
             maps = stage(maps)
         maps = self.leave_down(functional.silu(self.end_down(self.inner_down(maps))))
         moments: Tensor = self.moments(maps)
         return moments
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        maps = self.enter_up(self.latents(latents.contiguous(memory_format=torch.channels_last)))
-        maps = self.inner_up(maps)
+    def _drawn(self, latents: Tensor) -> Tensor:
+        maps = self.inner_up(self.enter_up(self.latents(latents)))
         for stage in self.up:
             maps = stage(maps)
         pictures: Tensor = self.leave(functional.silu(self.end_up(maps)))
