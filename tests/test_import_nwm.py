@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import math
 import re
@@ -353,6 +354,17 @@ def test_a_bad_file_is_refused_with_what_is_wrong(case: str) -> None:
     files, options, match = BAD[case]
     with pytest.raises(WeightsError, match=match):
         fitted(NWMAdapter().read(files(), Options(**options)))
+
+
+def test_weights_in_bfloat16_draw_about_the_same(world: World) -> None:
+    rounded: Any = copy.deepcopy(world.model)
+    rounded.store_in_bfloat16()
+    frames, moves = torch.rand(1, 3, 3, SIDE, SIDE), torch.randn(1, 3, 3)
+    with torch.no_grad():
+        drawn = [
+            one.imagine(begun(one, frames, moves[:, :2]), moves[:, 2:])[0].frames for one in (world.model, rounded)
+        ]
+    assert 0 < float((drawn[0] - drawn[1]).abs().mean()) < 0.02
 
 
 def test_few_passes_are_made_by_another_sampler() -> None:
