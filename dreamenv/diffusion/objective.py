@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dreamenv.diffusion.processes import NoiseProcess
+from dreamenv.diffusion.samplers import Pass
 from dreamenv.diffusion.targets import Target, per_frame
 from dreamenv.errors import ConfigError
 
-__all__ = ["LevelDraw", "Manner", "add_noise", "denoising_error", "draw_levels", "stabilised"]
+__all__ = ["LevelDraw", "Manner", "add_noise", "denoising_error", "draw_levels", "stabilised", "variance_error"]
+
+_LEAST = 1e-20  # keeps logarithms finite
 
 LevelDraw = Literal["independent", "shared", "last", "groups"]
 """Who shares a noise level in training: no frame with another (Diffusion Forcing, Chen et al. 2024); all (full-sequence
@@ -61,6 +65,36 @@ def denoising_error(target: Target, output: Tensor, frames: Tensor, noise: Tenso
     error = (output - target.lesson(frames, noise, level)) ** 2
     asked = level != target.process.clean
     return error.flatten(2).mean(2) * asked
+
+
+def variance_error(
+    target: Target, output: Tensor, variance: Tensor, frames: Tensor, noise: Tensor, level: Tensor
+) -> Tensor:
+    """Return how far one step of a chain, drawn with a learned variance, is from the true one, in bits (b, f).
+
+    That is the divergence between both in the mean over values (Nichol and Dhariwal 2021), which teaches the variance
+    alone. It is 0 where a step leads to a clean frame, in which nothing is drawn.
+
+    Args:
+        target: of a chain that counts its steps (`dreamenv.diffusion.processes.VariancePreserving`).
+        output: what the network says of the frames, shaped like them; no gradient reaches it.
+        variance: where the variance lies between the least and the greatest one, see `Prediction`.
+        frames: (b, f, ...) clean ones.
+        noise: in the noisy ones.
+        level: (b, f).
+    """
+    noisy = add_noise(target.process, frames, noise, level)
+    step = Pass(target.process, noisy, level, (level - 1).clamp_min(target.process.clean))
+    drawn = per_frame(step.there != target.process.clean, frames)
+    variances = step.variances()
+    least, greatest = (per_frame(value.clamp_min(_LEAST).log(), frames) * drawn for value in variances)
+    found = target.read(output.detach(), noisy, level)
+    alpha, sigma = target.process.at(step.there)
+    kept = (sigma**2 - variances[0]).clamp_min(0).sqrt()
+    missed = per_frame(alpha, frames) * (frames - found.frame) + per_frame(kept, frames) * (noise - found.noise)
+    said = least + variance * (greatest - least)
+    nats = (said - least + (least - said).exp() - 1 + (missed * drawn) ** 2 * (-said).exp()) / 2
+    return nats.flatten(2).mean(2) / math.log(2)
 
 
 def stabilised(process: NoiseProcess, frames: Tensor, level: float, manner: Manner) -> tuple[Tensor, Tensor]:

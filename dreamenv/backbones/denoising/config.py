@@ -87,7 +87,7 @@ class DenoisingConfig:
         guide_past: weight of the past beyond what the network says without it; 1 is no guidance.
         actions: "added" to the noise level's embedding, or put in "by kind" (GameFactory), for "dit".
         action_window: frames back whose actions are seen too, when put in by kind.
-        furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1.
+        furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1; a published network learned them.
         packing: for "packed", (frames, factor) from newest to oldest, see `dreamenv.nn.dit.PackedDiT`.
         codec: settings of the codec whose latents are drawn, or a published one; None draws pixels.
         channels: of the U-Net's resolutions, finest first.
@@ -249,9 +249,11 @@ class DenoisingConfig:
         """Refuse what only another network has."""
         if self.actions == "by kind" and self.network != "dit":
             raise ConfigError(f"actions are put in 'by kind' with network='dit' only, not with {self.network!r}.")
-        if self.furthest_jump > 1 and self.network != "cdit":
+        jumps = self.network == "cdit" or getattr(self.public, "jumps", False)
+        if self.furthest_jump > 1 and not jumps:
             raise ConfigError(f"jumps of {self.furthest_jump} steps need network='cdit', not {self.network!r}.")
-        if self.furthest_jump > self.denoiser_length:
+        # A published network learned them elsewhere; it learns on from those that a window holds.
+        if self.furthest_jump > self.denoiser_length and self.public is None:
             raise ConfigError(
                 f"jumps of {self.furthest_jump} steps cannot be learned in windows of {self.denoiser_length}; "
                 "make denoiser_length larger."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork
-from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels
+from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels, variance_error
 from dreamenv.diffusion.shortcut import shortcut_error
 from dreamenv.diffusion.targets import per_frame
 from dreamenv.nn.precision import autocast
@@ -55,7 +55,7 @@ def drawing_error(
     noise, clean, gap = standard_normal(), frames, None
     possible = torch.ones((b, s), dtype=torch.bool, device=device)
     if config.furthest_jump > 1:
-        gap, actions = _jumps(uniform(b, s), actions, config.furthest_jump)
+        gap, actions = _jumps(uniform(b, s), actions, min(config.furthest_jump, s - 1))
         possible = gap <= torch.arange(s, device=device)  # no jump goes back beyond the first frame
     if config.hide_actions:
         actions = actions * (uniform(b, 1, 1) >= config.hide_actions)
@@ -82,7 +82,10 @@ def drawing_error(
             same = torch.randn(*frames.shape[:3], 1, 1, generator=generator, device=device)
             noise = noise + config.offset / sigma * same
         output = predict(add_noise(network.process, frames, noise, level), level)
+        output, *variance = output.split(frames.shape[2], dim=2)
         error = denoising_error(network.target, output, frames, noise, level)
+        for said in variance:  # the network says how sure it is, too
+            error = error + variance_error(network.target, output, (said + 1) / 2, frames, noise, level)
     return error, possible
 
 

@@ -72,7 +72,7 @@ class FrameNetwork(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, past: Mapping[str, Tensor], asked: Asked) -> Tensor:
-        """Say the target of the next frames, (b, f, c, h, w)."""
+        """Say the target of the next frames, (b, f, c, h, w), or with the variance of a step (b, f, 2 c, h, w)."""
 
     @abstractmethod
     def predict_all(self, clean: Tensor, asked: Asked) -> Tensor:

@@ -1,0 +1,415 @@
+"""Navigation World Models beside ours, with the same weights.
+
+The peer's transformer, diffusion and roll-out run as they are, with `diffusers`' autoencoder. What its scripts import
+besides is stood in for: three layers of timm, and modules of its own that read data sets and start processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import re
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamenv.backbones.denoising.model import _LATENT_STREAM, _NOISE_STREAM
+from dreamenv.backbones.denoising.networks import Asked
+from dreamenv.benchmarks.common import interleaved
+from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.diffusion.objective import add_noise, denoising_error, variance_error
+from dreamenv.importers.adapter import Options, fitted
+from dreamenv.importers.nwm import NETWORK_NAMES, NWMAdapter
+from dreamenv.randomness import normal
+
+__all__ = ["parity", "speed"]
+
+_SMALL = {"width": 96, "depth": 3, "heads": 3, "side": 64, "channels": (32, 32, 64, 64)}
+_PUBLISHED = {"width": 1152, "depth": 28, "heads": 16, "side": 224, "channels": (128, 256, 512, 512)}  # CDiT-XL/2
+_LIGHT = {**_PUBLISHED, "width": 384, "depth": 12, "heads": 6}  # CDiT-S/2
+_CONTEXT, _ROWS, _STEPS, _PASSES, _FEW = 4, 2, 3, 250, 25
+_LOW, _HIGH = torch.tensor([-2.5, -4.0]), torch.tensor([5.0, 4.0])  # of the peer's statistics of moves
+
+
+def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
+    """Compare forward passes, the steps that are visited, and a rollout.
+
+    At the published size, the transformer runs one forward pass alone, with the peer's own tensors, so that their 4 GB
+    are needed once.
+    """
+    rows = []
+    for name, sizes in (("small", _SMALL), *((("published", _PUBLISHED),) if full else ())):
+        with _peer(peer, sizes) as (network, codec, modules):
+            counts = [sum(one.numel() for one in part.parameters()) for part in (network, codec)]
+            model = (_ours if sizes is _SMALL else _sharing)(network, codec, sizes)
+            found = {"transformer": (_forward(network, model), counts[0])}
+            for what, difference in _coded(codec, model).items():
+                found[f"autoencoder, {what}"] = (difference, counts[1])
+            if sizes is _SMALL:
+                found["loss of a step, with the variance's part"] = (_loss(network, model, modules), counts[0])
+                found[f"steps visited, {_PASSES} of 1000"] = (_visited(model, modules), 0)
+                found[f"rollout of {_STEPS} frames, {_PASSES} passes each"] = (
+                    _rollout(network, codec, model, modules), sum(counts)
+                )  # fmt: skip
+        rows += [
+            {"what": what, "size": name, "parameters": count, "relative_difference": difference}
+            for what, (difference, count) in found.items()
+        ]
+    return rows
+
+
+def speed(peer: Path, *, full: bool = False, rounds: int = 5) -> dict[str, Any]:
+    """Time the peer's roll-out and ours, one row at a time.
+
+    Args:
+        peer: its folder.
+        full: CDiT-S/2 with the published autoencoder at 224 x 224, of which a pass of the transformer and what the
+            autoencoder does per frame are timed apart, since 250 passes take minutes; else whole frames of a small one.
+        rounds: of timing.
+
+    Returns:
+        Comparisons by what was timed, in units per second; also of fewer passes, and how alike the pictures are then.
+    """
+    with _peer(peer, _LIGHT if full else _SMALL) as (network, codec, modules):
+        if full:
+            return _apart(network, codec, _ours(network, codec, _LIGHT), rounds)
+        model = _ours(network, codec, _SMALL)
+        theirs = _timed(_their_step(network, codec, modules, model, _PASSES))
+        quick = _timed(_our_step(_changed(model, sampler="dpm", passes=_FEW)))
+        timed = interleaved({"peer": theirs, "dreamenv": _timed(_our_step(model)), "dpm": quick}, rounds=rounds)
+        return {
+            f"frames of {_PASSES} passes; dpm: of {_FEW}": timed.to_json(),
+            "picture difference, decibels": _likeness(model),
+        }
+
+
+@contextlib.contextmanager
+def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Make the peer's networks with random weights; its modules can be used within the context."""
+    import diffusers
+
+    layers = types.ModuleType("timm.models.vision_transformer")
+    layers.PatchEmbed, layers.Attention, layers.Mlp = _PatchEmbed, _Attention, _Mlp  # type: ignore[attr-defined]
+    own = {name: types.ModuleType(name) for name in ("misc", "datasets", "distributed", "yaml")}
+    own["datasets"].EvalDataset = own["distributed"].init_distributed = None  # type: ignore[attr-defined]
+    missing = {name: types.ModuleType(name) for name in ("timm", "timm.models")}
+    with stand_ins({**missing, layers.__name__: layers, **own}), peer_code(peer):
+        import diffusion  # type: ignore[import-not-found]
+        import isolated_nwm_infer  # type: ignore[import-not-found]
+        import models  # type: ignore[import-not-found]
+
+        network = models.CDiT(
+            input_size=sizes["side"] // 8, context_size=_CONTEXT, hidden_size=sizes["width"], depth=sizes["depth"],
+            num_heads=sizes["heads"],
+        )  # fmt: skip
+        levels = len(sizes["channels"])
+        autoencoder: Any = diffusers.AutoencoderKL  # whose types are its own business
+        codec = autoencoder(
+            block_out_channels=sizes["channels"], layers_per_block=2, latent_channels=4, norm_num_groups=32,
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        )  # fmt: skip
+        yield randomised(network, 1), _calmed(randomised(codec, 2)), (diffusion, isolated_nwm_infer)
+
+
+def _calmed(codec: Any) -> Any:
+    """Let latents spread by about 1 / 0.18215, and their draws by a little, as those of the published codec do."""
+    with torch.no_grad():
+        codec.quant_conv.bias[4:] -= 4.0
+    return codec
+
+
+def _ours(network: nn.Module, codec: nn.Module, sizes: dict[str, Any]) -> Any:
+    found = NWMAdapter().read([codec.state_dict(), network.state_dict()], Options(heads=sizes["heads"]))
+    return fitted(found)
+
+
+def _sharing(network: nn.Module, codec: nn.Module, sizes: dict[str, Any]) -> Any:
+    """Do the same with the transformer's tensors themselves, not with copies."""
+    tensors = network.state_dict()
+    shallow = {name: one for name, one in tensors.items() if re.match(r"(?!blocks\.)|blocks\.0\.", name)}
+    model: Any = fitted(NWMAdapter().read([codec.state_dict(), shallow], Options(heads=sizes["heads"])))
+    config = dataclasses.replace(model.config, public=dataclasses.replace(model.config.public, depth=sizes["depth"]))
+    with torch.device("meta"):
+        deep = config.public.network(config, model.drawn_shape, model.action.size)
+    deep.still = model.network.still
+    deep.load_state_dict(NETWORK_NAMES.to_ours(tensors)[0], strict=True, assign=True)
+    model.network = deep.eval()
+    return model
+
+
+def _changed(model: Any, **changes: Any) -> Any:
+    """The same weights with other settings."""
+    other: Any = dataclasses.replace(model.config, **changes).build(model.spec)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+@torch.no_grad()
+def _forward(network: Any, model: Any) -> float:
+    """Draw with different noise levels, moves and times ahead in two rows."""
+    generator = torch.Generator().manual_seed(0)
+    shape = model.drawn_shape
+    noisy, context = (torch.randn(_ROWS, n, *shape, generator=generator) for n in (1, _CONTEXT))
+    level, gap = torch.tensor([[731.0], [4.0]]), torch.tensor([[1.0], [16.0]])
+    moves = torch.randn(_ROWS, 1, 3, generator=generator)
+    said = network(noisy[:, 0], level[:, 0], _heard(moves * gap[..., None])[:, 0], context, gap[:, 0] / 128)
+    past = model.network.remember(model.network.begin(context[:, 0]), context, moves)
+    ours = model.network.predict(past, Asked(noisy, level, model.action(moves), gap=gap))
+    return relative_difference(ours[:, 0], said)
+
+
+@torch.no_grad()
+def _coded(codec: Any, model: Any) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(0)
+    pictures = 2 * torch.rand(1, *model.spec.frame_shape, generator=generator) - 1
+    latents = torch.randn(1, *model.drawn_shape, generator=generator)
+    mean, _ = model.codec.autoencoder.encode(pictures)
+    said = codec.encode(pictures).latent_dist
+    drawn = model.codec.autoencoder.decode(latents)
+    return {
+        "encoding": relative_difference(mean, said.mean),
+        "decoding": relative_difference(drawn, codec.decode(latents).sample),
+    }
+
+
+def _visited(model: Any, modules: Any) -> float:
+    theirs = modules[0].create_diffusion(str(_PASSES)).timestep_map
+    ours = model.process.spacing(_PASSES).flip(0)[1:].long().tolist()
+    return float(ours != theirs)
+
+
+@torch.no_grad()
+def _loss(network: Any, model: Any, modules: Any) -> float:
+    """What both learn from, of the last frame of a window, at different noise levels and moves."""
+    generator, rows = torch.Generator().manual_seed(4), 4
+    latents, noise = (torch.randn(rows, _CONTEXT + 1, *model.drawn_shape, generator=generator) for _ in range(2))
+    moves, level = torch.randn(rows, 1, 3, generator=generator), torch.tensor([[999.0], [600.0], [40.0], [1.0]])
+    theirs = modules[0].create_diffusion("").training_losses(
+        network, latents[:, -1], level[:, 0].long(), noise=noise[:, -1],
+        model_kwargs={"y": _heard(moves)[:, 0], "x_cond": latents[:, :-1], "rel_t": torch.full((rows,), 1 / 128)},
+    )["loss"]  # fmt: skip
+    levels, acted = level.expand(-1, _CONTEXT + 1), model.action(moves).expand(-1, _CONTEXT + 1, -1)
+    noisy = add_noise(model.process, latents, noise, levels)
+    output, said = model.network.predict_all(latents, Asked(noisy, levels, acted)).chunk(2, dim=2)
+    ours = denoising_error(model.target, output, latents, noise, levels)
+    ours = ours + variance_error(model.target, output, (said + 1) / 2, latents, noise, levels)
+    return relative_difference(ours[:, -1], theirs)
+
+
+@torch.no_grad()
+def _rollout(network: Any, codec: Any, model: Any, modules: Any) -> float:
+    """Dream with the same noise, also of the latents of the past, which the peer encodes anew for every frame."""
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.rand(_ROWS, _CONTEXT, *model.spec.frame_shape, generator=generator)
+    moves = torch.randn(_ROWS, _CONTEXT - 1 + _STEPS, 1, 3, generator=generator)
+    state = model.start(frames[:, 0], torch.arange(_ROWS))
+    state = model.observe(state, moves[:, : _CONTEXT - 1, 0], frames[:, 1:])
+    key, zero = state["rng_key"], torch.zeros(_ROWS, dtype=torch.int64)
+
+    def drawn(counter: int, stream: int) -> Tensor:
+        return normal(key, zero + counter, model.drawn_shape, stream=stream)
+
+    of_latents = [drawn(0, _LATENT_STREAM + 1), *(drawn(i, _LATENT_STREAM) for i in range(_CONTEXT - 1))]
+    shown, worst = 2 * frames - 1, 0.0
+    for step in range(_CONTEXT - 1, _CONTEXT - 1 + _STEPS):
+        noises = iter([torch.stack(of_latents, dim=1).flatten(0, 1)] + [
+            drawn(step, _NOISE_STREAM + number) for number in range(model.config.passes + 1)
+        ])  # fmt: skip
+        with (
+            mock.patch.object(torch, "randn", lambda *_, noises=noises, **__: next(noises)),
+            mock.patch.object(torch, "randn_like", lambda *_, noises=noises, **__: next(noises)),
+        ):
+            theirs = _peer_frame(network, codec, modules, shown, _heard(moves[:, step]), model.config.passes)
+        imagined, state = model.imagine(state, moves[:, step])
+        worst = max(worst, relative_difference(2 * imagined.frames[:, 0] - 1, theirs))
+        shown = torch.cat((shown[:, 1:], theirs[:, None]), dim=1)
+        of_latents = [*of_latents[1:], drawn(step, _LATENT_STREAM)]
+    return worst
+
+
+def _peer_frame(network: Any, codec: Any, modules: Any, shown: Tensor, heard: Tensor, passes: int) -> Tensor:
+    """One frame (b, c, h, w) in [-1, 1] as the peer's roll-out draws it."""
+    diffusion, infer = modules
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of autocast for an accelerator that is not there
+        frame: Tensor = infer.model_forward_wrapper(
+            (network, diffusion.create_diffusion(str(passes)), codec), shown, heard, 1, shown.shape[-1] // 8,
+            device=torch.device("cpu"), num_cond=_CONTEXT,
+        )  # fmt: skip
+    return frame
+
+
+def _heard(moves: Tensor) -> Tensor:
+    """Moves (..., 3) as the peer's data sets scale them."""
+    return torch.cat((2 * (moves[..., :2] - _LOW) / (_HIGH - _LOW) - 1, moves[..., 2:]), dim=-1)
+
+
+@torch.no_grad()
+def _apart(network: Any, codec: Any, model: Any, rounds: int) -> dict[str, Any]:
+    """Time a pass, and the autoencoder's part of a frame: the peer encodes all past frames again, we the newest."""
+    rounded = copy.deepcopy(model)
+    rounded.store_in_bfloat16()
+    state, device = _begun(model), torch.device("cpu")
+    frame, noisy = torch.rand(1, 1, *model.spec.frame_shape), torch.randn(1, 1, *model.drawn_shape)
+    asked = Asked(noisy, torch.full((1, 1), 500.0), torch.randn(1, 1, 3), gap=torch.ones(1, 1))
+
+    def their_pass() -> None:
+        network(noisy[:, 0], asked.level[:, 0], asked.actions[:, 0], state["latents"], torch.full((1,), 1 / 128))
+
+    def their_coding() -> None:
+        codec.encode((2 * frame - 1)[0].expand(_CONTEXT, -1, -1, -1)).latent_dist.sample()
+        codec.decode(noisy[:, 0] / model.config.codec.scale)
+
+    def our_pass(one: Any) -> Callable[[], None]:
+        def run() -> None:
+            with one._rounding(device):
+                one.network.predict(state, asked)
+
+        return run
+
+    def our_coding(one: Any) -> Callable[[], None]:
+        def run() -> None:
+            one._taken(frame, state)
+            one._shown(noisy)
+
+        return run
+
+    results: dict[str, Any] = {}
+    seconds: dict[str, dict[str, float]] = {}
+    for what, theirs, ours in (("passes", their_pass, our_pass), ("codings of a frame", their_coding, our_coding)):
+        candidates = {"peer": theirs, "dreamenv": ours(model), "dreamenv, bfloat16": ours(rounded)}
+        results[what] = interleaved({name: _timed(step) for name, step in candidates.items()}, rounds=rounds).to_json()
+        seconds[what] = {name: _processor_seconds(step) for name, step in candidates.items()}
+    results["processor seconds"] = seconds
+    for passes in (_PASSES, _FEW):
+        results[f"processor seconds per frame of {passes} passes, from both"] = {
+            name: passes * one + seconds["codings of a frame"][name] for name, one in seconds["passes"].items()
+        }
+    return results
+
+
+def _processor_seconds(step: Callable[[], None], rounds: int = 3) -> float:
+    """The least of a few, which other processes disturb less than what a clock shows; on one thread."""
+    found = []
+    for _ in range(rounds):
+        began = time.process_time()
+        step()
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+def _their_step(network: Any, codec: Any, modules: Any, model: Any, passes: int) -> Callable[[], None]:
+    shown = 2 * torch.rand(1, _CONTEXT, *model.spec.frame_shape) - 1
+
+    @torch.no_grad()
+    def step() -> None:
+        nonlocal shown
+        frame = _peer_frame(network, codec, modules, shown, torch.randn(1, 1, 3), passes)
+        shown = torch.cat((shown[:, 1:], frame[:, None]), dim=1)
+
+    return step
+
+
+def _our_step(model: Any) -> Callable[[], None]:
+    state = _begun(model)
+
+    @torch.no_grad()
+    def step() -> None:
+        nonlocal state
+        _, state = model.imagine(state, torch.randn(1, 1, 3))
+
+    return step
+
+
+@torch.no_grad()
+def _begun(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(3)
+    frames = torch.rand(1, _CONTEXT, *model.spec.frame_shape, generator=generator)
+    state = model.start(frames[:, 0], torch.arange(1))
+    return model.observe(state, torch.randn(1, _CONTEXT - 1, 3, generator=generator), frames[:, 1:])
+
+
+@torch.no_grad()
+def _likeness(model: Any) -> dict[str, float]:
+    """Say how alike the frames are that different samplers make of the same noise and past, in decibels.
+
+    Of random weights this says how the samplers differ, and nothing about the frames of trained ones.
+    """
+    move = torch.tensor([[[1.0, 0.0, 0.1]]])
+    frames = {}
+    for name, sampler, passes, seed in (
+        ("learned", "learned", _PASSES, 0), ("dpm", "dpm", _FEW, 0), ("ddim", "ddim", _PASSES, 0),
+        ("other seed", "learned", _PASSES, 1),
+    ):  # fmt: skip
+        other = _changed(model, sampler=sampler, passes=passes)
+        state = _begun(model)
+        state["rng_key"] = state["rng_key"] + seed
+        frames[name] = other.imagine(state, move)[0].frames
+    pairs = {
+        f"dpm {_FEW}, ancestral {_PASSES}": ("dpm", "learned"),
+        f"dpm {_FEW}, ddim {_PASSES}": ("dpm", "ddim"),
+        f"ancestral {_PASSES}, with other noise": ("learned", "other seed"),
+    }
+    return {
+        name: float(-10 * (frames[a] - frames[b]).square().mean().clamp_min(1e-12).log10())
+        for name, (a, b) in pairs.items()
+    }
+
+
+def _timed(step: Callable[[], None], seconds: float = 2.0) -> Callable[[], float]:
+    def run() -> float:
+        began, steps = time.perf_counter(), 0
+        while steps < 1 or time.perf_counter() - began < seconds:
+            step()
+            steps += 1
+        return float(steps)
+
+    return run
+
+
+class _PatchEmbed(nn.Module):
+    """Stands in for timm's: patches as tokens."""
+
+    def __init__(self, size: int, patch: int, channels: int, width: int, bias: bool) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch, bias=bias)
+        self.num_patches, self.patch_size = (size // patch) ** 2, (patch, patch)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.proj(maps).flatten(2).mT  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    """Stands in for timm's: attention among tokens."""
+
+    def __init__(self, width: int, num_heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.heads = num_heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=qkv_bias), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(*parts)
+        return self.proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class _Mlp(nn.Module):
+    """Stands in for timm's: two layers."""
+
+    def __init__(self, in_features: int, hidden_features: int, act_layer: Callable[[], nn.Module], drop: float) -> None:
+        super().__init__()
+        del drop
+        self.fc1, self.act = nn.Linear(in_features, hidden_features), act_layer()
+        self.fc2 = nn.Linear(hidden_features, in_features)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(tokens)))  # type: ignore[no-any-return]
