@@ -33,6 +33,7 @@ from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_dif
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.oasis import OasisAdapter
+from dreamenv.public.oasis_codec import OasisCodecSizes
 
 __all__ = ["parity", "speed"]
 
@@ -52,13 +53,14 @@ class _Size:
 
 _SMALL = _Size(
     name="small",
-    frames=(40, 64),
+    frames=(72, 128),
     patch=4,
     network={"hidden_size": 128, "depth": 4, "num_heads": 4},
     codec={"latent_dim": 16, "enc_dim": 128, "enc_depth": 1, "enc_heads": 4,
            "dec_dim": 128, "dec_depth": 2, "dec_heads": 4},
     heads=4,
 )  # fmt: skip
+_FEWER = dataclasses.replace(_SMALL, name="small, 40 tokens", frames=(40, 64))
 _PUBLISHED = _Size(
     name="published",
     frames=(360, 640),
@@ -75,9 +77,8 @@ class _Film:
 
     noise: list[Tensor] = field(default_factory=list)  # (b, c, h, w) of each frame that it drew
     latents: Tensor | None = None  # (f, n, c), as it decodes them
-    frames: Tensor | None = None  # (f, c, h, w) about [-1, 1], before it cuts them off
     moments: list[float] = field(default_factory=list)  # when it began each frame, and when it was done
-    decoding: float = 0.0  # seconds
+    decoding: float = 0.0  # seconds per frame
 
 
 class _Peer:
@@ -109,10 +110,10 @@ class _Peer:
             input_height=height, input_width=width, patch_size=size.patch, **size.codec
         )
         for name, make, seed in (("network", self.make_network, 0), ("codec", self.make_codec, 1)):
-            model = randomised(make(), seed=seed)
-            for key, parameter in model.named_parameters():
-                if key.endswith("rotary_emb.freqs"):  # no weights, though they are saved with them
-                    parameter.data = dict(make().named_parameters())[key].data
+            model = make()
+            # No weights, though they are saved with them.
+            speeds = {key: one.data.clone() for key, one in model.named_parameters() if key.endswith(".freqs")}
+            randomised(model, seed=seed).load_state_dict(speeds, strict=False)
             save_model(model, str(files / f"{name}.safetensors"))
 
     def models(self) -> tuple[Any, Any]:
@@ -122,8 +123,13 @@ class _Peer:
             self.program.load_model(model, str(self.files / f"{name}.safetensors"))
         return made[0].eval(), made[1].eval()
 
-    def film(self, prompt: Tensor, actions: Tensor, frames: int, passes: int = _PASSES) -> _Film:
-        """Run the program on prompt frames (p, c, h, w) uint8 and actions (t, 25), until there are so many frames."""
+    def film(
+        self, prompt: Tensor, actions: Tensor, frames: int, passes: int = _PASSES, shown: int | None = None
+    ) -> _Film:
+        """Run the program on prompt frames (p, c, h, w) uint8 and actions (t, 25), until there are so many frames.
+
+        Of these, the first ``shown`` alone are decoded, if it is given.
+        """
         film = _Film()
         torch.save(actions, self.files / "film.one_hot_actions.pt")
         draw = torch.randn
@@ -144,10 +150,10 @@ class _Peer:
             plain = codec.decode
 
             def decode(latents: Tensor) -> Tensor:
-                began = time.perf_counter()
-                film.latents, film.frames = latents, plain(latents)
-                film.decoding = time.perf_counter() - began
-                return film.frames
+                film.latents, began = latents, time.perf_counter()
+                pictures: Tensor = plain(latents[:shown])
+                film.decoding = (time.perf_counter() - began) / len(pictures)
+                return pictures if shown is None else pictures[:1].expand(len(latents), -1, -1, -1)
 
             codec.decode = decode
             return codec
@@ -192,8 +198,10 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
         A row per comparison; ``relative_difference`` is the largest difference over the largest value of theirs. Rows
         of films have ``by_frame`` too.
     """
-    rows = _outputs(peer, _SMALL, frames=_WINDOW) + _films(peer, _SMALL, frames=_WINDOW + 12)
-    return rows + (_outputs(peer, _PUBLISHED, frames=2) + _films(peer, _PUBLISHED, frames=3) if full else [])
+    rows = _outputs(peer, _SMALL, frames=_WINDOW) + _films(peer, _FEWER, frames=_WINDOW + 12)
+    return rows + (
+        _outputs(peer, _PUBLISHED, frames=2) + _films(peer, _PUBLISHED, frames=3, windows=("slides",)) if full else []
+    )
 
 
 def speed(peer: Path, *, full: bool) -> dict[str, Any]:
@@ -212,40 +220,48 @@ def speed(peer: Path, *, full: bool) -> dict[str, Any]:
 
 
 def _outputs(peer: Path, size: _Size, frames: int) -> list[dict[str, Any]]:
+    scale = OasisCodecSizes().scale
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         their = _Peer(peer, size, Path(folder))
         network, codec = their.models()
-        ours = their.world()
         generator = torch.Generator().manual_seed(2)
-        noisy = torch.randn((1, frames, *ours.drawn_shape), generator=generator)
+        h, w = (side // size.patch for side in size.frames)
+        noisy = torch.randn((1, frames, size.codec["latent_dim"], h, w), generator=generator)
         level = torch.randint(1000, (1, frames), generator=generator)
         actions = _actions(frames)[None]
-        said = network(noisy, level, actions)
-        heard = ours.network.predict_all(noisy, Asked(noisy, level.float(), actions))
         pictures = torch.rand((1, 2, 3, *size.frames), generator=generator)
-        mean = codec.encode(2 * pictures[0] - 1).mean * 0.07843137255
+        said = network(noisy, level, actions)
+        mean = codec.encode(2 * pictures[0] - 1).mean * scale
+        drawn = codec.decode(mean / scale)
+        counts = [_count(network), _count(codec)]
+        del network, codec  # so that theirs and ours are not in memory together
+        ours = their.world()
+        heard = ours.network.predict_all(noisy, Asked(noisy, level.float(), actions))
         latents = ours.codec.encode(pictures)
-        drawn, shown = codec.decode(mean / 0.07843137255), ours.codec.decode(latents)[0]
+        shown = ours.codec.decode(latents)[0]
         cells = mean.unflatten(1, latents.shape[-2:]).movedim(-1, 1)
         return [
-            _row(f"network, {frames} frames", size, network, heard, said),
-            _row("codec, encoder", size, codec, latents[0], cells),
-            _row("codec, decoder", size, codec, shown, ((drawn + 1) / 2).clamp(0, 1)),
+            _row(f"network, {frames} frames", size, counts[0], heard, said),
+            _row("codec, encoder", size, counts[1], latents[0], cells),
+            _row("codec, decoder", size, counts[1], shown, ((drawn + 1) / 2).clamp(0, 1)),
         ]
 
 
-def _films(peer: Path, size: _Size, frames: int) -> list[dict[str, Any]]:
+def _films(
+    peer: Path, size: _Size, frames: int, windows: tuple[str, ...] = ("restarts", "slides")
+) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         their = _Peer(peer, size, Path(folder))
         film = their.film(_prompt(size, 1), _actions(frames - 1), frames)
         rows = []
-        for window in ("restarts", "slides"):
+        for window in windows:
             world = their.world(window=window)
             latents = _dream(world, film, _prompt(size, 1), _actions(frames - 1))
             assert film.latents is not None
             theirs = film.latents.unflatten(1, latents.shape[-2:]).movedim(-1, 1)[1:]
             by_frame = [relative_difference(one, other) for one, other in zip(latents, theirs, strict=True)]
-            row = _row(f"film of {frames} frames, window {window}", size, world, latents, theirs)
+            row = _row(f"film of {frames} frames, window {window}", size, _count(world.network), latents, theirs)
+            del world
             rows.append({**row, "by_frame": by_frame})
         return rows
 
@@ -286,8 +302,8 @@ def _race(peer: Path, size: _Size, *, rounds: int, frames: int, passes: int) -> 
         seconds: dict[str, list[float]] = {"peer": [], **{window: [] for window in worlds}}
         once: dict[str, list[float]] = {name: [] for name in seconds}  # of a frame, however many passes
         for _ in range(rounds):
-            film = their.film(prompt, actions, _WINDOW + frames, passes)
-            once["peer"].append(film.decoding / (_WINDOW + frames))
+            film = their.film(prompt, actions, _WINDOW + frames, passes, shown=2)
+            once["peer"].append(film.decoding)
             seconds["peer"].append((film.moments[-1] - film.moments[0]) / frames)
             for window, world in worlds.items():
                 began = time.perf_counter()
@@ -336,14 +352,13 @@ def _clock(world: Any) -> Iterator[tuple[list[float], list[float]]]:
         yield spent
 
 
-def _row(what: str, size: _Size, model: nn.Module, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
-    part = model.network if hasattr(model, "network") else model
-    return {
-        "what": what,
-        "size": size.name,
-        "parameters": sum(one.numel() for name, one in part.named_parameters() if "rotary" not in name),
-        "relative_difference": relative_difference(ours, theirs),
-    }
+def _row(what: str, size: _Size, parameters: int, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
+    difference = relative_difference(ours, theirs)
+    return {"what": what, "size": size.name, "parameters": parameters, "relative_difference": difference}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(one.numel() for name, one in module.named_parameters() if not name.endswith(".freqs"))
 
 
 def _prompt(size: _Size, frames: int) -> Tensor:

@@ -279,11 +279,15 @@ class _TimeAttention(_Attention):
         """
         query, key, value = self._split(tokens.transpose(1, 2))
         query, key = turn(query, angles), turn(key, angles)
-        keys, values = key, value
-        if past is not None:
-            keys, values = (torch.cat((old, new), dim=-2) for old, new in zip(past, (key, value), strict=True))
-        everywhere = mask[:, None].expand(-1, tokens.shape[2], -1, -1).flatten(0, 1)[:, None]
-        return self._join(query, keys, values, everywhere).transpose(1, 2), (key, value)
+        everywhere = mask[:, None].expand(-1, tokens.shape[2], -1, -1)
+        if past is None:
+            return self._join(query, key, value, everywhere.flatten(0, 1)[:, None]).transpose(1, 2), (key, value)
+        # What is remembered is looked at where it lies: putting it before the new ones would copy all of it.
+        scores = torch.cat([query @ one.transpose(-1, -2) for one in (past[0], key)], dim=-1)
+        scores = (scores * query.shape[-1] ** -0.5).masked_fill(~everywhere[:, :, None], -math.inf)
+        old, new = scores.softmax(-1).tensor_split([past[0].shape[-2]], dim=-1)
+        attended = old @ past[1] + new @ value
+        return self.leave(attended.transpose(-3, -2).flatten(-2)).transpose(1, 2), (key, value)
 
 
 def _waves(numbers: Tensor) -> Tensor:
