@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from drifting import make_starts
+from drifting import make_starts, make_world
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor, nn
 
@@ -354,6 +354,11 @@ def test_what_cannot_be_imported_is_refused_with_the_reason(case):
     make, options, said = REFUSED[case]
     with pytest.raises(WeightsError, match=said):
         fitted(adapter.read(make(*tiny_files()), dataclasses.replace(OPTIONS, **options)))
+
+
+def test_another_world_is_not_written_as_oasis():
+    with pytest.raises(WeightsError, match="DriftingConfig with the network None"):
+        adapter.write(make_world())
 
 
 def test_unknown_actions_are_refused_with_those_that_there_are():

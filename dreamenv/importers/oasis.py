@@ -149,12 +149,23 @@ class OasisAdapter(Adapter):
                 "a step is one tick of 1/20 s; make MineRL's environment with frame_skip=1 to have the same",
                 "when 31 past frames are remembered the window slides over what was computed once, unlike the public "
                 "code, which computes all of them anew; world.replaced(public=dataclasses.replace(world.config.public, "
-                "window='restarts')) does as it does, at a quarter of the speed",
+                "window='restarts')) does as it does, at a third of the speed",
             ),
         )
 
     def write(self, world: World) -> dict[str, dict[str, Tensor]]:
-        """See `Adapter`."""
+        """See `Adapter`.
+
+        Raises:
+            WeightsError: the world is no Oasis.
+        """
+        config: Any = world.config
+        kinds = [getattr(getattr(config, place, None), "kind", None) for place in ("public", "codec")]
+        if kinds != ["oasis", "oasis codec"]:
+            raise WeightsError(
+                f"this world is {type(config).__name__} with the network {kinds[0]!r} and the codec {kinds[1]!r}; only "
+                "one that was imported from Oasis can be written as Oasis."
+            )
         model: Any = world.model
         parts = {_NETWORK: (model.network, "network"), _CODEC: (model.codec.autoencoder, "codec.autoencoder")}
         return {file: published(part, _NAMES[place]) for file, (part, place) in parts.items()}

@@ -55,7 +55,8 @@ class OasisSizes:
         depth: blocks, of two attentions each.
         heads: of attention; each is a multiple of 4 wide.
         patch: latents per side of a token.
-        window: what happens when it is full: it "slides", or it "restarts", four times as slow and as the public code.
+        window: what happens when it is full: it "slides", or it "restarts" as the public code's, at a third of the
+            speed.
         table: the 25 values of each action of a Discrete space.
 
     Raises:
