@@ -19,9 +19,9 @@ LAYERS = (
     {"action_layout", "devices", "errors", "lazy", "randomness", "registry", "version", "world_model"},
     {"data", "nn"},
     {"codecs", "diffusion"},
-    {"backbones"},
-    {"dream", "importers", "metrics", "model_card", "training", "world", "world_files"},
-    {"agents", "envs"},
+    {"backbones", "public"},
+    {"dream", "metrics", "model_card", "training", "world", "world_files"},
+    {"agents", "envs", "importers"},
     {"__main__", "benchmarks", "cli", "commands"},
 )
 NEVER_A_BACKBONE = {"agents", "dream", "metrics", "training", "world"}
