@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium as gym
 from torch import Tensor
@@ -159,7 +159,7 @@ def _events(tensors: Mapping[str, Tensor], options: Options) -> tuple[tuple[int,
     return size, DiamondEventsSizes(memory=memory, condition=condition, **found)
 
 
-def _resolutions(tensors: Mapping[str, Tensor], place: str) -> dict[str, tuple[int, ...]]:
+def _resolutions(tensors: Mapping[str, Tensor], place: str) -> dict[str, Any]:
     """Return channels, blocks and attention of each resolution."""
     blocks: dict[int, set[int]] = {}
     attention: set[int] = set()

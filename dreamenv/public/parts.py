@@ -38,13 +38,12 @@ _PARTS = {
 
 @runtime_checkable
 class NetworkPart(Protocol):
-    """Sizes of a network that draws frames.
+    """Sizes of a network that draws frames."""
 
-    Attributes:
-        kind: its name.
-    """
-
-    kind: str
+    @property
+    def kind(self) -> str:
+        """Its name."""
+        ...
 
     def vectors(self, space: gym.Space[Any]) -> nn.Module:
         """Return what turns actions (..., *a) of a space into vectors (..., size), like `dreamenv.nn.ActionVector`.
@@ -63,27 +62,47 @@ class NetworkPart(Protocol):
 
 @runtime_checkable
 class CodecPart(Protocol):
-    """Sizes and training of an autoencoder, with the settings of `CodecConfig` that training it needs.
+    """Sizes and training of an autoencoder, with the settings of `CodecConfig` that training it needs."""
 
-    Attributes:
-        kind: its name.
-        stride: frames per latent.
-        steps: optimiser steps of the stage that learns it.
-        batch: pictures per step.
-        rate: peak learning rate.
-        kl_weight: of the divergence beside the squared error.
-        sampled: a latent is drawn from its distribution, rather than taken to be its mean.
-        scale: what latents are multiplied by before they are drawn.
-    """
+    @property
+    def kind(self) -> str:
+        """Its name."""
+        ...
 
-    kind: str
-    stride: int
-    steps: int
-    batch: int
-    rate: float
-    kl_weight: float
-    sampled: bool
-    scale: float
+    @property
+    def stride(self) -> int:
+        """Frames per latent."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the stage that learns it."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Pictures per step."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate."""
+        ...
+
+    @property
+    def kl_weight(self) -> float:
+        """Of the divergence beside the squared error."""
+        ...
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a latent is drawn from its distribution, rather than taken to be its mean."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """What latents are multiplied by before they are drawn."""
+        ...
 
     def autoencoder(self, frame_shape: tuple[int, int, int]) -> PictureVAE:
         """Make the untrained autoencoder of frames (c, h, w)."""
@@ -92,13 +111,12 @@ class CodecPart(Protocol):
 
 @runtime_checkable
 class EventsPart(Protocol):
-    """Sizes of a network that tells rewards and endings.
+    """Sizes of a network that tells rewards and endings."""
 
-    Attributes:
-        kind: its name.
-    """
-
-    kind: str
+    @property
+    def kind(self) -> str:
+        """Its name."""
+        ...
 
     def events(self, config: DenoisingConfig, frame_shape: tuple[int, int, int], action_size: int) -> nn.Module:
         """Make the untrained network, which has what `dreamenv.backbones.denoising.events.Events` has."""
