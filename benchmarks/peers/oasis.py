@@ -2,9 +2,9 @@
 
 The public program itself is run, `generate.main`, from two safetensors files to the film: nothing of its sampling is
 imitated here. Random weights are written as it would save them, and both read those files. What it lacks on a machine
-without CUDA, torchvision or timm stands in for it: reading a prompt and writing a film hand arrays over, timm's
-feed-forward network is two linear layers, and it is told that its device is the processor, where it computes in
-float32. The noise that it draws is recorded, and ours is given the same.
+without CUDA, torchvision or timm stands in for it: reading pictures and actions and writing a film hand arrays over,
+the feed-forward network of timm is two linear layers, and it is told that its device is the processor, where it
+computes in float32. The noise that it draws is recorded, and ours is given the same.
 """
 
 from __future__ import annotations
@@ -136,7 +136,6 @@ class _Peer:
         Where it is only ``timed``, the prompt is not encoded, and two frames alone are decoded.
         """
         film = _Film()
-        torch.save(actions, self.files / "film.one_hot_actions.pt")
         draw = torch.randn
 
         def randn(*shape: Any, **settings: Any) -> Tensor:
@@ -172,7 +171,7 @@ class _Peer:
         asked = argparse.Namespace(
             oasis_ckpt=str(files / "network.safetensors"), vae_ckpt=str(files / "codec.safetensors"),
             n_prompt_frames=len(prompt), num_frames=frames, prompt_path="film.mp4", video_offset=None,
-            actions_path=str(files / "film.one_hot_actions.pt"), ddim_steps=passes, output_path="film", fps=20,
+            actions_path="film.one_hot_actions.pt", ddim_steps=passes, output_path="film", fps=20,
         )  # fmt: skip
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
@@ -182,6 +181,7 @@ class _Peer:
             enter(mock.patch.object(program, "tqdm", counted))
             enter(mock.patch.object(program, "write_video"))
             enter(mock.patch.object(program.torch, "randn", randn))
+            enter(mock.patch.object(program.torch, "load", return_value=actions))
             enter(contextlib.redirect_stdout(None))
             program.main(asked)
         return film
@@ -191,9 +191,10 @@ class _Peer:
         files = [read_tensors(self.files / f"{name}.safetensors") for name in ("codec", "network")]
         options = Options(size=self.size.frames, heads=self.size.heads, actions="vector")
         architecture = OasisAdapter().read(files, options)
+        public: Any = architecture.config.public
         config = dataclasses.replace(
-            architecture.config, public=dataclasses.replace(architecture.config.public, **settings), quantise=False
-        )  # type: ignore[type-var]
+            architecture.config, public=dataclasses.replace(public, **settings), quantise=False
+        )
         return fitted(dataclasses.replace(architecture, config=config))
 
 

@@ -105,7 +105,7 @@ class OasisAdapter(Adapter):
         network, codec = _sorted(files)
         size = options.size or _SIZE
         network, sizes = _read_network(network, options.heads)
-        codec_sizes = _read_codec(codec, options.heads)
+        codec_sizes: Any = _read_codec(codec, options.heads)
         channels = network["x_embedder.proj.weight"].shape[1]
         if channels != codec_sizes.latent:
             raise WeightsError(
@@ -120,11 +120,12 @@ class OasisAdapter(Adapter):
                 f"{_SIZE[0]} x {_SIZE[1]}."
             )
         space, table, provenance = _actions(options.actions or "discrete", size)
+        network_sizes: Any = OasisSizes(**sizes, table=table)
         spec = WorldModelSpec(frame_shape=(3, *size), action_space=space, frame_rate=FRAME_RATE)
         return Architecture(
             config=DenoisingConfig(
                 network="public",
-                public=OasisSizes(**sizes, table=table),
+                public=network_sizes,
                 codec=codec_sizes,
                 context=_WINDOW,
                 noise="chain",
@@ -196,8 +197,7 @@ def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dic
             f"external_cond.weight takes actions of {told} values; Oasis's have {len(ACTION_KEYS)}: is this Oasis 500M?"
         )
     speeds = {"s": _shared(tensors, _SPATIAL), "t": _shared(tensors, _TEMPORAL)}
-    known = {4 * len(speeds["s"]) if speeds["s"] is not None else None,
-             2 * len(speeds["t"]) if speeds["t"] is not None else None} - {None}  # fmt: skip
+    known = {pairs * len(one) for pairs, one in ((4, speeds["s"]), (2, speeds["t"])) if one is not None}
     if len(known) > 1:
         raise WeightsError(
             f"the tables of rotary speeds in space and in time go with heads {' and '.join(map(str, sorted(known)))} "

@@ -248,8 +248,8 @@ class _Attention(nn.Module):
 
     def _join(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend; return (g, h, s, width)."""
-        flat = (part.flatten(0, 1) for part in (query, key, value))  # four axes, for which there are fast kernels
-        attended = functional.scaled_dot_product_attention(*flat, attn_mask=mask)
+        q, k, v = (part.flatten(0, 1) for part in (query, key, value))  # four axes, for which there are fast kernels
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         joined: Tensor = self.leave(attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
         return joined
 
