@@ -174,7 +174,7 @@ def _rewarding(name: str, recording: EpisodeDataset, settings: CompareWorlds, fo
     world = _world(source, recording, settings, folder)
     if backbone == "denoising":
         place = folder / "rewarding" / source
-        steps = {stage.name: 0 for stage in world.model.stages()} | {"events": settings.reward_steps}  # type: ignore[attr-defined]
+        steps = {stage.name: 0 for stage in world.model.stages()} | {"events": settings.reward_steps}
         config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
         if (place / "world" / "world.json").exists():
             world = World.load(place / "world")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import importlib
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -28,8 +29,14 @@ from dreamenv.randomness import normal
 
 __all__ = ["parity", "speed"]
 
-_SMALL = {"channels": [32, 64], "blocks": [1, 1], "condition": 64, "memory": 32, "side": 16}
-_FULL = {"channels": [64] * 4, "blocks": [2] * 4, "condition": 256, "memory": 512, "side": 64}  # Atari's
+_SMALL: dict[str, Any] = {"channels": [32, 64], "blocks": [1, 1], "condition": 64, "memory": 32, "side": 16}
+_FULL: dict[str, Any] = {
+    "channels": [64] * 4,
+    "blocks": [2] * 4,
+    "condition": 256,
+    "memory": 512,
+    "side": 64,
+}  # Atari's
 _ACTIONS, _CONTEXT, _ROWS, _STEPS = 6, 4, 2, 6
 
 
@@ -87,8 +94,11 @@ def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
         "torcheval.metrics.functional": functional_metrics, "data": data, "utils": utils,
     }  # fmt: skip
     with stand_ins(missing), peer_code(peer / "src"):
-        from models import rew_end_model as events  # type: ignore[import-not-found]
-        from models.diffusion import denoiser, diffusion_sampler, inner_model  # type: ignore[import-not-found]
+        events = importlib.import_module("models.rew_end_model")
+        denoiser, diffusion_sampler, inner_model = (
+            importlib.import_module(f"models.diffusion.{name}")
+            for name in ("denoiser", "diffusion_sampler", "inner_model")
+        )
 
         levels, channels = len(sizes["channels"]), sizes["channels"]
         inner = inner_model.InnerModelConfig(

@@ -61,7 +61,7 @@ def learn_rewards(
         initial = with_rewards(world)
         initial.model.calibrate(FrameStore(dataset).statistics())  # type: ignore[attr-defined]
     chosen = dict.fromkeys(("codec", "denoiser"), 0) | ({} if steps is None else {"events": steps})
-    stages = {stage.name for stage in initial.model.stages()}  # type: ignore[attr-defined]
+    stages = {stage.name for stage in initial.model.stages()}
     run = dataclasses.replace(
         config or TrainConfig(), steps={name: count for name, count in chosen.items() if name in stages}
     )

@@ -122,7 +122,8 @@ class DiamondEvents(nn.Module):
             maps = self.enter(pictures.contiguous(memory_format=torch.channels_last))
             for shrink, stage in zip(self.shrink, self.stages, strict=True):
                 maps = stage(shrink(maps), condition)[-1]
-        return maps.float().contiguous()
+        seen: Tensor = maps.float().contiguous()
+        return seen
 
     def calibrate(self, statistics: DataStatistics) -> None:
         """Nothing is taken from the data: rewards are told by their sign."""

@@ -55,7 +55,7 @@ class _Block(nn.Module):
             normal = functional.group_norm(inner, max(1, inner.shape[1] // _GROUP))
             inner = convolution(functional.silu(torch.addcmul(shift, normal, 1 + scale)))
         maps = inner + (maps if self.shortcut is None else self.shortcut(maps))
-        return maps if self.attention is None else self.attention(maps)  # type: ignore[no-any-return]
+        return maps if self.attention is None else self.attention(maps)
 
 
 def shrinking(channels: Sequence[int]) -> nn.ModuleList:
