@@ -9,6 +9,7 @@ in which it samples frames is written out here, because the class that holds it 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def _both(peer: Path, size: str, passes: int) -> Iterator[tuple[Any, DenoisingWo
         mock.patch.object(torch.cuda, "get_device_properties", return_value=device),
         peer_code(peer / "algorithms" / "diffusion_forcing"),
     ):
-        from models.diffusion import Diffusion  # type: ignore[import-not-found]
+        diffusion: Any = importlib.import_module("models.diffusion")
 
         architecture = types.SimpleNamespace(
             network_size=sizes["width"], attn_heads=sizes["heads"], attn_dim_head=sizes["head_size"],
@@ -123,7 +124,7 @@ def _both(peer: Path, size: str, passes: int) -> Iterator[tuple[Any, DenoisingWo
             clip_noise=6.0, stabilization_level=15, architecture=architecture,
         )  # fmt: skip
         with torch.random.fork_rng():
-            theirs = randomised(Diffusion([3, sizes["side"], sizes["side"]], 0, True, settings))
+            theirs = randomised(diffusion.Diffusion([3, sizes["side"], sizes["side"]], 0, True, settings))
         tensors = {f"diffusion_model.{name}": value for name, value in theirs.state_dict().items()}
         options = Options(size=(sizes["side"], sizes["side"]), passes=passes)
         ours = fitted(DiffusionForcingAdapter().read([tensors], options))

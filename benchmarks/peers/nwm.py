@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import importlib
 import re
 import time
 import types
@@ -103,9 +104,9 @@ def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     own["datasets"].EvalDataset = own["distributed"].init_distributed = None  # type: ignore[attr-defined]
     missing = {name: types.ModuleType(name) for name in ("timm", "timm.models")}
     with stand_ins({**missing, layers.__name__: layers, **own}), peer_code(peer):
-        import diffusion  # type: ignore[import-not-found]
-        import isolated_nwm_infer  # type: ignore[import-not-found]
-        import models  # type: ignore[import-not-found]
+        diffusion: Any = importlib.import_module("diffusion")
+        isolated_nwm_infer: Any = importlib.import_module("isolated_nwm_infer")
+        models: Any = importlib.import_module("models")
 
         network = models.CDiT(
             input_size=sizes["side"] // 8, context_size=_CONTEXT, hidden_size=sizes["width"], depth=sizes["depth"],

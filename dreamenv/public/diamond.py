@@ -85,8 +85,6 @@ class DiamondFrames(StackedFrames):
         ConfigError: a context that does not divide the condition's width.
     """
 
-    unet: nn.Module
-
     def __init__(self, sizes: DiamondSizes, config: DenoisingConfig, frame_shape: tuple[int, int, int]) -> None:
         FrameNetwork.__init__(self)
         c, wide, width = frame_shape[0], sizes.condition, sizes.channels[0]

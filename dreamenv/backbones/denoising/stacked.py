@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
@@ -36,7 +36,7 @@ class StackedFrames(FrameNetwork):
         self.config, self.process, self.target = config, config.process, config.make_target()
         self.action_size, self._values = action_size, config.channels[0] * h * w // config.patch**2
         self.condition = Condition(config.context * action_size, config.condition)
-        self.unet = UNet(
+        self.unet: nn.Module = UNet(
             (h, w), (config.context + 1) * c, c, config.condition, config.channels, config.blocks, config.patch
         )
 
