@@ -31,7 +31,7 @@ import tyro
 from dreamenv.benchmarks.common import envelope, interleaved, print_table, write_json
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import Round, TaskName, recipe_for
-from dreamenv.benchmarks.showing import CONTEXT, write_beside
+from dreamenv.benchmarks.showing import CONTEXT, write_beside, write_sheet
 from dreamenv.data import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.dream import DreamVectorEnv
@@ -144,6 +144,7 @@ def run(settings: CompareWorlds) -> Path:
             write_json(path, _measure(name, world, recording, settings, folder))
         rows[name] = json.loads(path.read_text(encoding="utf-8"))
         _print(rows)
+    write_sheet(folder / "films" / "sheet.png", {name: folder / "films" / name for name in rows})
     agents = _agents(loop, recording, settings, folder) if settings.agents else {}
     results = {"rows": rows, "agents": agents, "frames": recording.total_steps, "episodes": len(recording)}
     return write_json(folder / "compare_worlds.json", envelope("compare_worlds", results, asdict(settings)))

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
@@ -85,6 +85,29 @@ def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, exampl
     write_mp4(folder / "beside.mp4", beside(real, dreamt), world.spec.frame_rate, scale=2)
     steps = [step - 1 for step in SHOWN_STEPS if step <= len(pairs[0][0])]
     Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "beside.png")
+
+
+def write_sheet(path: Path, folders: dict[str, Path]) -> None:
+    """Put the pictures of several worlds' `write_beside` below each other: reality, then each dream under its name.
+
+    Args:
+        path: of the picture to write.
+        folders: name -> folder that `write_beside` wrote.
+    """
+    pictures = {name: Image.open(folder / "beside.png").convert("RGB") for name, folder in folders.items()}
+    first = next(iter(pictures.values()))
+    width, height, margin = first.width, first.height // 2, 150
+    rows = {"reality": first.crop((0, 0, width, height))}
+    rows |= {
+        name: picture.crop((0, picture.height - height, width, picture.height)) for name, picture in pictures.items()
+    }
+    sheet = Image.new("RGB", (margin + width, (height + 2) * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (name, picture) in enumerate(rows.items()):
+        sheet.paste(picture, (margin, place * (height + 2)))
+        pen.text((6, place * (height + 2) + height // 2 - 6), name.replace("_", " "), fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
 
 
 def film_in_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, deterministic: bool = False) -> Frames:
