@@ -267,7 +267,7 @@ def test_learning_reaches_every_parameter_that_counts():
 @pytest.mark.filterwarnings("ignore:.*symmetric and normalized")  # a camera has degrees
 @pytest.mark.parametrize("actions", ["discrete", "minerl", "vector", "minerl_treechop"])
 def test_a_tiny_world_is_an_environment(actions):
-    env = DreamEnv(tiny_world(actions), horizon=3)
+    env = DreamEnv(tiny_world(actions), horizon=3, reward_fn=lambda frames, _: frames.mean((1, 2, 3)))
     check_env(env, skip_render_check=True)
     env.reset(seed=0)
     for left in (2, 1, 0):

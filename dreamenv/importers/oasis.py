@@ -26,6 +26,7 @@ from dreamenv.public.oasis import OasisSizes
 from dreamenv.public.oasis_actions import minerl_space, native_vector
 from dreamenv.public.oasis_codec import OasisCodecSizes
 from dreamenv.public.pair_rotary import place_speeds, time_speeds
+from dreamenv.public.silent import SilentSizes
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
@@ -127,6 +128,7 @@ class OasisAdapter(Adapter):
                 network="public",
                 public=network_sizes,
                 codec=codec_sizes,
+                events=SilentSizes(),
                 context=_WINDOW,
                 noise="chain",
                 schedule="sigmoid",
