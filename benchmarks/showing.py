@@ -31,6 +31,7 @@ __all__ = [
     "film_outside",
     "longest_episodes",
     "write_beside",
+    "write_sheet",
 ]
 
 CONTEXT = 8
