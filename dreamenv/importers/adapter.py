@@ -17,7 +17,7 @@ from dreamenv.importers.names import Names
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
-__all__ = ["Adapter", "Architecture", "Options", "fitted", "published"]
+__all__ = ["Adapter", "Architecture", "Options", "fitted", "published", "shape_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,20 @@ def published(part: nn.Module, names: Names) -> dict[str, Tensor]:
     theirs, unknown = names.to_theirs(part.state_dict())
     assert not unknown, unknown
     return theirs
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that a file must have.
+
+    Raises:
+        WeightsError: it is not there, has another number of axes, or holds nothing.
+    """
+    if name not in tensors:
+        raise WeightsError(f"{name} is missing. Is the file whole, and of this system?")
+    shape = tuple(tensors[name].shape)
+    if len(shape) != axes or min(shape) < 1:
+        raise WeightsError(f"{name} is {shape}; it should have {axes} axes, none of them empty.")
+    return shape
 
 
 def _listed(what: str, names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.errors import WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published
+from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
 from dreamenv.importers.names import Names, Rule
 from dreamenv.public.diamond import DiamondSizes
 from dreamenv.public.diamond_events import DiamondEventsSizes
@@ -91,25 +91,25 @@ class DiamondAdapter(Adapter):
         denoiser, events = parts["denoiser"], parts["rew_end_model"]
         if any("upsampler" in name or "noise_cond_emb" in name for name in denoiser):
             raise WeightsError("this is DIAMOND's world of CS:GO, which has an upsampler; Atari's alone are imported.")
-        actions, wide = _shape(denoiser, "inner_model.act_emb.0.weight", 2)
-        condition = 2 * _shape(denoiser, "inner_model.noise_emb.weight", 2)[1]
-        colours = _shape(denoiser, "inner_model.conv_out.weight", 4)[0]
+        actions, wide = shape_of(denoiser, "inner_model.act_emb.0.weight", 2)
+        condition = 2 * shape_of(denoiser, "inner_model.noise_emb.weight", 2)[1]
+        colours = shape_of(denoiser, "inner_model.conv_out.weight", 4)[0]
         if condition % wide:
             raise WeightsError(
                 f"inner_model.act_emb.0.weight is {actions, wide}: {wide} does not divide the {condition} that "
                 "inner_model.noise_emb.weight tells of."
             )
         context = condition // wide
-        entering = _shape(denoiser, "inner_model.conv_in.weight", 4)[1]
+        entering = shape_of(denoiser, "inner_model.conv_in.weight", 4)[1]
         if entering != (context + 1) * colours:
             raise WeightsError(
                 f"inner_model.conv_in.weight takes {entering} channels; {context} frames of context and a noisy one of "
                 f"{colours} channels are {(context + 1) * colours}."
             )
         size, events_sizes = _events(events, options)
-        if size[0] * size[1] < 1 or _shape(events, "act_emb.weight", 2)[0] != actions:
+        if size[0] * size[1] < 1 or shape_of(events, "act_emb.weight", 2)[0] != actions:
             raise WeightsError(
-                f"rew_end_model knows {_shape(events, 'act_emb.weight', 2)[0]} actions, the denoiser {actions}: they "
+                f"rew_end_model knows {shape_of(events, 'act_emb.weight', 2)[0]} actions, the denoiser {actions}: they "
                 "are not of the same game."
             )
         sizes = DiamondSizes(
@@ -147,7 +147,7 @@ def _events(tensors: Mapping[str, Tensor], options: Options) -> tuple[tuple[int,
     found = _resolutions(tensors, "encoder.blocks")
     levels = len(found["channels"]) - 1  # the last stage is of the coarsest resolution once more
     found = {name: values[:levels] for name, values in found.items()}
-    features = _shape(tensors, "lstm.weight_ih_l0", 2)[1]
+    features = shape_of(tensors, "lstm.weight_ih_l0", 2)[1]
     side = math.isqrt(features // max(1, found["channels"][-1]))
     if side**2 * found["channels"][-1] != features and options.size is None:
         raise WeightsError(
@@ -155,7 +155,7 @@ def _events(tensors: Mapping[str, Tensor], options: Options) -> tuple[tuple[int,
             f"{found['channels'][-1]} channels; name the size of frames."
         )
     size = options.size or (side * 2 ** (levels - 1),) * 2
-    memory, condition = _shape(tensors, "lstm.weight_hh_l0", 2)[1], _shape(tensors, "act_emb.weight", 2)[1]
+    memory, condition = shape_of(tensors, "lstm.weight_hh_l0", 2)[1], shape_of(tensors, "act_emb.weight", 2)[1]
     return size, DiamondEventsSizes(memory=memory, condition=condition, **found)
 
 
@@ -170,23 +170,9 @@ def _resolutions(tensors: Mapping[str, Tensor], place: str) -> dict[str, Any]:
             attention |= {int(found[1])} if found[3] == "attn" else set()
     if sorted(blocks) != list(range(len(blocks))) or not blocks:
         raise WeightsError(f"the resolutions of {place} should be numbered from 0 on, not {sorted(blocks)}.")
-    channels = [_shape(tensors, f"{place}.{index}.resblocks.0.conv2.weight", 4)[0] for index in range(len(blocks))]
+    channels = [shape_of(tensors, f"{place}.{index}.resblocks.0.conv2.weight", 4)[0] for index in range(len(blocks))]
     return {
         "channels": tuple(channels),
         "blocks": tuple(len(blocks[index]) for index in range(len(blocks))),
         "attention": tuple(index in attention for index in range(len(blocks))),
     }
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    """Return a tensor's shape.
-
-    Raises:
-        WeightsError: it is not there, or has another number of axes.
-    """
-    if name not in tensors:
-        raise WeightsError(f"{name} is missing. Is the file whole, and of this system?")
-    shape = tuple(tensors[name].shape)
-    if len(shape) != axes:
-        raise WeightsError(f"{name} is {shape}; it should have {axes} axes.")
-    return shape

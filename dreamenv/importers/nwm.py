@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published
+from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
 from dreamenv.importers.names import Names
 from dreamenv.public.nwm import FURTHEST, HIGHEST, LOWEST, NWMSizes
 from dreamenv.public.sd_codec import SDCodecSizes
@@ -121,7 +121,7 @@ class NWMAdapter(Adapter):
         network, codec = _sorted(files)
         coder = _codec_sizes(codec)
         sizes, context, places = _network_sizes(network, options.heads)
-        channels = _shape(network, "x_embedder.proj.weight", 4)[1]
+        channels = shape_of(network, "x_embedder.proj.weight", 4)[1]
         if channels != coder.latent_channels:
             raise WeightsError(
                 f"the transformer draws latents of {channels} channels (x_embedder.proj.weight), the autoencoder makes "
@@ -213,15 +213,6 @@ def _today(name: str) -> str:
     return f"{old.group(1)}{_OLD[old.group(2)]}{old.group(3)}" if old else name
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    if name not in tensors:
-        raise WeightsError(f"{name} is missing. Is the file whole, and of this system?")
-    shape = tuple(tensors[name].shape)
-    if len(shape) != axes or min(shape) < 1:
-        raise WeightsError(f"{name} is {shape}; it should have {axes} axes, none of them empty.")
-    return shape
-
-
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """Return how many numbers a name goes through, from 0 on."""
     found = {int(match.group(1)) for match in map(re.compile(pattern).match, tensors) if match}
@@ -233,9 +224,9 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 def _network_sizes(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[NWMSizes, int, int]:
     """Return the sizes, the frames of context, and the tokens of a frame."""
-    frames, places, width = _shape(tensors, "pos_embed", 3)
-    _, channels, patch, _ = _shape(tensors, "x_embedder.proj.weight", 4)
-    said = _shape(tensors, "final_layer.linear.weight", 2)[0]
+    frames, places, width = shape_of(tensors, "pos_embed", 3)
+    _, channels, patch, _ = shape_of(tensors, "x_embedder.proj.weight", 4)
+    said = shape_of(tensors, "final_layer.linear.weight", 2)[0]
     if frames < 2:
         raise WeightsError(
             f"pos_embed has places for {frames} frames; with one for the frame drawn, none is left for context."
@@ -256,12 +247,12 @@ def _network_sizes(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[NW
 def _codec_sizes(tensors: Mapping[str, Tensor]) -> SDCodecSizes:
     stages = _count(tensors, r"encoder\.down_blocks\.(\d+)\.")
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
-    channels = tuple(_shape(tensors, first.format(index), 4)[0] for index in range(stages))
+    channels = tuple(shape_of(tensors, first.format(index), 4)[0] for index in range(stages))
     try:
         return SDCodecSizes(
             channels=channels,
             blocks=_count(tensors, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
-            latent_channels=_shape(tensors, "decoder.conv_in.weight", 4)[1],
+            latent_channels=shape_of(tensors, "decoder.conv_in.weight", 4)[1],
         )
     except ConfigError as error:
         raise WeightsError(f"the autoencoder's shapes cannot be: {error}") from error

@@ -20,7 +20,7 @@ from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minecraft import ACTION_KEYS, FRAME_RATE, action_space
 from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published
+from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
 from dreamenv.importers.names import Names
 from dreamenv.public.oasis import OasisSizes
 from dreamenv.public.oasis_actions import minerl_space, native_vector
@@ -192,8 +192,8 @@ def _sorted(files: Sequence[Mapping[str, Tensor]]) -> tuple[Mapping[str, Tensor]
 
 def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors with each table of speeds once, and the network's sizes."""
-    width, _, patch, _ = _shape(tensors, "x_embedder.proj.weight", 4)
-    told = _shape(tensors, "external_cond.weight", 2)[1]
+    width, _, patch, _ = shape_of(tensors, "x_embedder.proj.weight", 4)
+    told = shape_of(tensors, "external_cond.weight", 2)[1]
     if told != len(ACTION_KEYS):
         raise WeightsError(
             f"external_cond.weight takes actions of {told} values; Oasis's have {len(ACTION_KEYS)}: is this Oasis 500M?"
@@ -217,8 +217,8 @@ def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dic
 
 
 def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisCodecSizes:
-    ours, _, patch, _ = _shape(tensors, "patch_embed.proj.weight", 4)
-    theirs, latent = _shape(tensors, "post_quant_conv.weight", 2)
+    ours, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
+    theirs, latent = shape_of(tensors, "post_quant_conv.weight", 2)
     return OasisCodecSizes(
         patch=patch,
         latent=latent,
@@ -229,15 +229,6 @@ def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisCodecS
         decoder_depth=_depth(tensors, "decoder"),
         decoder_heads=_heads(theirs, None, heads, 8, "codec's decoder"),
     )
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    if name not in tensors:
-        raise WeightsError(f"the file of the tensor {sorted(tensors)[0]} has no {name}. Is it whole, and of Oasis?")
-    shape = tuple(tensors[name].shape)
-    if len(shape) != axes or min(shape) < 1:
-        raise WeightsError(f"{name} is {shape}; it must have {axes} axes, none of them empty. Is this of Oasis?")
-    return shape
 
 
 def _depth(tensors: Mapping[str, Tensor], blocks: str) -> int:
