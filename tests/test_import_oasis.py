@@ -334,7 +334,7 @@ REFUSED = {
     "one too many": (lambda n, c: [n, c, c], {}, "and 2 of the second"),
     "another system": (lambda n, c: [n, {"conv_in.weight": torch.ones(1)}], {}, "conv_in.weight.*not of Oasis"),
     "a missing tensor": (lambda n, c: [without(n, "blocks.1.t_mlp.fc1.bias"), c], {}, "missing: blocks.1.t_mlp"),
-    "a missing shape": (lambda n, c: [n, without(c, "post_quant_conv.weight")], {}, "post_quant_conv.weight is missing"),
+    "a missing shape": (lambda n, c: [n, without(c, "post_quant_conv.weight")], {}, "quant_conv.weight is missing"),
     "a tensor too many": (lambda n, c: [n, {**c, "loss.weight": torch.ones(1)}], {}, "one too many: loss.weight"),
     "no block": (lambda n, c: [n, {k: v for k, v in c.items() if "encoder." not in k}], {}, "begins with encoder.0"),
     "a shape": (lambda n, c: [{**n, "blocks.0.s_attn.to_out.bias": torch.ones(9)}, c], {}, r"is \(9,\).*be \(16,\)"),
