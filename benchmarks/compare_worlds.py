@@ -223,7 +223,8 @@ def _steps_in(config: BackboneConfig, recording: EpisodeDataset, seconds: float)
     stages = model.stages()
     total = sum(_SHARES[stage.name] for stage in stages)
     frames = (recording.total_steps + len(recording)) * (1 - TrainConfig().holdout)
-    seconds -= sum(frames * _seconds_per_feature(stage, spec) for stage in stages if stage.precompute is not None)
+    described = {stage.precompute: stage for stage in stages if stage.precompute is not None}  # once, if they share it
+    seconds -= sum(frames * _seconds_per_feature(stage, spec) for stage in described.values())
     return {
         stage.name: max(1, int(seconds * _SHARES[stage.name] / total / _seconds_per_step(stage, spec)))
         for stage in stages

@@ -188,7 +188,9 @@ class Stage:
         sequence_length: t, steps per window.
         learning_rate: peak rate of the optimiser.
         precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage
-            begins and handed over as ``Batch.features``; frames are then not read at all. None reads frames.
+            begins and handed over as ``Batch.features``; frames are then not read at all. Stages that follow one
+            another and name the same function share what it gave, which must not change by what they learn. None reads
+            frames.
         ragged: cut windows off at the episode's ends, see `dreamenv.data.windows`.
     """
 

@@ -79,7 +79,7 @@ class TestDenoisingWithGuidedKeys(WorldModelContract):
 
 
 TINY_CODEC = CodecConfig(downsample=4, latent_channels=4, channels=(16,), patch=2, rate=3e-3)
-TINY_LATENT = dataclasses.replace(TINY_DIT, codec=TINY_CODEC, data_std=1.0, patch=1)
+TINY_LATENT = dataclasses.replace(TINY_DIT, codec=TINY_CODEC, data_std=1.0, patch=1, events_see="latent")
 
 
 class TestDenoisingLatents(WorldModelContract):
@@ -90,6 +90,7 @@ class TestDenoisingLatents(WorldModelContract):
 class TestDenoisingLatentsOfSeveralFrames(WorldModelContract):
     config = dataclasses.replace(
         TINY_LATENT, codec=dataclasses.replace(TINY_CODEC, kind="vit", width=32, depth=1, stride=2), actions="by kind",
+        events_see="frame",
         action_window=1,
     )  # fmt: skip
     spec = dataclasses.replace(SPEC, chunk=2)

@@ -34,7 +34,7 @@ from dreamenv.world_model import Batch
 
 ROWS, FRAMES = 3, 5
 SHORT = {"network": "dit", "noise": "flow", "target": "frame", "shortcut": 4}
-MILLIONS = {"small": 1.2, "tiny": 0.13, "diamond": 4.4, "gamefactory": 2.7, "framepack": 1.56}
+MILLIONS = {"small": 1.2, "tiny": 0.13, "diamond": 4.4, "gamefactory": 2.7, "framepack": 1.87}
 
 
 def awake(config: DenoisingConfig) -> DenoisingWorld:
@@ -290,6 +290,22 @@ def test_latents_have_the_measure_that_noise_is_made_for(tmp_path):
     assert World.load(tmp_path / "run" / "world").content_hash() == world.content_hash()
 
 
+def test_events_see_latents_the_same_in_a_dream_and_of_the_frames_it_shows():
+    world = awake(dataclasses.replace(TINY_LATENT, reencode=True, quantise=False))
+    state = world.start(torch.rand(ROWS, *SPEC.frame_shape), torch.arange(ROWS))
+    actions = torch.randint(3, (ROWS, 4))
+    imagined, dreamt = world.imagine(state, actions)
+    observed = world.observe(state, actions, imagined.frames)
+    torch.testing.assert_close(observed["latent"], dreamt["latent"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(world.embed(observed), world.embed(dreamt), rtol=1e-4, atol=1e-4)
+    # Latents and nothing else: the picture may be any.
+    torch.testing.assert_close(
+        world.embed(dreamt.copy().update({"frame": torch.rand_like(dreamt["frame"])})), world.embed(dreamt)
+    )
+    other = world.embed(dreamt.copy().update({"latent": dreamt["latent"] + 1}))
+    assert float((other - world.embed(dreamt)).detach().abs().max()) > 1e-3
+
+
 def test_rotations_tell_distances_only():
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     here, far = ((rotate(query, torch.tensor(p + 3)) * rotate(key, torch.tensor(p))).sum() for p in (0, 500))
@@ -346,6 +362,8 @@ def test_half_a_chunk_is_refused():
         ({**SHORT, "network": "unet"}, "need a transformer"),
         ({"codec": {"kind": "wavelet"}}, "'conv' or 'vit', not 'wavelet'"),
         ({"codec": {"stride": 4}}, "chunk of 4 does not divide the 6 steps"),
+        ({"events_see": "latent"}, "needs a codec with a latent for every frame"),
+        ({"events_see": "sound"}, "events_see must be one of frame, latent, not 'sound'"),
         ({"network": "dit", "chunk": 6, "plan": "groups", "group": 4}, "chunk of 4 does not divide 6"),
         ({"target": "velocity"}, "velocity.*does not go with Karras"),
         ({"noise": "white"}, "white"),
@@ -367,11 +385,11 @@ def test_settings_that_cannot_work_are_refused_by_name(settings, named):
 
 def test_a_latent_world_without_its_codec_is_refused(tmp_path):
     world = World(awake(TINY_LATENT), TINY_LATENT, make_starts(4, 16, SPEC.action_space), make_provenance(16))
-    with pytest.raises(ConfigError, match="codec=None needs other weights"):
-        world.replaced(codec=None)
+    with pytest.raises(ConfigError, match="codec=None, events_see='frame' needs other weights"):
+        world.replaced(codec=None, events_see="frame")
     folder = world.save(tmp_path / "latent")
     description = json.loads((folder / "world.json").read_text())
-    description["backbone"]["codec"] = None
+    description["backbone"] |= {"codec": None, "events_see": "frame"}
     (folder / "world.json").write_text(json.dumps(description))
     with pytest.raises(WorldDamagedError, match="codec"):
         World.load(folder)

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from test_backbones import TINY_LATENT
 from test_training_resumes import settings
 from toy import empty_dataset, random_episode, toy_dataset
 from trainable import Trainable, TrainableConfig
@@ -30,7 +31,7 @@ from dreamenv.errors import (
     StorageError,
 )
 from dreamenv.registry import config_to_json, make_config
-from dreamenv.training import films
+from dreamenv.training import films, trainer
 from dreamenv.training.checkpoint import Checkpoints
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.features import compute_features
@@ -233,6 +234,22 @@ def test_features_that_were_deleted_are_missed(dataset, tmp_path, monkeypatch):
     (tmp_path / "features" / "rewards.npy").unlink()
     with pytest.raises(CheckpointError, match=r"rewards\.npy is gone"):
         train(settings(), TrainableConfig(), dataset, tmp_path)
+
+
+def test_stages_that_name_the_same_features_share_them(tmp_path, monkeypatch):
+    computed, compute = [], trainer.compute_features
+
+    def counted(path, *args, **kwargs):
+        computed.append(path.name)
+        compute(path, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_features", counted)
+    dataset = toy_dataset(tmp_path / "toy", 8)
+    for name, steps in {"both": {"codec": 2}, "later": {"denoiser": 0}}.items():
+        few = settings(steps={"codec": 0, "denoiser": 2, "events": 2} | steps)
+        train(few, TINY_LATENT, dataset, tmp_path / name)
+        assert not (tmp_path / name / "features").exists()
+    assert computed == ["denoiser.npy", "events.npy"]
 
 
 @pytest.mark.parametrize(

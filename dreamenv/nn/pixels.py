@@ -16,19 +16,19 @@ from dreamenv.errors import ConfigError
 
 __all__ = ["ChannelsToSpace", "FrameDecoder", "FrameEncoder", "SpaceToChannels", "stage_factors"]
 
-_PATCH = 4  # the first and last stage move 4x4 pixels at once
+_PATCH = 4  # the first and last stage move 4x4 pixels at once, unless asked otherwise
 _SMALLEST = 4  # halve until a side is this long
 
 
-def stage_factors(height: int, width: int) -> list[int]:
+def stage_factors(height: int, width: int, patch: int = _PATCH) -> list[int]:
     """Return by how much each stage shrinks a frame: 64x64 gives [4, 2, 2], ending at 4x4.
 
     Raises:
-        ConfigError: if the size is no multiple of 4.
+        ConfigError: if the size is no multiple of the first factor, ``patch``.
     """
-    if height % _PATCH or width % _PATCH:
-        raise ConfigError(f"frame height and width must be multiples of {_PATCH}, not {height}x{width}; resize them.")
-    factors, height, width = [_PATCH], height // _PATCH, width // _PATCH
+    if height % patch or width % patch:
+        raise ConfigError(f"frame height and width must be multiples of {patch}, not {height}x{width}; resize them.")
+    factors, height, width = [patch], height // patch, width // patch
     while min(height, width) > _SMALLEST and height % 2 == 0 and width % 2 == 0:
         factors.append(2)
         height, width = height // 2, width // 2
@@ -71,13 +71,14 @@ class FrameEncoder(nn.Module):
     Args:
         frame_shape: (c, h, w).
         channels: after each stage; the last is repeated if the frame needs more stages than given.
+        patch: by how much the first stage shrinks it.
     """
 
-    def __init__(self, frame_shape: tuple[int, int, int], channels: Sequence[int]) -> None:
+    def __init__(self, frame_shape: tuple[int, int, int], channels: Sequence[int], patch: int = _PATCH) -> None:
         super().__init__()
         inputs, height, width = frame_shape
         layers: list[nn.Module] = []
-        for index, factor in enumerate(stage_factors(height, width)):
+        for index, factor in enumerate(stage_factors(height, width, patch)):
             outputs = channels[min(index, len(channels) - 1)]
             layers += [SpaceToChannels(factor), nn.Conv2d(inputs * factor**2, outputs, 3, padding=1)]
             layers += [_Norm(1, outputs), nn.SiLU()]

@@ -173,7 +173,7 @@ class _Run:
             batch_size=share_of_batch(stage.batch_size, self.fabric.world_size),
             sequence_length=stage.sequence_length,
             seed=derived_seed(config.seed, index),
-            features=self._features(stage, fresh=begin == 0),
+            features=self._features(index, fresh=begin == 0),
             ragged=stage.ragged,
         )
 
@@ -207,7 +207,7 @@ class _Run:
         self._film(None)
         stepper.close()
         self._checkpoint(index + 1, 0, None)
-        if self.leads:
+        if self.leads and not self._shares_features(index, index + 1):
             shutil.rmtree(self.out / "features", ignore_errors=True)
 
     def _prepare(self, index: int, checkpoint: Checkpoint | None) -> Stepper:
@@ -244,12 +244,15 @@ class _Run:
             with at_rest(self.model, average, self.fabric.device):
                 self.evaluator.film(self.model, self.out / "films", self.events, self.done)
 
-    def _features(self, stage: Stage, *, fresh: bool) -> Any:
-        """Compute the stage's features, or find those that it computed before it was interrupted."""
+    def _features(self, index: int, *, fresh: bool) -> Any:
+        """Compute the stage's features, or find those of the stage before, or of itself before it was interrupted."""
+        stage, first = self.stages[index], index
         if stage.precompute is None:
             return None
-        path = self.out / "features" / f"{stage.name}.npy"
-        if fresh and self.leads:
+        while self._shares_features(first - 1, first):
+            first -= 1
+        path = self.out / "features" / f"{self.stages[first].name}.npy"
+        if fresh and first == index and self.leads:
             with at_rest(self.model, None, self.fabric.device):
                 compute_features(
                     path, self.store.frames, stage.precompute, self.fabric.device, progress=self.config.progress
@@ -261,6 +264,14 @@ class _Run:
                 "to begin anew."
             )
         return np.load(path, mmap_mode="r")
+
+    def _shares_features(self, earlier: int, later: int) -> bool:
+        """Whether both stages are there, take steps, and are given the same features."""
+        if earlier < 0 or later == len(self.stages):
+            return False
+        first, second = self.stages[earlier], self.stages[later]
+        both = stage_steps(first, self.config) > 0 and stage_steps(second, self.config) > 0
+        return both and first.precompute is not None and first.precompute == second.precompute
 
     def _resume(self, resume: bool) -> tuple[int, Checkpoint | None]:
         """Find the last checkpoint and take the model's weights from it; say at which stage to go on."""

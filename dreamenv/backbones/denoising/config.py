@@ -44,6 +44,7 @@ _CHOICES = {
     "sampler": tuple(_SAMPLERS),
     "actions": ("added", "by kind"),
     "spacing": ("even", "ends"),
+    "events_see": ("frame", "latent"),
 }
 _LATER: dict[str, Any] = {"later": True}  # see `dreamenv.registry.config_to_json`
 
@@ -96,6 +97,8 @@ class DenoisingConfig:
         heads: of a transformer's attention.
         patch: pixels (or latents) per side that the U-Net gathers into channels, or a transformer into a token.
         condition: width of the embedding of noise level and actions, and of a transformer's tokens.
+        events_see: what foretells reward and ending sees the "frame", or its "latent" as the codec has it, which is the
+            same in a dream and of a real frame where the codec leaves something out; for codecs of a latent per frame.
         memory: width of the recurrent memory that foretells reward and ending.
         event_channels: of the convolutions that it sees frames through, finest stage first.
         termination_weight: of the ending's cross-entropy beside the reward's.
@@ -179,6 +182,7 @@ class DenoisingConfig:
     quantise_passes: bool = field(default=False, metadata=_LATER)
     reencode: bool = field(default=False, metadata=_LATER)
     as_drawn: bool = field(default=False, metadata=_LATER)
+    events_see: Literal["frame", "latent"] = field(default="frame", metadata=_LATER)
 
     def __post_init__(self) -> None:
         # As JSON has them.
@@ -219,6 +223,11 @@ class DenoisingConfig:
                 "denoiser_length gives."
             )
         stride = self.codec.stride if self.codec else 1
+        if self.events_see == "latent" and (self.codec is None or stride > 1 or self.events is not None):
+            raise ConfigError(
+                "events_see='latent' needs a codec with a latent for every frame, and no published network of events; "
+                "leave it at 'frame'."
+            )
         if self.remembered * stride > self.denoiser_length:
             raise ConfigError(
                 f"a context of {self.remembered * stride} frames is longer than the windows of {self.denoiser_length} "

@@ -29,7 +29,7 @@ class Events(nn.Module):
 
     Args:
         config: its widths.
-        frame_shape: (c, h, w).
+        shape: (c, h, w) of what it sees, frames or latents.
         action_size: width of an action's vector.
 
     Attributes:
@@ -37,10 +37,10 @@ class Events(nn.Module):
         embedding_size: of `embed`.
     """
 
-    def __init__(self, config: DenoisingConfig, frame_shape: tuple[int, int, int], action_size: int) -> None:
+    def __init__(self, config: DenoisingConfig, shape: tuple[int, int, int], action_size: int) -> None:
         super().__init__()
         self.config, self.entries, self.embedding_size = config, {"memory": config.memory}, 2 * config.memory
-        self.encoder = FrameEncoder(frame_shape, config.event_channels)
+        self.encoder = FrameEncoder(shape, config.event_channels, patch=4 if config.events_see == "frame" else 2)
         width = config.memory
         self.glance = nn.Sequential(Linear(self.encoder.features, width), nn.LayerNorm(width), nn.SiLU())
         self.enter = Linear(width + action_size, 3 * width)
@@ -51,17 +51,18 @@ class Events(nn.Module):
 
     def embed(self, state: MutableMapping[str, Tensor]) -> Tensor:
         """The memory, and what it sees in the present frame: (b, embedding_size)."""
-        return torch.cat((state["memory"], self.look(state["frame"])), dim=-1)
+        return torch.cat((state["memory"], self.look(state[self.config.events_see])), dim=-1)
 
     def follow(self, state: MutableMapping[str, Tensor], actions: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Take the vectors of actions (b, t, a) and the frames (b, t, c, h, w) they led to into the state, in place.
 
-        The state's ``frame`` (b, c, h, w) is the one before them. Frames are in [0, 1].
+        The state's ``frame`` (b, c, h, w) is the one before them. Frames are in [0, 1]; or all are latents, and the
+        state's ``latent`` that is.
 
         Returns:
             Rewards and probabilities of an ending, (b, t) each.
         """
-        before = torch.cat((state["frame"][:, None], frames[:, :-1]), dim=1)
+        before = torch.cat((state[self.config.events_see][:, None], frames[:, :-1]), dim=1)
         seen = self.look(before.flatten(0, 1)).unflatten(0, before.shape[:2])
         memories = []
         for i in range(frames.shape[1]):
@@ -70,7 +71,7 @@ class Events(nn.Module):
         return self.tell(torch.stack(memories, dim=1))
 
     def look(self, frames: Tensor) -> Tensor:
-        """Frames (n, c, h, w) in [0, 1] to what is seen in them, (n, memory)."""
+        """Frames (n, c, h, w) in [0, 1], or latents, to what is seen in them, (n, memory)."""
         seen: Tensor = self.glance(self.encoder(frames))
         return seen
 
@@ -93,7 +94,10 @@ class Events(nn.Module):
 
     def loss(self, actions: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropies, given the actions' vectors (b, t, a)."""
-        frames = torch.cat((batch.first_frame[:, None], batch.frames[:, :-1]), dim=1)
+        if batch.features is None:
+            frames = torch.cat((batch.first_frame[:, None], batch.frames[:, :-1]), dim=1)
+        else:
+            frames = batch.features[:, :-1].float()
         seen = self.look(rearrange(frames, "b t c h w -> (b t) c h w")).unflatten(0, frames.shape[:2])
         path = self.recurrence(self.enter(torch.cat((seen, actions), dim=-1)))
         if self.training and self.config.dropout:

@@ -6,8 +6,9 @@ within a chunk is another (`dreamenv.diffusion.forcing`), pixels or a codec's la
 learns is in `learning`. Reward and ending come from a memory of their own (`events`). Noise is drawn from the row's own
 stream, and scaled by its temperature.
 
-State: ``frame`` (b, c, h, w) in [0, 1], the present one; ``memory`` (b, m) of the events; the network's own entries;
-and those of `history`, where a latent stands for several frames.
+State: ``frame`` (b, c, h, w) in [0, 1], the present one, and where events see it so its ``latent`` (b, C, H, W);
+``memory`` (b, m) of the events; the network's own entries; and those of `history`, where a latent stands for several
+frames.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class DenoisingWorld(nn.Module):
         self.drawn_shape = self.codec.latent_shape if self.codec else spec.frame_shape
         self.network = self._network()
         events = config.events.events if config.events else Events
-        self.events = events(config, spec.frame_shape, self.action.size)
+        self._sees_latents = config.events_see == "latent"
+        self.events = events(config, self.drawn_shape if self._sees_latents else spec.frame_shape, self.action.size)
+        self._kept = ("frame", *(("latent",) if self._sees_latents else ()), *self.events.entries)
         self.embedding_size = self.events.embedding_size
         self.foretells_rewards = any(True for _ in self.events.parameters())
         self._rounded = False
@@ -113,33 +116,43 @@ class DenoisingWorld(nn.Module):
         state.update(self.network.begin(first_frame.new_zeros(len(first_frame), *self.drawn_shape)))
         if self.stride > 1:
             state.update(begin_history(first_frame, self.config.remembered * self.stride, self.action.size))
-        self._see(state, nothing, first_frame[:, None], stream=_LATENT_STREAM + 1)
+            self._see_anew(state, nothing, first_frame[:, None])
+            return state
+        taken = self._taken(first_frame[:, None], state, _LATENT_STREAM + 1)
+        if self._sees_latents:
+            state["latent"] = taken[:, 0]
+        self._remember(state, taken, nothing)
         return state
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Remember what happened."""
         check_actions(self._observed, actions)
         check_frames(self.spec, actions, frames)
-        check_state(state, actions, ("frame", *self.events.entries))
+        check_state(state, actions, self._kept)
         state, vectors = state.copy(), self.action(actions)
-        self._foretell(state, vectors, frames)
-        self._see(state, vectors, frames)
+        if self.stride > 1:
+            self._foretell(state, vectors, frames)
+            self._see_anew(state, vectors, frames)
+        else:
+            taken = self._taken(frames, state)
+            self._foretell(state, vectors, frames, taken)
+            self._remember(state, taken, vectors)
         state["rng_counter"] = state["rng_counter"] + frames.shape[1]
         return state
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw one chunk after the other. Frames are drawn even if not asked for: the next ones are made from them."""
         check_actions(self.spec, actions)
-        check_state(state, actions, ("frame", *self.events.entries))
+        check_state(state, actions, self._kept)
         state = state.copy()
         frames, told = [], []
         for vectors in self.action(actions).split(self.spec.chunk, dim=1):
             grouped = self._grouped(vectors)
             drawn = self._draw(state, grouped)
             seen = self._shown(drawn)
-            told.append(self._foretell(state, vectors, seen))
             anew = self.config.reencode if self.codec else not self.config.as_drawn  # else kept as it was drawn
             kept = self._taken(seen, state) if anew else drawn
+            told.append(self._foretell(state, vectors, seen, kept))
             self._remember(state, kept, grouped, self._groups(kept))
             if self.stride > 1:
                 record(state, vectors, seen)
@@ -158,7 +171,7 @@ class DenoisingWorld(nn.Module):
             ActionError: more steps than ``config.furthest_jump`` were learned.
         """
         check_actions(self._observed, actions)
-        check_state(state, actions, ("frame", *self.events.entries))
+        check_state(state, actions, self._kept)
         gap = actions.shape[1]
         if gap > self.config.furthest_jump:
             raise ActionError(
@@ -209,7 +222,7 @@ class DenoisingWorld(nn.Module):
                 batch_size=config.denoiser_batch,
                 sequence_length=config.denoiser_length,
                 learning_rate=config.denoiser_rate,
-                precompute=(lambda frames: codec.encode(frames[:, None])[:, 0]) if codec and self.stride == 1 else None,
+                precompute=self.latents if codec and self.stride == 1 else None,
             )
         )
         foretelling = list(self.events.parameters())
@@ -222,12 +235,18 @@ class DenoisingWorld(nn.Module):
                     batch_size=config.events_batch,
                     sequence_length=config.events_length,
                     learning_rate=config.events_rate,
+                    precompute=self.latents if self._sees_latents else None,
                     ragged=True,  # its memory begins empty with a window, and must not foretell endings by counting
                 )
             )
         return stages
 
     # What is learned
+
+    def latents(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) in [0, 1] to the codec's latents (n, C, H, W), which later stages learn from."""
+        assert self.codec is not None
+        return self.codec.encode(frames[:, None])[:, 0]
 
     def codec_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Frames through the codec, which takes the measure of its latents on the way."""
@@ -306,13 +325,27 @@ class DenoisingWorld(nn.Module):
             draw=lambda number: fresh(_NOISE_STREAM + 1 + number),
         )  # fmt: skip
 
-    def _foretell(self, state: State, actions: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _foretell(
+        self, state: State, actions: Tensor, frames: Tensor, taken: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Take actions (b, t, a) and the frames (b, t, c, h, w) they led to into the events' memory, in place.
+
+        Args:
+            state: whose memory it is.
+            actions: vectors.
+            frames: as a user sees them.
+            taken: as the network has them, if that is what events see.
 
         Returns:
             Rewards and probabilities of an ending, (b, t) each.
         """
-        told: tuple[Tensor, Tensor] = self.events.follow(state, actions, frames)
+        seen = frames
+        if self._sees_latents:
+            assert taken is not None
+            seen = taken
+        told: tuple[Tensor, Tensor] = self.events.follow(state, actions, seen)
+        if self._sees_latents:
+            state["latent"] = seen[:, -1]
         state["frame"] = frames[:, -1]
         return told
 
@@ -332,12 +365,11 @@ class DenoisingWorld(nn.Module):
         """Return the groups (f,) in which frames (b, f, ...) are drawn."""
         return torch.arange(drawn.shape[1], device=drawn.device) // self.config.group_size
 
-    def _see(self, state: State, vectors: Tensor, frames: Tensor, stream: int = _LATENT_STREAM) -> None:
-        """Take real frames (b, t, c, h, w), and the vectors (b, t, a) that led to them, into the memory, in place."""
-        if self.stride == 1:
-            self._remember(state, self._taken(frames, state, stream), vectors)
-            return
-        # A latent stands for several frames, which end with the newest: all are made anew when that is another one.
+    def _see_anew(self, state: State, vectors: Tensor, frames: Tensor) -> None:
+        """Take real frames (b, t, c, h, w), and the vectors (b, t, a) that led to them, into the memory, in place.
+
+        A latent stands for several frames, which end with the newest: all are made anew when that is another one.
+        """
         record(state, vectors, frames)
         for rows, pictures, done in recorded(state, self.stride):
             memory = self.network.begin(frames.new_zeros(len(rows), *self.drawn_shape))
