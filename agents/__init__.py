@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dreamenv.agents.collecting import CollectionPolicy
 from dreamenv.agents.config import AgentConfig
-from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.dream import DreamVecEnv, RewardFunction
 from dreamenv.agents.evaluation import Actor, Evaluation, RandomActor, evaluate
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.observations import FrameStack, ObservationConfig
@@ -24,6 +24,7 @@ __all__ = [
     "ObservationConfig",
     "RandomActor",
     "RealVecEnv",
+    "RewardFunction",
     "SavedPolicy",
     "evaluate",
     "make_training_env",

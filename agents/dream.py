@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,10 @@ from dreamenv.dream.vector_env import DreamVectorEnv
 from dreamenv.errors import ConfigError, ResetNeededError
 from dreamenv.world import World
 
-__all__ = ["DreamVecEnv"]
+__all__ = ["DreamVecEnv", "RewardFunction"]
+
+RewardFunction = Callable[[NDArray[np.uint8], Any], Any]
+"""Frames (b, h, w, c) that a step led to and its actions, to rewards (b,); see `DreamVectorEnv`."""
 
 
 class DreamVecEnv(RowsVecEnv):

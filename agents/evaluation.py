@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dreamenv.agents.actions import PolicyActions
-from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.dream import DreamVecEnv, RewardFunction
 from dreamenv.agents.observations import ObservationConfig
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
 from dreamenv.agents.rows import RowsVecEnv
@@ -155,6 +155,7 @@ def evaluate(
     horizon: int | None = None,
     temperature: float = 1.0,
     episode_starts_only: bool = True,
+    reward_fn: RewardFunction | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Play episodes with a policy and sum up.
@@ -171,6 +172,7 @@ def evaluate(
         horizon: longest dream in agent steps; None for the world's limit.
         temperature: of the dream's sampling.
         episode_starts_only: dreams begin where recorded episodes began, as real ones do.
+        reward_fn: gives a dream's rewards instead of the world, see `DreamVectorEnv`.
         progress: show a progress bar.
 
     Raises:
@@ -199,6 +201,7 @@ def evaluate(
             horizon=horizon,
             temperature=temperature,
             episode_starts_only=episode_starts_only,
+            reward_fn=reward_fn,
         )
         name, score_name = "dream", ""
     else:

@@ -37,15 +37,15 @@ class FrameReader(BaseFeaturesExtractor):
     """A patch embedding, two strided convolutions and a linear layer.
 
     Args:
-        observation_space: (channels, size, size) uint8.
+        observation_space: (channels, height, width) uint8.
         channels: of the three convolutions.
         features: width of the output.
     """
 
     def __init__(self, observation_space: gym.spaces.Box, channels: tuple[int, int, int], features: int) -> None:
         super().__init__(observation_space, features)
-        depth, size, _ = observation_space.shape
-        last_stride = 2 if size // _PATCH > 8 else 1  # ends in a 4x4 grid for frames of 32 and of 64 pixels
+        depth, height, _ = observation_space.shape
+        last_stride = 2 if height // _PATCH > 8 else 1  # ends in a 4x4 grid for frames of 32 and of 64 pixels
         self.patches = nn.Conv2d(depth, channels[0], _PATCH, _PATCH)
         self.convolutions = nn.Sequential(
             nn.ReLU(),

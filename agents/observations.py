@@ -31,8 +31,8 @@ class ObservationConfig:
         kind: "latent" (the world's embedding; fast, no decoder) or "frame" (pixels).
         stack: frames seen at once, at least 1; only for "frame".
         grey: one luma channel instead of red, green, blue; only for "frame".
-        size: height and width of what the policy sees, in pixels; must divide the frames' size; None for the frames'
-            own size; only for "frame".
+        size: height of what the policy sees, in pixels; by what it divides the frames' height, their width is divided
+            too; None for the frames' own size; only for "frame".
         redrawn: show real frames as the world would draw them, without what its dreams leave out too: a policy that
             learned from dreamt frames then sees nothing outside that it has never seen. Dreamt frames are taken as
             they are; only for "frame", and outside it needs the world.
@@ -61,16 +61,17 @@ class ObservationConfig:
             frame_shape: (h, w, c) of the frames it is made of.
 
         Raises:
-            ConfigError: a size that does not divide the frames'.
+            ConfigError: a size that does not divide the frames', or not both of their sides.
         """
         height, width, channels = frame_shape
-        if width != height or (self.size is not None and height % self.size):
+        size = self.size or height
+        if height % size or width % (height // size):
             raise ConfigError(
-                f"frames of {height}x{width} pixels cannot be shrunk to {self.size}x{self.size}: "
-                "size must divide square frames' size."
+                f"frames of {height}x{width} pixels cannot be shrunk to a height of {size}: it must divide theirs, and "
+                "by what it does, their width must be divided too."
             )
-        channels, size = 1 if self.grey else channels, self.size or height
-        return gym.spaces.Box(0, 255, (self.stack * channels, size, size), np.uint8)
+        channels = 1 if self.grey else channels
+        return gym.spaces.Box(0, 255, (self.stack * channels, size, width // (height // size)), np.uint8)
 
 
 class FrameStack:
@@ -101,7 +102,7 @@ class FrameStack:
         return self._stack.copy()
 
     def _prepare(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn frames (n, h, w, c) into (n, c', size, size)."""
+        """Turn frames (n, h, w, c) into (n, c', h', w')."""
         if frames.shape[1:] != self.frame_shape or frames.dtype != np.uint8:
             raise FrameError(f"frames must be (n, {self.frame_shape}) uint8, not {frames.shape} {frames.dtype}.")
         factor = self.frame_shape[0] // self.space.shape[1]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from dreamenv.agents.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dreamenv.agents.config import AgentConfig
-from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.dream import DreamVecEnv, RewardFunction
 from dreamenv.agents.evaluation import Evaluation, evaluate
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.networks import policy_class, policy_settings
@@ -47,6 +47,7 @@ def train_agent(
     world: World | None = None,
     real: EnvironmentMaker | None = None,
     evaluate_in: World | EnvironmentMaker | None = None,
+    reward_fn: RewardFunction | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> SavedPolicy:
@@ -58,6 +59,8 @@ def train_agent(
         world: to dream in, and whose latents the policy reads; needed unless ``where="real"`` on frames.
         real: the real environment; needed for "real" and "mixed".
         evaluate_in: where to evaluate every ``config.eval_every`` steps; None for the dream, or reality without one.
+        reward_fn: gives dreams' rewards instead of the world, see `DreamVectorEnv`; for worlds that foretell none. It
+            is no part of a checkpoint: give the same again to resume.
         resume: go on from the newest checkpoint in ``out``, if there is one.
         progress: show a progress bar.
 
@@ -73,7 +76,7 @@ def train_agent(
     out = Path(out)
     device = find_device(config.device)
     with _own_randomness(config):
-        rows = make_training_env(config, world=world, real=real)
+        rows = make_training_env(config, world=world, real=real, reward_fn=reward_fn)
         try:
             env: VecEnv = rows
             if config.normalize_reward:
@@ -89,7 +92,7 @@ def train_agent(
             except OSError as error:
                 raise StorageError(f"could not write {out}: {error}. Choose another folder.") from error
             target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
-            watcher = _Watcher(config, out, rows, world, target, seconds, progress)
+            watcher = _Watcher(config, out, rows, world, target, reward_fn, seconds, progress)
             remaining = config.total_steps - algorithm.num_timesteps
             if remaining > 0:
                 algorithm.learn(remaining, callback=watcher, reset_num_timesteps=False)
@@ -103,9 +106,13 @@ def train_agent(
 
 
 def make_training_env(
-    config: AgentConfig, *, world: World | None = None, real: EnvironmentMaker | None = None
+    config: AgentConfig,
+    *,
+    world: World | None = None,
+    real: EnvironmentMaker | None = None,
+    reward_fn: RewardFunction | None = None,
 ) -> RowsVecEnv:
-    """Make the environment that a configuration trains in.
+    """Make the environment that a configuration trains in; arguments are those of `train_agent`.
 
     Raises:
         ConfigError: a world or real environment is missing.
@@ -128,6 +135,7 @@ def make_training_env(
                     uncertainty_penalty=config.uncertainty_penalty,
                     max_uncertainty=config.max_uncertainty,
                     episode_starts_only=config.episode_starts_only,
+                    reward_fn=reward_fn,
                     device=config.device,
                 )
             )
@@ -173,11 +181,13 @@ class _Watcher(BaseCallback):
         rows: RowsVecEnv,
         world: World | None,
         target: World | EnvironmentMaker | None,
+        reward_fn: RewardFunction | None,
         seconds: float,
         progress: bool,
     ) -> None:
         super().__init__()
         self.config, self.out, self.rows, self.world, self.target = config, out, rows, world, target
+        self._reward_fn = reward_fn
         self._before, self._began = seconds, time.perf_counter()
         self._bar = tqdm(total=config.total_steps, desc=f"PPO, {config.where}", unit="step", disable=not progress)
         self._saved = self._evaluated = 0
@@ -240,6 +250,7 @@ class _Watcher(BaseCallback):
             episodes=self.config.eval_episodes,
             seed=_EVALUATION_SEED,
             world=self.world,
+            reward_fn=self._reward_fn,
         )
         summary = result.summary()
         self.logger.record("eval/mean", summary.mean)

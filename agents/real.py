@@ -57,7 +57,7 @@ def check_provenance(world: World, env: gym.Env[Any, Any]) -> None:
     if env.observation_space.shape != (height, width, channels):
         raise WorldMismatchError(
             f"the world shows frames of {(height, width, channels)}, the real environment of "
-            f"{env.observation_space.shape}; make it with size={height}."
+            f"{env.observation_space.shape}; make it with size={height if height == width else (height, width)}."
         )
 
 

@@ -3,7 +3,7 @@
 A family of environments subclasses `RealEnv` and gives ``_begin`` and ``_act``, or `TickedEnv` and gives ``_begin`` and
 ``_tick``; everything else, and all checks of input, is here, so that a researcher changes worlds by changing an id.
 
-Native pictures are shrunk to ``size`` x ``size`` by area averaging. Where a simulator has no picture on the step that
+Native pictures are shrunk to ``size`` by area averaging. Where a simulator has no picture on the step that
 ends an episode, the last one is repeated.
 """
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "RealEnv", "TickedEnv"]
 
 SMALLEST, LARGEST = 8, 480  # pixels
+WIDEST = 640  # MineRL's own width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,13 @@ class Outcome:
 class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
     """One real task.
 
-    Observations are (size, size, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator was told),
+    Observations are (height, width, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator was told),
     ``score`` (see the task), ``success`` (score at least the task's ``solved``), and what the family adds.
 
     Args:
         task: which.
-        size: height and width of the frames, in pixels, 8 to 480.
+        size: height and width of the frames, in pixels: one number for square ones, or a pair, such as (360, 640); a
+            height is from 8 to 480, a width from 8 to 640.
         frame_skip: native steps per agent step, during which the action is held and rewards are summed; None for the
             task's own.
         reward: one of the task's reward settings; None for its default.
@@ -78,7 +80,7 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         self,
         task: RealTask,
         *,
-        size: int = 64,
+        size: int | tuple[int, int] = 64,
         frame_skip: int | None = None,
         reward: str | None = None,
         render_mode: str | None = None,
@@ -88,26 +90,21 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         self.reward = reward if reward is not None else task.rewards[0]
         if self.reward not in task.rewards:
             raise UnknownNameError(f"reward setting of {task.name}", self.reward, task.rewards)
-        if not SMALLEST <= size <= LARGEST:
-            raise ConfigError(f"size must be from {SMALLEST} to {LARGEST} pixels, not {size}.")
+        self.height, self.width = _height_and_width(size)
         frame_skip = task.frame_skip if frame_skip is None else frame_skip
         if not 1 <= frame_skip <= task.max_native_steps:
             raise ConfigError(f"frame_skip must be from 1 to {task.max_native_steps} steps, not {frame_skip}.")
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
             raise ConfigError(f"render_mode must be one of {modes} or None, not {render_mode!r}.")
-        self.size, self.frame_skip, self.render_mode, self.native_actions = (
-            size,
-            frame_skip,
-            render_mode,
-            native_actions,
-        )
+        self.size = self.height if self.height == self.width else (self.height, self.width)
+        self.frame_skip, self.render_mode, self.native_actions = frame_skip, render_mode, native_actions
         self.metadata = {**self.metadata, "render_fps": task.native_rate / frame_skip}
-        self.observation_space = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gym.spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
         self.action_space = (
             self.native_action_space() if native_actions else gym.spaces.Discrete(len(task.action_table))
         )
-        self._screen: NDArray[np.uint8] = np.zeros((size, size, 3), np.uint8)
+        self._screen: NDArray[np.uint8] = np.zeros((self.height, self.width, 3), np.uint8)
         self._frame = self._screen
         self._running = False
         self._elapsed = 0  # native steps of this episode
@@ -211,11 +208,23 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         if outcome.screen is None:
             return
         self._screen = np.ascontiguousarray(outcome.screen)
-        if self._screen.shape[:2] == (self.size, self.size):
+        if self._screen.shape[:2] == (self.height, self.width):
             self._frame = self._screen
         else:
-            small = Image.fromarray(self._screen).resize((self.size, self.size), Image.Resampling.BOX)
+            small = Image.fromarray(self._screen).resize((self.width, self.height), Image.Resampling.BOX)
             self._frame = np.asarray(small)
+
+
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return both sides of frames of a size."""
+    height, width = (size, size) if isinstance(size, int) else size
+    widest = LARGEST if isinstance(size, int) else WIDEST
+    if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= widest):
+        raise ConfigError(
+            f"size must be from {SMALLEST} to {LARGEST} pixels, or such a height and a width of up to {WIDEST}, not "
+            f"{size}."
+        )
+    return height, width
 
 
 class TickedEnv(RealEnv):

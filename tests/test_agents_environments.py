@@ -85,6 +85,17 @@ def test_grey_is_luma_and_shrinking_is_the_mean():
     assert np.abs(seen[0, 0] - expected).max() <= 1.5
 
 
+def test_wide_frames_are_shrunk_alike_both_ways():
+    stack = FrameStack(ObservationConfig(kind="frame", stack=1, size=8), 1, (16, 32, 3))
+    frame = np.random.default_rng(0).integers(0, 256, (1, 16, 32, 3), dtype=np.uint8)
+    expected = (frame[0].astype(float) @ [0.299, 0.587, 0.114]).reshape(8, 2, 16, 2).mean(axis=(1, 3))
+    seen = stack.reset(np.array([0]), frame)
+    assert seen.shape == (1, 1, 8, 16)
+    assert np.abs(seen[0, 0] - expected).max() <= 1.5
+    with pytest.raises(ConfigError, match="16x20"):
+        ObservationConfig(kind="frame", size=2).frame_space((16, 20, 3))
+
+
 def test_colour_stacks_keep_their_channels_in_order():
     config = ObservationConfig(kind="frame", stack=2, grey=False, size=16)
     stack = FrameStack(config, 2, (16, 16, 3))
@@ -110,7 +121,7 @@ def test_observations_that_cannot_be_made_are_named():
         ObservationConfig(kind="pixels")
     with pytest.raises(ConfigError, match="stack"):
         ObservationConfig(kind="frame", stack=0)
-    with pytest.raises(ConfigError, match="24x24"):
+    with pytest.raises(ConfigError, match="height of 24"):
         ObservationConfig(kind="frame", size=24).frame_space((64, 64, 3))
     with pytest.raises(FrameError, match="uint8"):
         FrameStack(FRAMES, 1, (16, 16, 3)).push(np.zeros((1, 16, 16, 3), np.float32))

@@ -22,6 +22,7 @@ from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.errors import ConfigError, WeightsError
 from dreamenv.importers.adapter import Options, fitted, published
 from dreamenv.importers.oasis import OasisAdapter
+from dreamenv.importers.rewards import with_rewards
 from dreamenv.public.oasis import OasisSizes
 from dreamenv.public.oasis_actions import KeyVectors, minerl_space, native_vector
 from dreamenv.public.oasis_codec import OasisCodecSizes
@@ -134,6 +135,14 @@ def test_export_gives_back_what_was_imported_bit_for_bit(order):
     for before, after in zip(files, written.values(), strict=True):
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_rewards_are_learned_from_its_latents():
+    world = with_rewards(tiny_world())
+    assert world.config.events_see == "latent"
+    env = DreamEnv(world, horizon=3)
+    env.reset(seed=0)
+    assert np.isfinite(env.step(0)[1])
 
 
 def test_a_world_is_saved_and_read_back(tmp_path):
@@ -301,7 +310,7 @@ def test_provenance_is_that_of_the_environment_with_the_same_actions():
         assert provenance.environment_id == task.id
         assert provenance.action_names == task.action_names
         assert provenance.action_table == [dict(action) for action in task.action_table]
-        assert (provenance.frame_skip, provenance.frame_rate, provenance.frame_size) == (1, 20.0, 16)
+        assert (provenance.frame_skip, provenance.frame_rate, provenance.frame_size) == (1, 20.0, SIZE)
     assert tiny_world("minerl").provenance.environment_kwargs["native_actions"] is True
     assert tiny_world("vector").provenance.environment_id == "Minecraft-VPT-v0"
 

@@ -21,6 +21,7 @@ from toy import toy_dataset
 from dreamenv.backbones.denoising import DenoisingConfig
 from dreamenv.backbones.denoising.presets import tiny
 from dreamenv.cli import main
+from dreamenv.data.readers.minecraft import action_space
 from dreamenv.dream import DreamEnv, DreamVectorEnv
 from dreamenv.errors import ActionError, ConfigError, DatasetError, FrameError, UnknownNameError, WeightsError
 from dreamenv.importers import export_world, import_world, learn_rewards, systems, with_rewards
@@ -169,6 +170,23 @@ def test_dreams_begin_within_a_film_and_its_actions(tmp_path):
         number = round(int(first[0, 0, 0]) / 10)
         assert [round(int(frame[0, 0, 0]) / 10) for frame in frames] == [number + 1, number + 2]
         assert actions.tolist() == [number % 3, (number + 1) % 3]  # row i leads from frame i to the next
+
+
+def test_a_films_actions_may_be_a_tensor_of_oasis(tmp_path):
+    _film(tmp_path / "clip.mp4", 5)
+    values = torch.rand(6, 25)
+    torch.save(values, tmp_path / "clip.one_hot_actions.pt")  # the last ones led beyond the film
+    spec = dataclasses.replace(SPEC, action_space=action_space(), context_frames=2)
+    starts = read_starts(tmp_path / "clip.mp4", spec)
+    np.testing.assert_array_equal(starts.actions[1], values[1:3].numpy())
+    with pytest.raises(ActionError, match=r"\(25,\).*Discrete.*actions='vector'"):
+        read_starts(tmp_path / "clip.mp4", SPEC)
+    torch.save([values], tmp_path / "clip.one_hot_actions.pt")
+    with pytest.raises(ActionError, match="holds a list"):
+        read_starts(tmp_path / "clip.mp4", spec)
+    torch.save({"code": Bomb()}, tmp_path / "clip.one_hot_actions.pt")
+    with pytest.raises(ActionError, match="cannot be read"):
+        read_starts(tmp_path / "clip.mp4", spec)
 
 
 def test_dreams_begin_within_a_recording(tmp_path):

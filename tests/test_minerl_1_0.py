@@ -7,15 +7,20 @@ a Java side that pays nothing, missions that ask for the picture alone, and the 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from minerl_games import stand_in
+from test_import_oasis import tiny_world
 
+from dreamenv.agents import AgentConfig, ObservationConfig, evaluate, train_agent
+from dreamenv.agents.real import check_provenance
 from dreamenv.envs import make_real
-from dreamenv.errors import DreamenvError, UnavailableError, WorkerError
+from dreamenv.errors import DreamenvError, UnavailableError, WorkerError, WorldMismatchError
 
 TASKS = ("minerl_find_cave", "minerl_survival")
 
@@ -112,6 +117,36 @@ def test_native_actions_are_the_keys_of_1_0_and_a_camera(python, port):
     np.testing.assert_array_equal(turned, again)
     assert info["native_action"]["camera"].tolist() == [0.0, 30.0]
     env.step(env.action_space.sample())
+    env.close()
+
+
+def test_one_policy_plays_in_an_imported_oasis_world_and_in_the_game(python, port, tmp_path):
+    world = tiny_world()
+    config = AgentConfig(
+        observation=ObservationConfig(kind="frame", stack=2), total_steps=16, num_envs=2, rollout_steps=8, batch_size=8,
+        epochs=1, horizon=4,
+    )  # fmt: skip
+
+    def brightness(frames, actions):
+        assert len(actions) == len(frames)
+        return frames.mean(axis=(1, 2, 3)) / 255
+
+    policy = train_agent(config, out=tmp_path / "agent", world=world, reward_fn=brightness, progress=False)
+    dreamt = evaluate(policy, world, episodes=2, horizon=4, reward_fn=brightness)
+    assert dreamt.lengths == [4, 4]
+    assert all(0 < total < 4 for total in dreamt.returns)
+    maker = partial(make_real, "minerl_survival", minerl_python=python, port=port, size=(16, 32), frame_skip=1)
+    outside = partial(gym.wrappers.TimeLimit, max_episode_steps=5)
+    assert evaluate(policy, lambda: outside(maker()), episodes=1, num_envs=1).lengths == [5]
+    with pytest.raises(WorldMismatchError, match=r"frame_size: \(16, 32\) against 16"):
+        evaluate(policy, partial(maker, size=16), episodes=1, num_envs=1)
+
+
+def test_its_own_keys_are_those_of_an_imported_oasis_world(python, port):
+    env = make_real(
+        "minerl_survival", minerl_python=python, port=port, size=(16, 32), frame_skip=1, native_actions=True
+    )
+    check_provenance(tiny_world("minerl"), env)
     env.close()
 
 

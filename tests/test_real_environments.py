@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import threading
@@ -12,11 +14,18 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from dreamenv.data import ExplorerPolicy
+from dreamenv.data import ExplorerPolicy, Provenance
 from dreamenv.envs import full_id, make_real, register
 from dreamenv.envs.vizdoom.env import VizdoomEnv
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
-from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownNameError, WorkerError
+from dreamenv.errors import (
+    ActionError,
+    ConfigError,
+    ResetNeededError,
+    UnknownNameError,
+    WorkerError,
+    WorldMismatchError,
+)
 
 
 def play(env, seed, actions):
@@ -228,6 +237,22 @@ def test_the_death_of_the_engine_is_a_worker_error():
     env.close()
 
 
+def test_frames_may_be_as_wide_as_the_screen_is():
+    env = make_real("take_cover", size=(24, 32), render_mode="rgb_array")
+    frame, _ = env.reset(seed=0)
+    assert frame.shape == (24, 32, 3)
+    assert env.observation_space.contains(frame)
+    assert np.abs(env.render().reshape(24, 5, 32, 5, 3).mean(axis=(1, 3)) - frame).max() <= 1
+    provenance = env.get_wrapper_attr("provenance")
+    assert provenance == Provenance.from_json(json.loads(json.dumps(provenance.to_json())))
+    again = gym.make(provenance.environment_id, **provenance.environment_kwargs)
+    assert again.observation_space == env.observation_space
+    with pytest.raises(WorldMismatchError, match=r"frame_size: \(24, 32\) against 24"):
+        provenance.check_matches(dataclasses.replace(provenance, frame_size=(24, 24)))
+    env.close()
+    again.close()
+
+
 def test_bad_input_is_named():
     with pytest.raises(UnknownNameError, match="take_cover"):
         make_real("take_cove")
@@ -235,6 +260,8 @@ def test_bad_input_is_named():
         make_real("take_cover", reward="medkit")
     with pytest.raises(ConfigError, match="4"):
         make_real("take_cover", size=4)
+    with pytest.raises(ConfigError, match=r"\(64, 641\)"):
+        make_real("take_cover", size=(64, 641))
     with pytest.raises(ConfigError, match="frame_skip"):
         make_real("take_cover", frame_skip=0)
     with pytest.raises(ConfigError, match="render_mode"):

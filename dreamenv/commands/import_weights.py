@@ -21,8 +21,8 @@ class Import:
     Attributes:
         system: whose weights.
         files: of the weights, in any order.
-        starts: where dreams begin: a picture or a folder of them, a film with its actions in a .npy file beside it, or
-            a recording.
+        starts: where dreams begin: a picture or a folder of them, a film with its actions in a .npy (or Oasis's
+            .one_hot_actions.pt) file beside it, or a recording.
         out: folder of the world.
         resize: bring the starts' frames to the world's size; else another size is refused.
         size: height and width of frames in pixels, if not as published.

@@ -36,7 +36,9 @@ def copy_minari(
     own = dataset.storage.metadata.get("dreamenv")
     actions = dataset.action_space if own is None else space_from_json(own["action_space"])
     theirs = ActionLayout(dataset.action_space)
-    made = EpisodeDataset.create(path, provenance or _provenance(dataset, height), actions, (height, width, channels))
+    made = EpisodeDataset.create(
+        path, provenance or _provenance(dataset, (height, width)), actions, (height, width, channels)
+    )
     for index, data in enumerate(dataset.iterate_episodes()):
         facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
         made.append(
@@ -59,7 +61,7 @@ def _whole_number(value: Any, otherwise: int) -> int:
     return int(value) if isinstance(value, int | np.integer) else otherwise
 
 
-def _provenance(dataset: Any, size: int) -> Provenance:
+def _provenance(dataset: Any, size: tuple[int, int]) -> Provenance:
     own = dataset.storage.metadata.get("dreamenv")
     if own is not None:
         return Provenance.from_json(own["provenance"])

@@ -27,7 +27,7 @@ class Provenance:
         action_names: a name per discrete action, or per number of an action of another space; empty if they have none.
         action_table: the native action of each discrete value; empty for other spaces.
         frame_skip: native frames per agent step.
-        frame_size: height and width of a frame, in pixels.
+        frame_size: height and width of a frame, in pixels: one number if they are equal, else a pair.
         resize: how native frames were brought to that size ("area").
         frame_rate: agent steps per second of the environment's own time, in hertz.
         max_episode_steps: agent steps until an episode is truncated; None if never.
@@ -39,14 +39,18 @@ class Provenance:
     action_names: tuple[str, ...] = ()
     action_table: list[Any] = field(default_factory=list)
     frame_skip: int = 1
-    frame_size: int = 64
+    frame_size: int | tuple[int, int] = 64
     resize: str = "area"
     frame_rate: float = 10.0
     max_episode_steps: int | None = None
     score: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("frame_skip", "frame_size", "frame_rate"):
+        sides = (self.frame_size,) * 2 if isinstance(self.frame_size, int) else tuple(self.frame_size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise ConfigError(f"frame_size must be positive, one number or two, not {self.frame_size}.")
+        object.__setattr__(self, "frame_size", sides[0] if sides[0] == sides[1] else sides)
+        for name in ("frame_skip", "frame_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:

@@ -276,7 +276,7 @@ def _heads(width: int, head: int | None, asked: int | None, multiple: int, what:
 
 def _actions(wanted: str, size: tuple[int, int]) -> tuple[gym.Space[Any], tuple[tuple[float, ...], ...], Provenance]:
     """Return the space of actions, the vector of each if it is a table, and what plays alike."""
-    place: dict[str, Any] = {"frame_size": size[0], "resize": "area", "frame_rate": FRAME_RATE}
+    place: dict[str, Any] = {"frame_size": size, "resize": "area", "frame_rate": FRAME_RATE}
     if wanted == "vector":  # as recordings of VPT are read
         kept = {"format": "vpt", "width": size[1], "gui": "still", "gui_scale": 1.0}
         return action_space(), (), Provenance(
@@ -289,7 +289,8 @@ def _actions(wanted: str, size: tuple[int, int]) -> tuple[gym.Space[Any], tuple[
             f"not {wanted!r}."
         )
     native = wanted == "minerl"
-    kwargs: dict[str, Any] = {"size": size[0], "frame_skip": 1, "reward": task.rewards[0]}
+    shown = size[0] if size[0] == size[1] else size
+    kwargs: dict[str, Any] = {"size": shown, "frame_skip": 1, "reward": task.rewards[0]}
     provenance = Provenance(
         environment_id=task.id,
         environment_kwargs={**kwargs, "native_actions": True} if native else kwargs,

@@ -19,14 +19,18 @@ __all__ = ["learn_rewards", "with_rewards"]
 def with_rewards(world: World) -> World:
     """Return a world of the same frames that has an untrained network of rewards and endings of our own.
 
+    Where the world draws latents, that network sees them, so that it is not told by what a codec leaves out which frames
+    are real.
+
     Raises:
         ConfigError: a world of another backbone.
     """
     if not isinstance(world.config, DenoisingConfig):
         raise ConfigError(f"only denoising worlds are imported without rewards, not {type(world.config).__name__}.")
-    config = dataclasses.replace(world.config, events=None)
-    model: Any = config.build(world.spec)
     old: Any = world.model
+    latents = old.codec is not None and old.stride == 1 and not any(side % 2 for side in old.drawn_shape[1:])
+    config = dataclasses.replace(world.config, events=None, events_see="latent" if latents else "frame")
+    model: Any = config.build(world.spec)
     model.network.load_state_dict(old.network.state_dict())
     if model.codec is not None:
         model.codec.load_state_dict(old.codec.state_dict())

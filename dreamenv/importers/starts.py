@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dreamenv.world_model import WorldModelSpec
 __all__ = ["read_starts"]
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_TENSOR = ".one_hot_actions.pt"  # Oasis's name for it: of its 25 values, two are turns
 _FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 
 Frames = NDArray[np.uint8]
@@ -33,8 +35,9 @@ def read_starts(
 
     Args:
         place: a picture or a folder of them, each of which begins a dream; a film (mp4) beside which lie its actions,
-            as an array ``<name>.npy`` of shape (t, *a), whose row i led from frame i to frame i + 1; or the folder of a
-            recording that has the world's action space.
+            as an array ``<name>.npy`` of shape (t, *a), whose row i led from frame i to frame i + 1, or as a tensor of
+            that shape, ``<name>.one_hot_actions.pt``, as they lie beside Oasis's films; or the folder of a recording
+            that has the world's action space.
         spec: of the world.
         resize: bring frames to the world's size, by area; else another size is refused.
         count: segments to cut out of a film or a recording, at most.
@@ -81,11 +84,11 @@ def _from_film(place: Path, spec: WorldModelSpec, resize: bool, steps: int, coun
     if native != (h, w) and not resize:
         raise _wrong_size(native, spec, place)
     frames = np.stack(list(film.read(0, film.frames - 1, (h, w))))
-    actions = _film_actions(place.with_suffix(".npy"), spec.action_space)
+    file, actions = _film_actions(place, spec.action_space)
     if len(actions) < len(frames) - 1:
         raise ActionError(
-            f"{place} has {len(frames)} frames, which {len(frames) - 1} actions join, but "
-            f"{place.with_suffix('.npy').name} has {len(actions)}."
+            f"{place} has {len(frames)} frames, which {len(frames) - 1} actions join, but {file.name} has "
+            f"{len(actions)}."
         )
     steps = min(steps, len(frames) - 1)
     last = len(frames) - 1 - steps  # the last place that a segment may begin at
@@ -99,20 +102,39 @@ def _from_film(place: Path, spec: WorldModelSpec, resize: bool, steps: int, coun
     )  # fmt: skip
 
 
-def _film_actions(file: Path, space: gym.Space[Any]) -> NDArray[Any]:
-    if not file.is_file():
+def _film_actions(film: Path, space: gym.Space[Any]) -> tuple[Path, NDArray[Any]]:
+    """Return the file of a film's actions, and what it holds."""
+    array, tensor = film.with_suffix(".npy"), film.with_suffix(_TENSOR)
+    if not (array.is_file() or tensor.is_file()):
         raise ActionError(
-            f"{file} is missing: the actions of a film lie beside it, an array (t, *a) that numpy.save wrote. To begin "
-            "from pictures alone, name a folder of them."
+            f"{array} is missing: the actions of a film lie beside it, an array (t, *a) that numpy.save wrote, or a "
+            f"tensor in {tensor.name}. To begin from pictures alone, name a folder of them."
         )
+    file, read, how = (array, _array, "numpy.save") if array.is_file() else (tensor, _tensor, "torch.save")
     layout = ActionLayout(space)
     try:
-        actions: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ActionError(f"{file} cannot be read ({error}); write it with numpy.save.") from error
+        actions = read(file)
+    except (ValueError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ActionError(f"{file} cannot be read ({error}); write it with {how}.") from error
     if actions.shape[1:] != layout.shape:
-        raise ActionError(f"{file} has actions of shape {actions.shape[1:]}; the world's {space} needs {layout.shape}.")
-    return actions.astype(layout.dtype)
+        remedy = " Import the world with actions='vector' for 25 values." if file == tensor else ""
+        raise ActionError(
+            f"{file} has actions of shape {actions.shape[1:]}; the world's {space} needs {layout.shape}.{remedy}"
+        )
+    return file, actions.astype(layout.dtype)
+
+
+def _array(file: Path) -> NDArray[Any]:
+    actions: NDArray[Any] = np.load(file, allow_pickle=False)
+    return actions
+
+
+def _tensor(file: Path) -> NDArray[Any]:
+    held = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(held, torch.Tensor):
+        raise ValueError(f"it holds a {type(held).__name__}, not a tensor")
+    actions: NDArray[Any] = held.numpy()
+    return actions
 
 
 def _segments(frames: Frames, spec: WorldModelSpec) -> Starts:

@@ -38,7 +38,7 @@ class CrafterEnv(TickedEnv):
         self._simulator: Any = None
 
     def _begin(self, seed: int) -> Outcome:
-        side = max(self.size, _NATIVE_SIZE)
+        side = max(self.height, self.width, _NATIVE_SIZE)
         # A new one per episode, since its seed is an argument of its making; drawing the map takes far longer.
         self._simulator = _repeatable_crafter()(size=(side, side), length=None, seed=seed)
         return self._outcome(self._simulator.reset(), reward=0.0, terminated=False)

@@ -65,7 +65,7 @@ class MinetestEnv(RealEnv):
         if self._episodes >= _EPISODES:
             self.close()
         if self._engine is None:
-            self._engine = Engine(self.task.script, max(self.size, _SMALLEST))
+            self._engine = Engine(self.task.script, max(self.height, self.width, _SMALLEST))
             self._episodes = 0
         try:
             answer, picture = self._engine.reset(seed)

@@ -39,7 +39,7 @@ class MinigridEnv(TickedEnv):
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # MiniGrid imports pygame, which greets on stdout
         from minigrid import envs
 
-        self._tile = max(_TILE, -(-self.size // _CELLS))
+        self._tile = max(_TILE, -(-max(self.height, self.width) // _CELLS))
         self._simulator = getattr(envs, self.task.simulator)(**self.task.arguments)
 
     def _begin(self, seed: int) -> Outcome:

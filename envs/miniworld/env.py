@@ -56,7 +56,7 @@ class MiniworldEnv(TickedEnv):
 
     def _begin_there(self, seed: int) -> Outcome:
         if self._simulator is None:
-            height = max(self.size, _NATIVE_HEIGHT)
+            height = max(self.height, self.width * 3 // 4, _NATIVE_HEIGHT)
             self._simulator = make_simulator(self.task.name, self.task.world, round(height * 4 / 3), height)
             self._finalizer = weakref.finalize(self, send_to_drawing_thread, close_simulator, self._simulator)
             self._finalizer.atexit = False  # the process's end frees everything, and the thread is gone by then

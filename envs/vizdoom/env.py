@@ -137,7 +137,7 @@ class VizdoomEnv(RealEnv):
         config = find_config(self.task.scenario)
         game.load_config(str(config))
         check_files(game, config)
-        height = next(height for height in (120, 240, 480) if height >= self.size)
+        height = next(height for height in (120, 240, 480) if height >= max(self.height, self.width * 3 // 4))
         game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{height * 4 // 3}X{height}"))
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_available_buttons([getattr(vizdoom.Button, name) for name in self.task.buttons])

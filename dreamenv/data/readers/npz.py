@@ -59,7 +59,7 @@ def open_npz(
     provenance = Provenance(
         environment_id=settings.environment,
         environment_kwargs={"format": "npz"},
-        frame_size=shape[0],
+        frame_size=(shape[0], shape[1]),
         resize="area",
         frame_rate=settings.frame_rate,
     )
