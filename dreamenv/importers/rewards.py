@@ -19,8 +19,8 @@ __all__ = ["learn_rewards", "with_rewards"]
 def with_rewards(world: World) -> World:
     """Return a world of the same frames that has an untrained network of rewards and endings of our own.
 
-    Where the world draws latents, that network sees them, so that it is not told by what a codec leaves out which frames
-    are real.
+    Where the world draws latents, that network sees them: what a codec leaves out does not tell it which frames are
+    real.
 
     Raises:
         ConfigError: a world of another backbone.
