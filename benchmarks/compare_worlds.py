@@ -9,9 +9,11 @@
 For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream beside persistence, how it answers two different
 actions, frames per second of one dream and of sixteen, and a film of the dream beside reality under the same actions. A
 step of each stage is timed first, and what a codec has to encode, in processor time, and as many steps are taken as fit
-the time. In worlds named as ``agents`` PPO is trained, for as many dreamed steps in each, and scored in reality; before
-that, denoising worlds go on learning rewards, for which the time leaves them a tenth. Killed and run again, it goes on
-where it stood; worlds named later are added to those that are there.
+the time. Worlds that draw the same latents have one codec, and one network that foretells rewards from them: these are
+trained once, and their time counts as part of each such world's. In worlds named as ``agents`` PPO is trained, for as
+many dreamed steps in each, and scored in reality; before that, denoising worlds go on learning rewards, for which the
+time leaves them a tenth. Killed and run again, it goes on where it stood; worlds named later are added to those that
+are there.
 """
 
 from __future__ import annotations
@@ -173,16 +175,26 @@ def _rewarding(name: str, recording: EpisodeDataset, settings: CompareWorlds, fo
     backbone, _, changes = _WORLDS[name]
     source = _SAME_WEIGHTS.get(name, name)
     world = _world(source, recording, settings, folder)
-    if backbone == "denoising":
-        place = folder / "rewarding" / source
-        steps = {stage.name: 0 for stage in world.model.stages()} | {"events": settings.reward_steps}
-        config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
-        if (place / "world" / "world.json").exists():
-            world = World.load(place / "world")
-        else:
-            training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
-            world = train(config, world.config, training, place, initial=world)
+    if _same_latents(world.config):
+        shared = _rewards_learned("latents", _shared(recording, settings, folder), recording, settings, folder)
+        model: Any = world.model
+        model.events.load_state_dict(shared.model.events.state_dict())  # type: ignore[attr-defined]
+    elif backbone == "denoising":
+        world = _rewards_learned(source, world, recording, settings, folder)
     return world.replaced(**changes) if name in _SAME_WEIGHTS else world
+
+
+def _rewards_learned(
+    name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path
+) -> World:
+    place = folder / "rewarding" / name
+    if (place / "world" / "world.json").exists():
+        return World.load(place / "world")
+    model: Any = world.model
+    steps = {stage.name: 0 for stage in model.stages()} | {"events": settings.reward_steps}
+    config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
+    training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
+    return train(config, world.config, training, place, initial=world)
 
 
 def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
@@ -198,17 +210,63 @@ def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder
     config = make_config(backbone, preset, **changes)
     if name in _SAME_WEIGHTS:
         return _world(_SAME_WEIGHTS[name], recording, settings, folder).replaced(**changes)
+    shared = _shared(recording, settings, folder) if _same_latents(config) else None
     place = folder / "worlds" / name
     if (place / "world" / "world.json").exists():
+        world = World.load(place / "world")
+    else:
+        none = {"codec": 0, "events": 0} if shared is not None else {}
+        world = _trained(config, none, recording, settings, place, None if shared is None else _begun(config, shared))
+    before = 0 if shared is None else shared.record["seconds"]
+    return dataclasses.replace(world, record={**world.record, "seconds": world.record["seconds"] + before})
+
+
+def _same_latents(config: BackboneConfig) -> bool:
+    """Whether a world has the codec of those that draw latents, and foretells rewards from them as they do."""
+    one: Any = _latents_config()
+    foretells = ("codec", "events_see", "memory", "event_channels", "events_length", "events_batch", "events_rate")
+    return isinstance(config, type(one)) and all(getattr(config, name) == getattr(one, name) for name in foretells)
+
+
+def _latents_config() -> BackboneConfig:
+    return make_config("denoising", "diffusion_forcing")
+
+
+def _shared(recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
+    """Train a codec, and what foretells rewards from its latents; the world draws nothing yet."""
+    place = folder / "worlds" / "latents"
+    if (place / "world" / "world.json").exists():
         return World.load(place / "world")
+    return _trained(_latents_config(), {"denoiser": 0}, recording, settings, place)
+
+
+def _begun(config: BackboneConfig, shared: World) -> World:
+    """Return a world of these settings that has learned its latents, and to foretell rewards from them."""
+    torch.manual_seed(0)
+    model: Any = config.build(shared.spec)
+    trained: Any = shared.model
+    model.codec.load_state_dict(trained.codec.state_dict())
+    model.events.load_state_dict(trained.events.state_dict())
+    return World(model, config, shared.starts, shared.provenance)
+
+
+def _trained(
+    config: BackboneConfig,
+    changes: dict[str, int],
+    recording: EpisodeDataset,
+    settings: CompareWorlds,
+    place: Path,
+    initial: World | None = None,
+) -> World:
+    """Train for the time that all have, with other numbers of steps of some stages."""
     plan = place / "plan.json"
     if not plan.exists():
-        write_json(plan, _steps_in(config, recording, 60 * settings.minutes))
+        write_json(plan, _steps_in(config, recording, 60 * settings.minutes) | changes)
     steps = json.loads(plan.read_text(encoding="utf-8"))
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     # What is held out is looked at afterwards, so that no time of training is spent on it.
     train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
-    return train(train_config, config, training, place)
+    return train(train_config, config, training, place, initial=initial)
 
 
 def _steps_in(config: BackboneConfig, recording: EpisodeDataset, seconds: float) -> dict[str, int]:

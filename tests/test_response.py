@@ -12,10 +12,14 @@ import pytest
 import torch
 from toy import empty_dataset, random_episode
 
+from dreamenv.backbones.denoising.codec import CodecConfig
 from dreamenv.benchmarks import compare_worlds
 from dreamenv.benchmarks.compare_worlds import CompareWorlds, run
+from dreamenv.data import EpisodeDataset
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.metrics.response import horizontal_shift, response
+from dreamenv.registry import make_config
+from dreamenv.world import World
 from dreamenv.world_model import Imagined
 
 LEFT, RIGHT = 1, 2
@@ -102,6 +106,37 @@ def test_worlds_are_trained_for_a_time_measured_and_kept(tmp_path, capsys, monke
     before = (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns
     run(settings)  # nothing is done twice
     assert (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns == before
+
+
+def test_worlds_of_the_same_latents_share_what_makes_them(tmp_path, monkeypatch):
+    tiny = {
+        "network": "dit", "noise": "flow", "target": "frame", "data_std": 1.0, "patch": 4, "events_see": "latent",
+        "codec": CodecConfig(downsample=4, channels=(8,)),
+    }  # fmt: skip
+    for name, changes in {"diffusion_forcing": {}, "nwm": {"network": "cdit"}}.items():
+        monkeypatch.setitem(compare_worlds._WORLDS, name, ("denoising", "tiny", tiny | changes))
+    monkeypatch.setattr(compare_worlds, "_latents_config", lambda: make_config("denoising", "tiny", **tiny))
+    monkeypatch.setattr(compare_worlds, "_measure", lambda name, world, *rest: {"seconds": world.record["seconds"]})
+    monkeypatch.setattr(compare_worlds, "_print", lambda rows: None)
+    monkeypatch.setattr(compare_worlds, "write_sheet", lambda *args: None)
+    out = tmp_path / "compared"
+    names = ("diffusion_forcing", "nwm")
+    settings = CompareWorlds(worlds=names, minutes=0.02, frames=400, workers=1, reward_steps=2, out=out)
+    rows = json.loads(run(settings).read_text())["results"]["rows"]
+    latents, *drawing = (World.load(out / "worlds" / name / "world") for name in ("latents", *names))
+    for name, world in zip(names, drawing, strict=True):
+        assert world.record["train_config"]["steps"]["codec"] == 0
+        assert world.record["train_config"]["steps"]["denoiser"] > 0
+        assert rows[name]["seconds"] == world.record["seconds"] + latents.record["seconds"]
+        for part in ("codec", "events"):
+            learned = getattr(latents.model, part).state_dict()
+            assert all(torch.equal(learned[key], one) for key, one in getattr(world.model, part).state_dict().items())
+    recording = EpisodeDataset.open(out / "recording")
+    rewarding = compare_worlds._rewarding("nwm", recording, settings, out)
+    before, after = drawing[1].model.events.state_dict(), rewarding.model.events.state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    known = World.load(out / "rewarding" / "latents" / "world").model.events.state_dict()
+    assert all(torch.equal(known[key], after[key]) for key in after)
 
 
 def test_settings_that_cannot_work_are_refused_by_name():
