@@ -50,7 +50,7 @@ _SETTINGS = {
     "client_unload_unused_data_timeout": "100000",
     "enable_client_modding": "true",
     "enable_local_map_saving": "false",
-    # The server: it sends what our mod sends, and forgets nothing by itself.
+    # The server: it sends nothing but what our mod sends, and forgets nothing by itself.
     "enable_mod_channels": "true",
     "csm_restriction_flags": "0",
     "secure.trusted_mods": "dreamenv",
@@ -66,7 +66,7 @@ _SETTINGS = {
     "time_speed": "0",
     "world_start_time": "12000",
     "static_spawnpoint": "0,160,0",
-    "max_block_send_distance": "0",
+    "max_block_send_distance": "-1",  # with 0 the camera's block: the mod cannot send such a block again
     "block_send_optimize_distance": "1",
     "max_block_generate_distance": "1",
     "active_block_range": "1",

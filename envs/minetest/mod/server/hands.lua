@@ -17,7 +17,8 @@ function hands.rest() digging, idle = nil, 0 end
 function hands.share() return digging and math.min(1, digging.spent / digging.needed) or 0 end
 
 -- Sends the blocks in which a node changed, and the one above it (flowers fall). The engine would not: it believes that
--- only blocks which it chose to send itself are known to the client.
+-- only blocks which it chose to send itself are known to the client. Those it would not send again here, nor tell of the
+-- node while the camera is far above; so it may choose none (max_block_send_distance in files.py).
 local function send(player, pos)
   for up = 0, 1 do
     player:send_mapblock({x = math.floor(pos.x / 16), y = math.floor((pos.y + up) / 16), z = math.floor(pos.z / 16)})
