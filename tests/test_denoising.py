@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from toy import toy_dataset
 
 from dreamenv.backbones.denoising import DenoisingConfig, DenoisingWorld
-from dreamenv.backbones.denoising.learning import draw_groups
+from dreamenv.backbones.denoising.learning import draw_groups, drawing_error
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.backbones.denoising.presets import tiny
 from dreamenv.cli import main
@@ -306,6 +306,25 @@ def test_events_see_latents_the_same_in_a_dream_and_of_the_frames_it_shows():
     assert float((other - world.embed(dreamt)).detach().abs().max()) > 1e-3
 
 
+def test_a_frames_error_counts_as_its_velocitys():
+    def error(guess, **settings):
+        world = awake(dataclasses.replace(TINY_DIT, **settings))
+        world.network.predict_all = guess
+        frames = torch.ones(ROWS, FRAMES, *SPEC.frame_shape)
+        actions = world.action(torch.zeros(ROWS, FRAMES, dtype=torch.int64))
+        generator = torch.Generator().manual_seed(2)
+        return drawing_error(world.network, world.config, frames, actions, generator, training=False)[0]
+
+    def as_velocity(clean, asked):
+        alpha, sigma = (part[..., None, None, None] for part in TINY_DIT.process.at(asked.level))
+        return alpha * asked.noisy / sigma  # of a frame of zeros
+
+    plain, weighted = (error(lambda clean, asked: 0 * clean, weighting=name) for name in ("plain", "velocity"))
+    torch.testing.assert_close(plain, torch.ones_like(plain))
+    torch.testing.assert_close(weighted, error(as_velocity, target="velocity").clamp_max(1 / 0.05**2))
+    assert float(weighted.max()) > 4
+
+
 def test_rotations_tell_distances_only():
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     here, far = ((rotate(query, torch.tensor(p + 3)) * rotate(key, torch.tensor(p))).sum() for p in (0, 500))
@@ -363,6 +382,8 @@ def test_half_a_chunk_is_refused():
         ({"codec": {"kind": "wavelet"}}, "'conv' or 'vit', not 'wavelet'"),
         ({"codec": {"stride": 4}}, "chunk of 4 does not divide the 6 steps"),
         ({"events_see": "latent"}, "needs a codec with a latent for every frame"),
+        ({"weighting": "velocity"}, "not of 'edm' with 'karras'"),
+        ({"weighting": "fair"}, "weighting must be one of plain, velocity, not 'fair'"),
         ({"events_see": "sound"}, "events_see must be one of frame, latent, not 'sound'"),
         ({"network": "dit", "chunk": 6, "plan": "groups", "group": 4}, "chunk of 4 does not divide 6"),
         ({"target": "velocity"}, "velocity.*does not go with Karras"),

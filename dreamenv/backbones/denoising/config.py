@@ -45,6 +45,7 @@ _CHOICES = {
     "actions": ("added", "by kind"),
     "spacing": ("even", "ends"),
     "events_see": ("frame", "latent"),
+    "weighting": ("plain", "velocity"),
 }
 _LATER: dict[str, Any] = {"later": True}  # see `dreamenv.registry.config_to_json`
 
@@ -70,6 +71,9 @@ class DenoisingConfig:
         sigma_min: least noise, for "karras".
         sigma_max: greatest noise, for "karras".
         target: what the network predicts, see `dreamenv.diffusion.targets.Target`.
+        weighting: "plain" counts what the network predicts at every noise level alike; "velocity", for a network that
+            predicts the frame, counts it as if it had predicted the velocity, so that it also learns what is small,
+            which shows at low levels only (Li and He 2025).
         data_std: standard deviation of a frame's values; 1 for latents.
         sampler: "euler", "heun", "dpm", "ddim", "ancestral", or "learned" for the ancestral one with the variance that
             the network says; see `dreamenv.diffusion.samplers`.
@@ -183,6 +187,7 @@ class DenoisingConfig:
     reencode: bool = field(default=False, metadata=_LATER)
     as_drawn: bool = field(default=False, metadata=_LATER)
     events_see: Literal["frame", "latent"] = field(default="frame", metadata=_LATER)
+    weighting: Literal["plain", "velocity"] = field(default="plain", metadata=_LATER)
 
     def __post_init__(self) -> None:
         # As JSON has them.
@@ -273,6 +278,11 @@ class DenoisingConfig:
             raise ConfigError(
                 f"shortcuts need noise='flow', target='frame' and shift=1, not {self.noise!r}, {self.target!r} and "
                 f"{self.shift}."
+            )
+        if self.weighting == "velocity" and (self.target != "frame" or self.shortcut or self.noise == "karras"):
+            raise ConfigError(
+                "weighting='velocity' is of a chain's or a flow's frames, without shortcuts, not of "
+                f"{self.target!r} with {self.noise!r}; leave it at 'plain'."
             )
         if self.shortcut and self.network == "unet":
             raise ConfigError("shortcuts need a transformer, which is told the size of a step: network='dit'.")

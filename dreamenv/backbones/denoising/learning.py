@@ -19,6 +19,7 @@ from dreamenv.nn.precision import autocast
 
 __all__ = ["draw_groups", "drawing_error"]
 
+_LEAST_NOISE = 0.05  # of a frame whose error counts as its velocity's, which is this much greater at most
 _COARSE = 0.5  # share of the windows whose steps are longer than the finest, where there are shortcuts
 
 
@@ -84,6 +85,8 @@ def drawing_error(
         output = predict(add_noise(network.process, frames, noise, level), level)
         output, *variance = output.split(frames.shape[2], dim=2)
         error = denoising_error(network.target, output, frames, noise, level)
+        if config.weighting == "velocity":
+            error = error / network.process.at(level)[1].clamp_min(_LEAST_NOISE) ** 2
         for said in variance:  # the network says how sure it is, too
             error = error + variance_error(network.target, output, (said + 1) / 2, frames, noise, level)
     return error, possible
