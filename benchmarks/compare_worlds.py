@@ -60,6 +60,7 @@ _SIDES = {"take_cover": ("left", "right"), "health_gathering": ("turn_left", "tu
 _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rssm": ("rssm", "small", {}),
     "diamond": ("denoising", "small", {}),
+    "diamond_latents": ("denoising", "small_latents", {}),
     "diffusion_forcing": ("denoising", "diffusion_forcing", {}),
     "diffusion_forcing_2": ("denoising", "diffusion_forcing", {"passes": 2}),
     "nwm": ("denoising", "nwm", {}),

@@ -34,7 +34,7 @@ from dreamenv.world_model import Batch
 
 ROWS, FRAMES = 3, 5
 SHORT = {"network": "dit", "noise": "flow", "target": "frame", "shortcut": 4}
-MILLIONS = {"small": 1.2, "tiny": 0.13, "diamond": 4.4, "gamefactory": 2.7, "framepack": 1.87}
+MILLIONS = {"small": 1.2, "small_latents": 1.02, "tiny": 0.13, "diamond": 4.4, "gamefactory": 2.7, "framepack": 1.87}
 
 
 def awake(config: DenoisingConfig) -> DenoisingWorld:

@@ -27,6 +27,7 @@ __all__ = [
     "nwm",
     "shortcut",
     "small",
+    "small_latents",
     "tiny",
 ]
 
@@ -60,6 +61,14 @@ def small() -> DenoisingConfig:
     return DenoisingConfig(
         channels=(32, 48, 64), blocks=1, patch=2, condition=128, denoiser_rate=1e-3, events_rate=1e-3
     )
+
+
+def small_latents() -> DenoisingConfig:
+    """DIAMOND's recipe in latents: learns in minutes what takes it hours in pixels."""
+    return DenoisingConfig(
+        channels=(48, 64), blocks=1, condition=128, codec=_CODEC, data_std=1.0, events_see="latent", events_batch=32,
+        denoiser_rate=1e-3, events_rate=1e-3,
+    )  # fmt: skip
 
 
 def diamond() -> DenoisingConfig:
