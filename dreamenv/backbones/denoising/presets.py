@@ -38,12 +38,9 @@ _TRANSFORMER: dict[str, Any] = {
     "denoiser_length": 16, "denoiser_rate": 1e-3, "events_see": "latent", "events_rate": 1e-3,
     "events_batch": 32,
 }  # fmt: skip
-_FLOW: dict[str, Any] = {
-    "noise": "flow", "target": "frame", "weighting": "velocity", "sampler": "euler", "passes": 8, "stabilisation": 0.02,
-}  # fmt: skip
+_FLOW: dict[str, Any] = {"noise": "flow", "target": "frame", "sampler": "euler", "passes": 8, "stabilisation": 0.02}
 _CHAIN: dict[str, Any] = {
-    "noise": "chain", "schedule": "sigmoid", "target": "frame", "weighting": "velocity", "sampler": "ddim", "passes": 8,
-    "stabilisation": 15,
+    "noise": "chain", "schedule": "sigmoid", "target": "frame", "sampler": "ddim", "passes": 8, "stabilisation": 15,
 }  # fmt: skip
 _PACKING = ((1, 1), (2, 2), (16, 4))
 
