@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
+from dreamenv.nn.pieces import by_row
 
 __all__ = ["Cache", "CrossAttention", "JointAttention", "PackedCache", "SpaceAttention", "TimeAttention", "rotate"]
 
@@ -59,12 +60,11 @@ class _Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., s, width) -> three of (..., heads, s, d)."""
-        query, key, value = self.enter(tokens).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
+        query, key, value = by_row(self.enter, tokens).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
         return query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
 
     def _join(self, attended: Tensor) -> Tensor:
-        joined: Tensor = self.leave(attended.transpose(-3, -2).flatten(-2))
-        return joined
+        return by_row(self.leave, attended.transpose(-3, -2).flatten(-2))
 
 
 class SpaceAttention(_Attention):
@@ -191,8 +191,7 @@ class CrossAttention(nn.Module):
         seen = mask.repeat_interleave(keys.shape[-2], dim=-1)
         seen = torch.cat((seen.new_ones(b, f, 1), seen), dim=-1).repeat_interleave(n, dim=1)[:, None]
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
-        joined: Tensor = self.leave(attended.transpose(1, 2).flatten(-2).reshape(b, f, n, -1))
-        return joined
+        return by_row(self.leave, attended.transpose(1, 2).flatten(-2).reshape(b, f, n, -1))
 
     def _placed(self, tokens: Tensor, time: Tensor) -> Tensor:
         """Turn (b, f, heads, n, d) by the times (b, f) and the places."""

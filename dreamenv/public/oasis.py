@@ -30,6 +30,7 @@ from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork, Remembered
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.errors import ConfigError
+from dreamenv.nn.pieces import by_row
 from dreamenv.public.oasis_actions import KeyVectors
 from dreamenv.public.pair_rotary import place_angles, place_speeds, time_speeds, turn
 
@@ -243,15 +244,14 @@ class _Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Sequence[Tensor]:
         """(g, h, s, width) -> three of (g, h, heads, s, d)."""
-        parts = self.enter(tokens).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
+        parts = by_row(self.enter, tokens).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
         return [part.transpose(-3, -2) for part in parts.unbind(0)]
 
     def _join(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend; return (g, h, s, width)."""
         q, k, v = (part.flatten(0, 1) for part in (query, key, value))  # four axes, for which there are fast kernels
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        joined: Tensor = self.leave(attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
-        return joined
+        return by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
 
 
 class _SpaceAttention(_Attention):
@@ -288,7 +288,7 @@ class _TimeAttention(_Attention):
         scores = (scores * query.shape[-1] ** -0.5).masked_fill(~everywhere[:, :, None], -math.inf)
         old, new = scores.softmax(-1).tensor_split([past[0].shape[-2]], dim=-1)
         attended = old @ past[1] + new @ value
-        return self.leave(attended.transpose(-3, -2).flatten(-2)).transpose(1, 2), (key, value)
+        return by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).transpose(1, 2), (key, value)
 
 
 def _waves(numbers: Tensor) -> Tensor:
