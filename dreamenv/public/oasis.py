@@ -251,7 +251,8 @@ class _Attention(nn.Module):
         """Attend; return (g, h, s, width)."""
         q, k, v = (part.flatten(0, 1) for part in (query, key, value))  # four axes, for which there are fast kernels
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
+        joined: Tensor = by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
+        return joined
 
 
 class _SpaceAttention(_Attention):
