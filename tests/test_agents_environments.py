@@ -92,8 +92,8 @@ def test_wide_frames_are_shrunk_alike_both_ways():
     seen = stack.reset(np.array([0]), frame)
     assert seen.shape == (1, 1, 8, 16)
     assert np.abs(seen[0, 0] - expected).max() <= 1.5
-    with pytest.raises(ConfigError, match="16x20"):
-        ObservationConfig(kind="frame", size=2).frame_space((16, 20, 3))
+    with pytest.raises(ConfigError, match="64x90"):
+        ObservationConfig(kind="frame", size=16).frame_space((64, 90, 3))
 
 
 def test_colour_stacks_keep_their_channels_in_order():
