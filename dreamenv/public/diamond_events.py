@@ -113,8 +113,18 @@ class DiamondEvents(nn.Module):
         pictures = 2 * torch.cat((before, after), dim=2).flatten(0, 1) - 1
         values = self.enter.out_channels * pictures.shape[-2] * pictures.shape[-1]
         maps = in_pieces(self._seen, values, pictures, self.action(actions.flatten(0, 1)))
-        path, known = self.memory(maps.flatten(1).unflatten(0, (-1, t)), known)
+        path, known = self._remembered(maps.flatten(1).unflatten(0, (-1, t)), known)
         return self.head(path), known
+
+    def _remembered(
+        self, maps: Tensor, known: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if known is None or maps.shape[1] > 1:
+            path, known = self.memory(maps, known)
+            return path, known
+        # On a processor the whole layer lays out its weights anew in every call, which takes ten times as long as a step.
+        hidden, cell = torch.lstm_cell(maps[:, 0], [one[0] for one in known], *self.memory.all_weights[0])
+        return hidden[:, None], (hidden[None], cell[None])
 
     def _seen(self, pictures: Tensor, condition: Tensor) -> Tensor:
         rounded = self.enter.weight.dtype == torch.bfloat16

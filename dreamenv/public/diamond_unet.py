@@ -53,7 +53,7 @@ class _Block(nn.Module):
         for modulation, convolution in zip(self.modulations, self.convolutions, strict=True):
             scale, shift = modulation(condition)[..., None, None].chunk(2, dim=1)
             normal = functional.group_norm(inner, max(1, inner.shape[1] // _GROUP))
-            inner = convolution(functional.silu(torch.addcmul(shift, normal, 1 + scale)))
+            inner = convolution(functional.silu(torch.addcmul(shift, normal, 1 + scale), inplace=True))
         maps = inner + (maps if self.shortcut is None else self.shortcut(maps))
         return maps if self.attention is None else self.attention(maps)
 
