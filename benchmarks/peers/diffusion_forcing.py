@@ -38,6 +38,8 @@ _SIZES: dict[str, dict[str, Any]] = {
     "minecraft": {"width": 64, "mults": [1, 2, 4, 8], "heads": 4, "head_size": 64, "side": 128, "frames": 10},
 }
 _SCHEDULES = {"small": "sigmoid", "dmlab": "cosine", "minecraft": "sigmoid"}
+# Of rollouts: frames seen, frames drawn, frames of the window, and passes for each; 100 are published.
+_ROLLOUTS = {"small": (2, 5, 4, 10), "dmlab": (16, 1, 16, 100), "minecraft": (10, 2, 10, 5)}
 
 
 def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
@@ -45,14 +47,16 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
 
     Args:
         peer: the folder of the public code.
-        full: also at the published sizes; a rollout is then of fewer frames and passes than published.
+        full: also at the published sizes, with the whole published window; takes a quarter of an hour. Frames of
+            Minecraft's size have fewer passes than published.
 
     Returns:
         Rows of what was compared, the size, its parameters, and the largest difference over the largest value.
     """
     rows = []
     for size in _SIZES if full else ["small"]:
-        with _both(peer, size, passes=10 if size == "small" else 2) as (theirs, ours):
+        seen, drawn, window, passes = _ROLLOUTS[size]
+        with _both(peer, size, passes) as (theirs, ours):
             parameters = sum(parameter.numel() for parameter in ours.network.parameters())
             frames = _SIZES[size]["frames"]
             noisy, level = _window(ours, frames)
@@ -66,8 +70,8 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
             rows += [
                 {"what": f"one pass over {frames} frames", **common, "relative_difference": relative_difference(
                     found, _turned(expected))},
-                {"what": "rollout, in which the window slides", **common, "relative_difference": _rollout(
-                    theirs, ours, seen=2, drawn=5 if size == "small" else 2, window=4 if size == "small" else 3)},
+                {"what": f"rollout of {drawn} frames after {seen}, {passes} passes each, window of {window}", **common,
+                 "relative_difference": _rollout(theirs, ours, seen, drawn, window)},
                 {"what": "theirs: what a change of the last frame changes in those before it", **common,
                  "relative_difference": relative_difference(other[:-1], expected[:-1])},
             ]  # fmt: skip
