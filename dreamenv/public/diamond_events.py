@@ -116,13 +116,11 @@ class DiamondEvents(nn.Module):
         path, known = self._remembered(maps.flatten(1).unflatten(0, (-1, t)), known)
         return self.head(path), known
 
-    def _remembered(
-        self, maps: Tensor, known: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _remembered(self, maps: Tensor, known: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if known is None or maps.shape[1] > 1:
             path, known = self.memory(maps, known)
             return path, known
-        # On a processor the whole layer lays out its weights anew in every call, which takes ten times as long as a step.
+        # On a processor the layer lays out its weights anew in every call, which takes ten times as long as a step.
         hidden, cell = torch.lstm_cell(maps[:, 0], [one[0] for one in known], *self.memory.all_weights[0])
         return hidden[:, None], (hidden[None], cell[None])
 
