@@ -93,6 +93,21 @@ def test_rows_and_pieces_of_a_batch_do_not_matter():
     assert torch.allclose(together.frames[4:5], alone.frames, atol=1.1 / 255)
 
 
+def test_frames_seen_one_by_one_are_remembered_as_those_seen_together():
+    world = imported(DiamondAdapter(), [agent()])
+    frames = torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    actions = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
+    with torch.no_grad():
+        begun = world.model.start(frames[:, 0], torch.arange(2))
+        together = world.model.observe(begun, actions, frames[:, 1:])
+        state = begun
+        for step in range(4):
+            state = world.model.observe(state, actions[:, step : step + 1], frames[:, step + 1 : step + 2])
+    for name in ("hidden", "cell"):
+        assert not torch.allclose(state[name], begun[name], atol=1e-3)
+        assert torch.allclose(state[name], together[name], atol=1e-6)
+
+
 def test_weights_in_bfloat16_dream_too():
     world = imported(DiamondAdapter(), [agent()])
     env = DreamEnv(world, horizon=3, precision="bfloat16")
