@@ -21,12 +21,12 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dreamenv.backbones.denoising.model import _LATENT_STREAM, _NOISE_STREAM
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.benchmarks.peers.layers import Attention, Mlp, PatchEmbed
 from dreamenv.diffusion.objective import add_noise, denoising_error, variance_error
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.nwm import NETWORK_NAMES, NWMAdapter
@@ -101,7 +101,7 @@ def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     import diffusers
 
     layers = types.ModuleType("timm.models.vision_transformer")
-    layers.PatchEmbed, layers.Attention, layers.Mlp = _PatchEmbed, _Attention, _Mlp  # type: ignore[attr-defined]
+    layers.PatchEmbed, layers.Attention, layers.Mlp = PatchEmbed, Attention, Mlp  # type: ignore[attr-defined]
     own = {name: types.ModuleType(name) for name in ("misc", "datasets", "distributed", "yaml")}
     own["datasets"].EvalDataset = own["distributed"].init_distributed = None  # type: ignore[attr-defined]
     missing = {name: types.ModuleType(name) for name in ("timm", "timm.models")}
@@ -379,42 +379,3 @@ def _timed(step: Callable[[], None], seconds: float = 2.0) -> Callable[[], float
         return float(steps)
 
     return run
-
-
-class _PatchEmbed(nn.Module):
-    """Stands in for timm's: patches as tokens."""
-
-    def __init__(self, size: int, patch: int, channels: int, width: int, bias: bool) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch, stride=patch, bias=bias)
-        self.num_patches, self.patch_size = (size // patch) ** 2, (patch, patch)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.proj(maps).flatten(2).mT  # type: ignore[no-any-return]
-
-
-class _Attention(nn.Module):
-    """Stands in for timm's: attention among tokens."""
-
-    def __init__(self, width: int, num_heads: int, qkv_bias: bool) -> None:
-        super().__init__()
-        self.heads = num_heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=qkv_bias), nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(*parts)
-        return self.proj(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-class _Mlp(nn.Module):
-    """Stands in for timm's: two layers."""
-
-    def __init__(self, in_features: int, hidden_features: int, act_layer: Callable[[], nn.Module], drop: float) -> None:
-        super().__init__()
-        del drop
-        self.fc1, self.act = nn.Linear(in_features, hidden_features), act_layer()
-        self.fc2 = nn.Linear(hidden_features, in_features)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(tokens)))  # type: ignore[no-any-return]

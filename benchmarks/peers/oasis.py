@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from dreamenv.backbones.denoising import model as denoising_model
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference
+from dreamenv.benchmarks.peers.layers import Mlp
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.oasis import OasisAdapter
@@ -389,23 +390,6 @@ def _actions(steps: int) -> Tensor:
     return actions
 
 
-class _Mlp(nn.Module):
-    """timm's, without dropout."""
-
-    def __init__(
-        self, in_features: int, hidden_features: int, act_layer: Callable[[], nn.Module], drop: float = 0
-    ) -> None:
-        super().__init__()
-        assert drop == 0
-        self.fc1, self.fc2 = nn.Linear(in_features, hidden_features), nn.Linear(hidden_features, in_features)
-        self.act = act_layer()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(..., in_features) -> the same shape."""
-        result: Tensor = self.fc2(self.act(self.fc1(tokens)))
-        return result
-
-
 @contextlib.contextmanager
 def _stand_ins() -> Iterator[None]:
     """Stand in for what the public code imports of torchvision and timm."""
@@ -425,7 +409,7 @@ def _stand_ins() -> Iterator[None]:
         module("torchvision.transforms.functional", resize=lambda pictures, _: pictures),
         module("timm"),
         module("timm.models"),
-        module("timm.models.vision_transformer", Mlp=_Mlp),
+        module("timm.models.vision_transformer", Mlp=Mlp),
         module("timm.layers"),
         module("timm.layers.helpers", to_2tuple=lambda value: (value, value)),
     ]
