@@ -24,7 +24,7 @@ from dreamenv.cli import main
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.dream import DreamEnv
 from dreamenv.errors import ActionError, ConfigError, UnknownNameError, WorldDamagedError
-from dreamenv.nn.attention import rotate
+from dreamenv.nn.attention import turns_in_time, turns_of_all
 from dreamenv.nn.unet import UNet
 from dreamenv.registry import make_config, preset_names
 from dreamenv.training.config import TrainConfig
@@ -325,12 +325,20 @@ def test_a_frames_error_counts_as_its_velocitys():
     assert float(weighted.max()) > 4
 
 
-def test_rotations_tell_distances_only():
+def test_turns_tell_distances_only():
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    here, far = ((rotate(query, torch.tensor(p + 3)) * rotate(key, torch.tensor(p))).sum() for p in (0, 500))
-    torch.testing.assert_close(here, far, rtol=1e-3, atol=1e-3)
-    nearer = (rotate(query, torch.tensor(1)) * rotate(key, torch.tensor(0))).sum()
-    assert abs(float(nearer - here)) > 1e-3
+
+    def alike(places: tuple[int, ...], others: tuple[int, ...]) -> float:
+        make = turns_in_time if len(places) == 1 else turns_of_all
+        turned = (make(*(torch.tensor(one) for one in here), 8) for here in (places, others))  # type: ignore[operator]
+        return float((next(turned)(query) * next(turned)(key)).sum())
+
+    assert alike((3,), (0,)) == pytest.approx(alike((503,), (500,)), abs=1e-3)
+    assert abs(alike((1,), (0,)) - alike((3,), (0,))) > 1e-3
+    here = alike((3, 1, 2), (0, 0, 0))
+    assert here == pytest.approx(alike((503, 8, 5), (500, 7, 3)), abs=1e-3)
+    for nearer in ((1, 1, 2), (3, 0, 2), (3, 1, 0)):
+        assert abs(alike(nearer, (0, 0, 0)) - here) > 1e-3
 
 
 def test_temperature_scales_the_noise_that_a_frame_begins_as():

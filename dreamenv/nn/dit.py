@@ -22,7 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
-from dreamenv.nn.attention import Cache, CrossAttention, JointAttention, PackedCache, SpaceAttention, TimeAttention
+from dreamenv.nn.attention import (
+    Cache,
+    CrossAttention,
+    JointAttention,
+    PackedCache,
+    SpaceAttention,
+    TimeAttention,
+    Turns,
+    in_time,
+    turns_of_all,
+)
 from dreamenv.nn.injection import ActionInjection
 
 __all__ = ["CDiT", "DiT", "PackedDiT"]
@@ -120,9 +130,10 @@ class DiT(nn.Module):
         super().__init__()
         self.enter, self.leave = _Enter(frame_shape, width, patch), _Leave(frame_shape, width, patch)
         rows, columns = self.enter.rows, self.enter.columns
-        self.cache_shape = (depth, rows * columns, heads, reach, width // heads)
+        self.reach, self.head = reach, width // heads
+        self.cache_shape = (depth, rows * columns, heads, reach, self.head)
         self.space = nn.ModuleList(_Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
-        self.time = nn.ModuleList(_Half(TimeAttention(width, heads, reach), width) for _ in range(depth))
+        self.time = nn.ModuleList(_Half(TimeAttention(width, heads), width) for _ in range(depth))
         self.injections = nn.ModuleList(injections)
 
     def forward(
@@ -138,7 +149,7 @@ class DiT(nn.Module):
         Args:
             frames: (b, f, c, h, w).
             condition: (b, f, width).
-            groups: (f,) int64; frames of one group see each other both ways, see `TimeAttention`.
+            groups: (f,) int64; frames of one group see each other both ways, see `in_time`.
             past: a cache per block; None if these are the first frames.
             actions: what the injections take, if there are any.
 
@@ -147,10 +158,11 @@ class DiT(nn.Module):
         """
         tokens = self.enter(frames)
         condition = functional.silu(condition)
+        times = in_time(groups, past[0] if past else None, len(frames), self.reach, self.head)
         keys, values = [], []
         for index, (space, time) in enumerate(zip(self.space, self.time, strict=True)):
             tokens, _ = space(tokens, condition)
-            tokens, (key, value) = time(tokens, condition, past[index] if past else None, groups)
+            tokens, (key, value) = time(tokens, condition, past[index] if past else None, times)
             if self.injections:
                 tokens = self.injections[index](tokens, actions)
             keys.append(key)
@@ -178,10 +190,13 @@ class CDiT(nn.Module):
         self.leave = _Leave(frame_shape, width, patch)
         rows, columns = self.enter.rows, self.enter.columns
         self.cache_shape = (depth, heads, rows * columns, width // heads)
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+        self.register_buffer("places", places, persistent=False)
         self.register_buffer("where", _waves(rows, columns, width), persistent=False)
         self.space = nn.ModuleList(_Half(SpaceAttention(width, heads, rows, columns), width) for _ in range(depth))
-        self.across = nn.ModuleList(_Half(CrossAttention(width, heads, rows, columns), width) for _ in range(depth))
+        self.across = nn.ModuleList(_Half(CrossAttention(width, heads), width) for _ in range(depth))
 
+    places: Tensor
     where: Tensor
 
     def remember(self, frames: Tensor, described: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,11 +209,11 @@ class CDiT(nn.Module):
         """
         tokens = self.enter_past(frames) + described[:, :, None] + self.where
         tokens = functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
-        keys, values = [], []
+        turns, keys, values = self._turns(time), [], []
         for half in self.across:
             attention = half.get_submodule("attention")
             assert isinstance(attention, CrossAttention)
-            key, value = attention.remember(tokens, time)
+            key, value = attention.remember(tokens, turns)
             keys.append(key)
             values.append(value)
         return torch.stack(keys, dim=2), torch.stack(values, dim=2)
@@ -218,13 +233,17 @@ class CDiT(nn.Module):
         Returns:
             The output, shaped like the frames.
         """
-        tokens = self.enter(frames) + self.where
+        tokens, turns = self.enter(frames) + self.where, self._turns(time)
         condition = functional.silu(condition)
         for index, (space, across) in enumerate(zip(self.space, self.across, strict=True)):
             tokens, _ = space(tokens, condition)
-            tokens, _ = across(tokens, condition, past[0][:, :, index], past[1][:, :, index], time, mask)
+            tokens, _ = across(tokens, condition, past[0][:, :, index], past[1][:, :, index], turns, mask)
         output: Tensor = self.leave(tokens, condition)
         return output
+
+    def _turns(self, time: Tensor) -> Turns:
+        """Of all tokens of frames at times (b, f)."""
+        return turns_of_all(time[..., None, None], *self.places.unbind(-1), self.cache_shape[-1])
 
 
 class PackedDiT(nn.Module):
@@ -311,9 +330,9 @@ class PackedDiT(nn.Module):
         # Somebody must be attended to, even where there is nothing yet: nobody will attend to the result.
         seen = there | (held == 0)[:, None]
         tokens, condition = packed[:, None], functional.silu(condition)[:, None]
-        keys, values = [], []
+        turns, keys, values = self._turns(self.places), [], []
         for block in self.blocks:
-            tokens, (key, value) = block(tokens, condition, self.places[None], seen, None)
+            tokens, (key, value) = block(tokens, condition, turns, seen, None)
             keys.append(key)
             values.append(value)
         return torch.stack(keys, dim=1), torch.stack(values, dim=1)
@@ -338,11 +357,15 @@ class PackedDiT(nn.Module):
         f, n = tokens.shape[1:3]
         time = torch.arange(f, device=frames.device)[:, None, None].expand(-1, n, 1)
         places = torch.cat((time, self.grid[None, :, 1:].expand(f, -1, -1)), dim=-1)
-        own = there.new_ones(len(frames), f * n)
+        own, turns = there.new_ones(len(frames), f * n), self._turns(places.flatten(0, 1))
         for index, block in enumerate(self.blocks):
-            tokens, _ = block(tokens, condition, places, own, PackedCache(past[0][:, index], past[1][:, index], there))
+            tokens, _ = block(tokens, condition, turns, own, PackedCache(past[0][:, index], past[1][:, index], there))
         output: Tensor = self.leave(tokens, condition)
         return output
+
+    def _turns(self, places: Tensor) -> Turns:
+        """Of tokens at times, rows and columns (m, 3)."""
+        return turns_of_all(*places.unbind(-1), self.cache_shape[-1])
 
 
 def _check_patch(frame_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
