@@ -13,7 +13,7 @@ What the attentions look at makes the kinds:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -199,8 +199,14 @@ class CDiT(nn.Module):
     places: Tensor
     where: Tensor
 
+    def nothing(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Return what is attended to where nothing is remembered: keys and values (b, depth, heads, 1, d) each."""
+        learned = torch.stack([attention.nothing for attention in self._attentions()], dim=1)
+        keys, values = learned.expand(rows, -1, -1, -1, -1, -1).unbind(1)
+        return keys, values
+
     def remember(self, frames: Tensor, described: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the keys and values, (b, f, depth, heads, n, d) each, of clean frames (b, f, c, h, w).
+        """Make the keys and values, (b, depth, heads, f n, d) each, of clean frames (b, f, c, h, w).
 
         Args:
             frames: to remember.
@@ -209,14 +215,9 @@ class CDiT(nn.Module):
         """
         tokens = self.enter_past(frames) + described[:, :, None] + self.where
         tokens = functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
-        turns, keys, values = self._turns(time), [], []
-        for half in self.across:
-            attention = half.get_submodule("attention")
-            assert isinstance(attention, CrossAttention)
-            key, value = attention.remember(tokens, turns)
-            keys.append(key)
-            values.append(value)
-        return torch.stack(keys, dim=2), torch.stack(values, dim=2)
+        turns = self._turns(time)
+        keys, values = zip(*(attention.remember(tokens, turns) for attention in self._attentions()), strict=True)
+        return torch.stack(keys, dim=1), torch.stack(values, dim=1)
 
     def forward(
         self, frames: Tensor, condition: Tensor, past: tuple[Tensor, Tensor], time: Tensor, mask: Tensor
@@ -226,7 +227,7 @@ class CDiT(nn.Module):
         Args:
             frames: (b, f, c, h, w), which do not see each other.
             condition: (b, f, width).
-            past: keys and values of w frames, (b, w, depth, heads, n, d) each.
+            past: keys and values of nothing, and of w frames after it: (b, depth, heads, 1 + w n, d) each.
             time: (b, f) of the frames.
             mask: (b, f, w) bool, which past frame each may see.
 
@@ -234,12 +235,20 @@ class CDiT(nn.Module):
             The output, shaped like the frames.
         """
         tokens, turns = self.enter(frames) + self.where, self._turns(time)
-        condition = functional.silu(condition)
+        condition, n = functional.silu(condition), tokens.shape[2]
+        seen = torch.cat((mask.new_ones(*mask.shape[:2], 1), mask.repeat_interleave(n, dim=2)), dim=2)
+        seen = seen.repeat_interleave(n, dim=1)[:, None]
         for index, (space, across) in enumerate(zip(self.space, self.across, strict=True)):
             tokens, _ = space(tokens, condition)
-            tokens, _ = across(tokens, condition, past[0][:, :, index], past[1][:, :, index], turns, mask)
+            tokens, _ = across(tokens, condition, past[0][:, index], past[1][:, index], turns, seen)
         output: Tensor = self.leave(tokens, condition)
         return output
+
+    def _attentions(self) -> Iterator[CrossAttention]:
+        for half in self.across:
+            attention = half.get_submodule("attention")
+            assert isinstance(attention, CrossAttention)
+            yield attention
 
     def _turns(self, time: Tensor) -> Turns:
         """Of all tokens of frames at times (b, f)."""

@@ -30,6 +30,7 @@ from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork, Remembered
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend_where_it_lies
 from dreamenv.nn.pieces import by_row
 from dreamenv.public.oasis_actions import KeyVectors
 from dreamenv.public.pair_rotary import place_angles, place_speeds, time_speeds, turn
@@ -284,11 +285,7 @@ class _TimeAttention(_Attention):
         everywhere = mask[:, None].expand(-1, tokens.shape[2], -1, -1)
         if past is None:
             return self._join(query, key, value, everywhere.flatten(0, 1)[:, None]).transpose(1, 2), (key, value)
-        # What is remembered is looked at where it lies: putting it before the new ones would copy all of it.
-        scores = torch.cat([query @ one.transpose(-1, -2) for one in (past[0], key)], dim=-1)
-        scores = (scores * query.shape[-1] ** -0.5).masked_fill(~everywhere[:, :, None], -math.inf)
-        old, new = scores.softmax(-1).tensor_split([past[0].shape[-2]], dim=-1)
-        attended = old @ past[1] + new @ value
+        attended = attend_where_it_lies(query, (past[0], key), (past[1], value), everywhere[:, :, None])
         return by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).transpose(1, 2), (key, value)
 
 

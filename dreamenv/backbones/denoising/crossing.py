@@ -3,8 +3,9 @@
 Each past frame is turned into keys and values by itself, so they hold for good: a window that slides is exact. A frame
 that is drawn may lie several steps after the last one seen: it is told how many, and what was done in them on average.
 
-Memory: ``keys``, ``values`` (b, context, depth, heads, n, d), newest last; ``held`` (b,) int64, how many are there;
-``seen`` (b,) int64, how many there have been.
+Memory: ``keys``, ``values`` (b, depth, heads, 1 + context n, d), of nothing at all and then of n tokens of each frame,
+newest last, laid out as every pass looks at them; ``held`` (b,) int64, how many frames are there; ``seen`` (b,) int64,
+how many there have been.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ class CrossFrames(FrameNetwork):
 
     def begin(self, like: Tensor) -> Remembered:
         """No frame."""
-        b, size = like.shape[0], (like.shape[0], self.config.context, *self.dit.cache_shape)
-        nothing = torch.zeros(b, dtype=torch.int64, device=like.device)
-        return {"keys": like.new_zeros(size), "values": like.new_zeros(size), "held": nothing, "seen": nothing}
+        b = like.shape[0]
+        none = torch.zeros(b, dtype=torch.int64, device=like.device)
+        depth, heads, n, d = self.dit.cache_shape
+        room = like.new_zeros(b, depth, heads, self.config.context * n, d)
+        keys, values = (torch.cat((nothing, room), dim=-2) for nothing in self.dit.nothing(b))
+        return {"keys": keys, "values": values, "held": none, "seen": none}
 
     def remember(
         self, past: Mapping[str, Tensor], frames: Tensor, actions: Tensor, groups: Tensor | None = None
@@ -55,8 +59,8 @@ class CrossFrames(FrameNetwork):
         time = past["seen"][:, None] + torch.arange(f, device=frames.device)
         keys, values = self.dit.remember(self._presented(frames), self.described(actions), time)
         return {
-            "keys": torch.cat((past["keys"], keys), dim=1)[:, -w:],
-            "values": torch.cat((past["values"], values), dim=1)[:, -w:],
+            "keys": self._pushed(past["keys"], keys),
+            "values": self._pushed(past["values"], values),
             "held": (past["held"] + f).clamp_max(w),
             "seen": past["seen"] + f,
         }
@@ -79,14 +83,22 @@ class CrossFrames(FrameNetwork):
         mask = (back >= gap[:, :, None]) & (back < gap[:, :, None] + self.config.context)
         if asked.alone is not None:
             mask = mask & ~asked.alone[:, None, None]
-        past = self.dit.remember(self._presented(clean), self.described(asked.actions), time)
-        return self._run(past, asked, time, mask)
+        made = self.dit.remember(self._presented(clean), self.described(asked.actions), time)
+        keys, values = (torch.cat(both, dim=-2) for both in zip(self.dit.nothing(b), made, strict=True))
+        return self._run((keys, values), asked, time, mask)
 
     def _run(self, past: tuple[Tensor, Tensor], asked: Asked, time: Tensor, mask: Tensor) -> Tensor:
         condition = self.condition(self.process.time(asked.level), asked.actions, asked.step, asked.gap)
         scaled = asked.noisy * per_frame(self.target.scale(asked.level), asked.noisy)
         output: Tensor = self.dit(scaled, condition, past, time, mask)
         return output
+
+    @staticmethod
+    def _pushed(past: Tensor, new: Tensor) -> Tensor:
+        """Put tokens (b, depth, heads, m, d) last, and drop as many of the oldest; nothing stays first."""
+        first, rest = past.tensor_split([1], dim=-2)
+        kept = torch.cat((rest, new), dim=-2)[..., -rest.shape[-2] :, :]
+        return torch.cat((first, kept), dim=-2)
 
     def _presented(self, frames: Tensor) -> Tensor:
         return frames / self.config.data_std
