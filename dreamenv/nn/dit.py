@@ -252,7 +252,8 @@ class CDiT(nn.Module):
 
     def _turns(self, time: Tensor) -> Turns:
         """Of all tokens of frames at times (b, f)."""
-        return turns_of_all(time[..., None, None], *self.places.unbind(-1), self.cache_shape[-1])
+        row, column = self.places.unbind(-1)
+        return turns_of_all(time[..., None, None], row, column, self.cache_shape[-1])
 
 
 class PackedDiT(nn.Module):
@@ -374,7 +375,8 @@ class PackedDiT(nn.Module):
 
     def _turns(self, places: Tensor) -> Turns:
         """Of tokens at times, rows and columns (m, 3)."""
-        return turns_of_all(*places.unbind(-1), self.cache_shape[-1])
+        time, row, column = places.unbind(-1)
+        return turns_of_all(time, row, column, self.cache_shape[-1])
 
 
 def _check_patch(frame_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
