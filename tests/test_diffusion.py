@@ -493,7 +493,7 @@ def test_guidance_pushes_away_from_the_unconditional():
 
 def straight(signal_at_end: Tensor):
     """A network that knows the frame: every step then lies on the straight way."""
-    return lambda noisy, signal, size: signal_at_end.expand_as(noisy)
+    return lambda noisy, signal, size, rows: signal_at_end[rows].expand_as(noisy)
 
 
 def test_who_knows_the_frame_makes_no_error_at_any_step_size():
@@ -506,11 +506,26 @@ def test_who_knows_the_frame_makes_no_error_at_any_step_size():
     assert (shortcut_error(straight(frames + 1), frames, noise, uniform, finest=8, coarse=coarse)[:2] > 0).all()
 
 
+def test_half_steps_are_asked_for_of_rows_that_learn_from_them_alone():
+    frames, noise, uniform = torch.randn(4, 2, 5), torch.randn(4, 2, 5), torch.rand(4, 2)
+    asked = []
+
+    def network(noisy, signal, size, rows):
+        asked.append(rows.tolist())
+        return frames[rows]
+
+    shortcut_error(network, frames, noise, uniform, finest=8, coarse=torch.tensor([0, 2, 0, 1]))
+    assert asked == [[0, 1, 2, 3], [1, 3], [1, 3]]
+    asked.clear()
+    shortcut_error(network, frames, noise, uniform, finest=8, coarse=torch.zeros(4, dtype=torch.int64))
+    assert asked == [[0, 1, 2, 3]]
+
+
 def test_a_doubled_step_learns_to_arrive_where_two_halves_do():
     """With the best denoiser of Gaussian data for half steps, the lesson of a whole step is two Euler steps."""
     asked = []
 
-    def network(noisy, signal, size):
+    def network(noisy, signal, size, rows=None):
         asked.append((signal.clone(), size.clone()))
         gain = per_frame(signal * STD**2 / (signal**2 * STD**2 + (1 - signal) ** 2), noisy)
         return MEAN + gain * (noisy - per_frame(signal, noisy) * MEAN)
@@ -532,7 +547,7 @@ def test_a_small_network_learns_to_draw_in_one_pass_what_it_draws_in_eight():
         torch.nn.Linear(3, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 1)
     )
 
-    def predict(noisy, signal, size):
+    def predict(noisy, signal, size, rows=None):
         told = torch.stack([noisy[..., 0], signal, size.log2()], dim=-1)
         return network(told)
 

@@ -20,6 +20,8 @@ __all__ = ["check_passes", "shortcut_error", "shortcut_step"]
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy frames (b, f, ...), signal (b, f) in [0, 1), step size (b, f)) -> clean frames expected."""
 
+_OfRows = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # the same, told which of the rows (n,) int64 these are
+
 _RAMP = 0.9  # a step from pure noise weighs 1 - this: it can only tell the mean
 
 
@@ -47,12 +49,12 @@ def shortcut_step(network: Network, noisy: Tensor, signal: Tensor, size: Tensor)
 
 
 def shortcut_error(
-    network: Network, frames: Tensor, noise: Tensor, uniform: Tensor, *, finest: int, coarse: Tensor
+    network: _OfRows, frames: Tensor, noise: Tensor, uniform: Tensor, *, finest: int, coarse: Tensor
 ) -> Tensor:
     """Return the loss of each frame, (b, f).
 
     Args:
-        network: trained by it.
+        network: trained by it; is asked for the half steps of some rows alone, and told which, (n,) int64.
         frames: (b, f, ...) clean frames.
         noise: standard normal, shaped like them.
         uniform: (b, f) numbers in [0, 1), which choose the signal.
@@ -69,14 +71,19 @@ def shortcut_error(
     size = (2.0**coarse / finest)[:, None].expand_as(uniform)
     signal = (uniform / size).floor() * size
     z = per_frame(1 - signal, frames) * noise + per_frame(signal, frames) * frames
-    expected = network(z, signal, size)
-    with torch.no_grad():
-        half = size / 2
-        middle = shortcut_step(network, z, signal, half)
-        arrived = shortcut_step(network, middle, signal + half, half)
-        # Where one step must point to arrive there, as a clean frame.
-        lesson = z + per_frame((1 - signal) / size, z) * (arrived - z)
-        learned = per_frame((coarse > 0)[:, None].expand_as(uniform), frames)
-        lesson = torch.where(learned, lesson, frames)
+    expected = network(z, signal, size, torch.arange(len(frames), device=frames.device))
+    lesson, rows = frames, coarse.nonzero()[:, 0]
+    if len(rows):
+
+        def of_these(noisy: Tensor, signal: Tensor, size: Tensor) -> Tensor:
+            return network(noisy, signal, size, rows)
+
+        with torch.no_grad():
+            begun, at, half = z[rows], signal[rows], size[rows] / 2
+            middle = shortcut_step(of_these, begun, at, half)
+            arrived = shortcut_step(of_these, middle, at + half, half)
+            # Where one step must point to arrive there, as a clean frame.
+            towards = begun + per_frame((1 - at) / size[rows], begun) * (arrived - begun)
+            lesson = frames.index_copy(0, rows, towards)
     weight = _RAMP * signal + 1 - _RAMP
     return weight * ((expected - lesson) ** 2).flatten(2).mean(2)

@@ -20,7 +20,7 @@ from dreamenv.nn.precision import autocast
 __all__ = ["draw_groups", "drawing_error"]
 
 _LEAST_NOISE = 0.05  # of a frame whose error counts as its velocity's, which is this much greater at most
-_COARSE = 0.5  # share of the windows whose steps are longer than the finest, where there are shortcuts
+_COARSE = 0.25  # share of the windows whose steps are longer than the finest, as in shortcut models (Frans et al. 2024)
 
 
 def drawing_error(
@@ -65,15 +65,17 @@ def drawing_error(
         clean = frames + config.corruption * uniform(b, 1, 1, 1, 1) * standard_normal()
     groups = draw_groups(s, config.group_size, generator, device)
 
-    def predict(noisy: Tensor, level: Tensor, step: Tensor | None = None) -> Tensor:
+    def predict(noisy: Tensor, level: Tensor, step: Tensor | None = None, rows: Tensor | slice = slice(None)) -> Tensor:
+        gaps, hidden = (None if one is None else one[rows] for one in (gap, alone))
+        asked = Asked(noisy, level, actions[rows], step, gaps, hidden, groups)
         with autocast(device, config.bfloat16 and training):
-            return network.predict_all(clean, Asked(noisy, level, actions, step, gap, alone, groups)).float()
+            return network.predict_all(clean[rows], asked).float()
 
     if config.shortcut:
         doublings = config.shortcut.bit_length() - 1
         coarse = ((uniform(b) * doublings).floor().long() + 1).clamp_max(doublings) * (uniform(b) < _COARSE)
         error = shortcut_error(
-            lambda noisy, signal, size: predict(noisy, 1 - signal, size), frames, noise, uniform(b, s),
+            lambda noisy, signal, size, rows: predict(noisy, 1 - signal, size, rows), frames, noise, uniform(b, s),
             finest=config.shortcut, coarse=coarse,
         )  # fmt: skip
     else:
