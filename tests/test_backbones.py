@@ -70,7 +70,7 @@ class TestDenoisingWithShortcuts(WorldModelContract):
     config = dataclasses.replace(
         TINY_DIT, noise="flow", sampler="euler", shortcut=4, stabilisation=0.25, manner="labelled"
     )
-    overfit_steps = 400
+    overfit_steps = 800
 
 
 class TestDenoisingWithGuidedKeys(WorldModelContract):
