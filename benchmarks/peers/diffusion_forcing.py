@@ -47,7 +47,7 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
 
     Args:
         peer: the folder of the public code.
-        full: also at the published sizes, with the whole published window; takes a quarter of an hour. Frames of
+        full: also at the published sizes, with the whole published window; takes twenty minutes. Frames of
             Minecraft's size have fewer passes than published.
 
     Returns:
