@@ -8,6 +8,7 @@ what was drawn before. The hash is Philox4x32-10 (Salmon et al., "Parallel rando
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -51,14 +52,21 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     # The paper's round acts on two pairs of words alike, so both travel in one tensor: even = (x0, x2), odd = (x1, x3).
     even, odd = counter[0::2], counter[1::2]
     trailing = (2,) + (1,) * (even.ndim - 1)
-    multipliers = torch.from_numpy(_MULTIPLIERS.view(np.int64)).to(counter.device).view(trailing)
-    weyl = torch.from_numpy(_WEYL.view(np.int64)).to(counter.device).view((2,) + (1,) * (key.ndim - 1))
+    multipliers, weyl = _words(counter.device)
+    multipliers, weyl = multipliers.view(trailing), weyl.view((2,) + (1,) * (key.ndim - 1))
     for _ in range(_ROUNDS):
         product = even * multipliers  # wraps modulo 2**64, which keeps all 64 bits of the unsigned product
         even = (product >> 32 & _MASK).flip(0) ^ odd ^ key
         odd = (product & _MASK).flip(0)
         key = key + weyl & _MASK
     return torch.stack((even[0], odd[0], even[1], odd[1]))
+
+
+@functools.cache
+def _words(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Multipliers and increments, (2,) each, copied to a device once: it waits for copies."""
+    multipliers, weyl = (torch.from_numpy(words.view(np.int64)).to(device) for words in (_MULTIPLIERS, _WEYL))
+    return multipliers, weyl
 
 
 def host_philox(counter: Words, key: Words) -> Words:

@@ -4,9 +4,11 @@
 
     python -m dreamenv.benchmarks.peers diamond --peer PATH                    # the same outputs, in miniature
     python -m dreamenv.benchmarks.peers diamond --peer PATH --full --speed     # at the published size, and how fast
+    python -m dreamenv.benchmarks.peers diamond --peer PATH --full --speed --no-parity --device cuda --compile
 
 PATH is a copy of the public repository; nothing of it is part of this one. Weights are random and the same on both
-sides. Differences are relative to the largest value, in float32. Speeds are taken in turn, on the same weights.
+sides. Differences are relative to the largest value, in float32 on the processor. Speeds are taken in turn, on the same
+weights: the public code in the precision that it takes on that device, ours in float32, in bfloat16, and compiled.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import torch
 import tyro
 
 from dreamenv.benchmarks.common import envelope, print_table, write_json
+from dreamenv.benchmarks.peers.common import Where
+from dreamenv.devices import find_device
 from dreamenv.errors import ConfigError
 
 __all__ = ["Peers", "main"]
@@ -35,7 +39,9 @@ class Peers:
         peer: folder of the public repository.
         full: at the published size too; needs up to 8 GiB of memory, and minutes.
         speed: time both.
-        parity: compare outputs.
+        parity: compare outputs, on the processor.
+        device: what both are timed on: "cpu", "cuda", ...
+        compile: time ours as `torch.compile` makes it, too.
         threads: of torch.
         out: JSON file to write; nothing is written without it.
     """
@@ -45,6 +51,8 @@ class Peers:
     full: bool = False
     speed: bool = False
     parity: bool = True
+    device: str = "cpu"
+    compile: bool = False
     threads: int = 2
     out: Path | None = None
 
@@ -59,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Compare, print and write."""
     settings = tyro.cli(Peers, args=arguments, description=__doc__)
     torch.set_num_threads(settings.threads)
+    where = Where(device=find_device(settings.device), compile=settings.compile)
     peer = importlib.import_module(f"dreamenv.benchmarks.peers.{settings.system.replace('-', '_')}")
     results: dict[str, Any] = {}
     if settings.parity:
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
              for row in results["parity"]],
         )  # fmt: skip
     if settings.speed:
-        results["speed"] = peer.speed(settings.peer.resolve(), full=settings.full)
+        results["speed"] = peer.speed(settings.peer.resolve(), full=settings.full, where=where)
         print()
         print_table(("what", "value"), _flat(results["speed"]))
     values = envelope("peers", results, asdict(settings))

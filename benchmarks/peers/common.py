@@ -4,14 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["peer_code", "randomised", "relative_difference", "stand_ins"]
+from dreamenv.dream.settings import compiled, with_precision
+
+__all__ = ["Where", "peer_code", "randomised", "relative_difference", "stand_ins"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """On what both are timed, and how ours is made.
+
+    Attributes:
+        device: where both compute.
+        compile: time ours as `torch.compile` makes it, too.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    compile: bool = False
+
+    def ways(self, model: Any) -> dict[str, Any]:
+        """Return ours by name: in float32, with weights rounded to bfloat16, and both compiled, if asked for."""
+        model = model.to(self.device)
+        found = {"dreamenv": model, "dreamenv, bfloat16": with_precision(model, "bfloat16", self.device, rows=1)}
+        if self.compile:
+            found.update({f"{name}, compiled": compiled(one) for name, one in list(found.items())})
+        return found
+
+    def wait(self) -> None:
+        """Let what was begun come to its end, so that a clock shows what it took."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def timed(self, step: Callable[[], object], units: int = 1, seconds: float = 2.0) -> Callable[[], float]:
+        """Return what takes steps for about so long, waits for them, and counts units."""
+
+        def run() -> float:
+            began, steps = time.perf_counter(), 0
+            while steps < 1 or time.perf_counter() - began < seconds:
+                step()
+                self.wait()
+                steps += 1
+            return float(steps * units)
+
+        return run
 
 
 @contextlib.contextmanager

@@ -7,10 +7,8 @@ training needs are stood in for.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import importlib
-import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.benchmarks.common import interleaved
-from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference, stand_ins
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.diamond import DiamondAdapter
 from dreamenv.randomness import normal
@@ -63,22 +61,24 @@ def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(peer: Path, *, full: bool = True, batches: tuple[int, ...] = (1, 32), rounds: int = 5) -> dict[str, Any]:
+def speed(
+    peer: Path, *, full: bool = True, where: Where | None = None, batches: tuple[int, ...] = (1, 32), rounds: int = 5
+) -> dict[str, Any]:
     """Return frames per second of the peer's step of an environment and of ours, and their ratio, by batch.
 
     "bfloat16" is ours with rounded weights, as ``gym.make(..., precision="bfloat16")`` has it.
     """
+    where = where or Where()
     sizes = _FULL if full else _SMALL
     results = {}
     with _peer(peer, sizes) as (denoiser, rewards, modules):
-        model: Any = _ours(denoiser, rewards)
+        ways = where.ways(_ours(denoiser, rewards))
+        denoiser, rewards = denoiser.to(where.device), rewards.to(where.device)
         for batch in batches:
-            theirs, ours = _their_stepper(denoiser, rewards, modules, sizes["side"], batch), _our_stepper(model, batch)
-            rounded = copy.deepcopy(model)
-            rounded.store_in_bfloat16()
-            candidates = {"peer": theirs, "dreamenv": ours, "bfloat16": _our_stepper(rounded, batch)}
-            timed = interleaved({name: _timed(step, batch) for name, step in candidates.items()}, rounds=rounds)
-            results[str(batch)] = timed.to_json()
+            steps = {"peer": _their_stepper(denoiser, rewards, modules, sizes["side"], batch)}
+            steps.update({name: _our_stepper(model, batch, where.device) for name, model in ways.items()})
+            timed = {name: where.timed(step, units=batch) for name, step in steps.items()}
+            results[str(batch)] = interleaved(timed, rounds=rounds).to_json()
     return results
 
 
@@ -195,14 +195,15 @@ def _expected(noisy: Tensor, output: Tensor, conditioners: Any) -> Tensor:
 def _their_stepper(denoiser: Any, rewards: Any, modules: Any, side: int, batch: int) -> Callable[[], None]:
     """Return a step as the peer's environment makes it, without its resets."""
     sampler = modules.DiffusionSampler(denoiser, modules.DiffusionSamplerConfig(3))
-    buffer = torch.rand(batch, _CONTEXT, 3, side, side) * 2 - 1
-    acted = torch.randint(_ACTIONS, (batch, _CONTEXT))
-    memory = tuple(torch.zeros(1, batch, rewards.lstm.hidden_size) for _ in range(2))
+    device = denoiser.device
+    buffer = torch.rand(batch, _CONTEXT, 3, side, side, device=device) * 2 - 1
+    acted = torch.randint(_ACTIONS, (batch, _CONTEXT), device=device)
+    memory = tuple(torch.zeros(1, batch, rewards.lstm.hidden_size, device=device) for _ in range(2))
 
     @torch.no_grad()
     def step() -> None:
         nonlocal buffer, acted, memory
-        acted[:, -1] = torch.randint(_ACTIONS, (batch,))
+        acted[:, -1] = torch.randint(_ACTIONS, (batch,), device=device)
         drawn, _ = sampler.sample(buffer, acted)
         reward, end, memory = rewards.predict_rew_end(buffer[:, -1:], acted[:, -1:], drawn[:, None], memory)
         torch.distributions.Categorical(logits=reward).sample()
@@ -213,23 +214,13 @@ def _their_stepper(denoiser: Any, rewards: Any, modules: Any, side: int, batch: 
     return step
 
 
-def _our_stepper(model: Any, batch: int) -> Callable[[], None]:
-    state = model.start(torch.rand(batch, *model.spec.frame_shape), torch.arange(batch))
+def _our_stepper(model: Any, batch: int, device: torch.device) -> Callable[[], None]:
+    frames = torch.rand(batch, *model.spec.frame_shape, device=device)
+    state = model.start(frames, torch.arange(batch, device=device))
 
     @torch.no_grad()
     def step() -> None:
         nonlocal state
-        _, state = model.imagine(state, torch.randint(_ACTIONS, (batch, 1)))
+        _, state = model.imagine(state, torch.randint(_ACTIONS, (batch, 1), device=device))
 
     return step
-
-
-def _timed(step: Callable[[], None], batch: int, seconds: float = 2.0) -> Callable[[], float]:
-    def run() -> float:
-        began, steps = time.perf_counter(), 0
-        while steps < 1 or time.perf_counter() - began < seconds:
-            step()
-            steps += 1
-        return float(steps * batch)
-
-    return run

@@ -24,7 +24,7 @@ from torch import Tensor
 from dreamenv.backbones.denoising.model import DenoisingWorld
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
-from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference, stand_ins
 from dreamenv.errors import UnavailableError
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.diffusion_forcing import DiffusionForcingAdapter
@@ -78,24 +78,28 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(peer: Path, *, full: bool, rounds: int = 5) -> dict[str, Any]:
+def speed(peer: Path, *, full: bool, where: Where | None = None, rounds: int = 5) -> dict[str, Any]:
     """Draw a frame after a full window: the peer, ours, and ours with what past frames left kept.
 
-    The last is not the published computation (see `dreamenv.public.diffusion_forcing`).
+    That ("past kept") is not the published computation (see `dreamenv.public.diffusion_forcing`).
 
     Args:
         peer: the folder of the public code.
         full: at the size of the DMLab model, in fewer passes than published, instead of a small one.
-        rounds: in which all three are timed.
+        where: the device, and whether ours is compiled, too.
+        rounds: in which all are timed.
     """
+    where = where or Where()
     size, passes = ("dmlab", 4) if full else ("small", 20)
     with _both(peer, size, passes) as (theirs, ours), torch.no_grad():
         window = _SIZES[size]["frames"]
         frames = torch.rand(1, window, *ours.spec.frame_shape, generator=torch.Generator().manual_seed(0))
-        ways: dict[str, Callable[[], float]] = {"peer": _their_step(theirs, frames)}
-        for name, pooling in (("dreamenv", "window"), ("dreamenv, past kept", "past")):
-            ways[name] = _our_step(_replaced(ours, context=window - 1, pooling=pooling), frames)
-        timed = interleaved(ways, rounds=rounds)
+        frames = frames.to(where.device)
+        steps = {"peer": _their_step(theirs.to(where.device), frames)}
+        for kept, pooling in (("", "window"), (", past kept", "past")):
+            ways = where.ways(_replaced(ours, context=window - 1, pooling=pooling))
+            steps.update({f"{name}{kept}": _our_step(model, frames) for name, model in ways.items()})
+        timed = interleaved({name: where.timed(step, seconds=0) for name, step in steps.items()}, rounds=rounds)
     settings = {"size": size, "window": window, "passes": passes, "threads": torch.get_num_threads()}
     return {**settings, **timed.to_json()}
 
@@ -109,7 +113,9 @@ def _both(peer: Path, size: str, passes: int) -> Iterator[tuple[Any, DenoisingWo
         )
     sizes, configuration = _SIZES[size], types.ModuleType("omegaconf")
     configuration.DictConfig = dict  # type: ignore[attr-defined]
-    device = types.SimpleNamespace(major=0, minor=0)
+    device = (
+        torch.cuda.get_device_properties(0) if torch.cuda.is_available() else types.SimpleNamespace(major=0, minor=0)
+    )
     with (
         stand_ins({"omegaconf": configuration}),
         mock.patch.object(torch.cuda, "get_device_properties", return_value=device),
@@ -180,7 +186,7 @@ def _rollout(theirs: Any, ours: DenoisingWorld, seen: int, drawn: int, window: i
 def _drawn(theirs: Any, sequence: Tensor, window: int) -> Tensor:
     """Draw the last frame of a sequence (f, b, c, h, w), which is noise, from those before it, their way."""
     sequence = sequence[-window:]
-    left = torch.zeros(sequence.shape[:2], dtype=torch.int64)
+    left = torch.zeros(sequence.shape[:2], dtype=torch.int64, device=sequence.device)
     for passes in range(theirs.sampling_timesteps, 0, -1):
         here, there = left.clone(), left.clone()
         here[-1], there[-1] = passes, passes - 1
@@ -188,22 +194,12 @@ def _drawn(theirs: Any, sequence: Tensor, window: int) -> Tensor:
     return sequence
 
 
-def _their_step(theirs: Any, frames: Tensor) -> Callable[[], float]:
-    """Return what draws the last of these frames (1, f, c, h, w) from the others, and how many frames that is."""
-
-    def run() -> float:
-        _drawn(theirs, 2 * _turned(frames) - 1, frames.shape[1])
-        return 1.0
-
-    return run
+def _their_step(theirs: Any, frames: Tensor) -> Callable[[], object]:
+    """Return what draws the last of these frames (1, f, c, h, w) from the others."""
+    return lambda: _drawn(theirs, 2 * _turned(frames) - 1, frames.shape[1])
 
 
-def _our_step(model: DenoisingWorld, frames: Tensor) -> Callable[[], float]:
-    nothing = torch.zeros(1, frames.shape[1] - 2, dtype=torch.int64)
-    state = model.observe(model.start(frames[:, 0], torch.zeros(1, dtype=torch.int64)), nothing, frames[:, 1:-1])
-
-    def run() -> float:
-        model.imagine(state, nothing[:, :1])
-        return 1.0
-
-    return run
+def _our_step(model: DenoisingWorld, frames: Tensor) -> Callable[[], object]:
+    nothing = torch.zeros(1, frames.shape[1] - 2, dtype=torch.int64, device=frames.device)
+    state = model.observe(model.start(frames[:, 0], nothing[:, 0]), nothing, frames[:, 1:-1])
+    return lambda: model.imagine(state, nothing[:, :1])

@@ -7,7 +7,6 @@ besides is stood in for: three layers of timm, and modules of its own that read 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import importlib
 import re
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from dreamenv.backbones.denoising.model import _LATENT_STREAM, _NOISE_STREAM
 from dreamenv.backbones.denoising.networks import Asked
 from dreamenv.benchmarks.common import interleaved
-from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference, stand_ins
+from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference, stand_ins
 from dreamenv.benchmarks.peers.layers import Attention, Mlp, PatchEmbed
 from dreamenv.diffusion.objective import add_noise, denoising_error, variance_error
 from dreamenv.importers.adapter import Options, fitted
@@ -70,28 +69,33 @@ def parity(peer: Path, *, full: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def speed(peer: Path, *, full: bool = False, rounds: int = 5) -> dict[str, Any]:
+def speed(peer: Path, *, full: bool = False, where: Where | None = None, rounds: int = 5) -> dict[str, Any]:
     """Time the peer's roll-out and ours, one row at a time.
 
     Args:
         peer: its folder.
         full: CDiT-S/2 with the published autoencoder at 224 x 224, of which a pass of the transformer and what the
             autoencoder does per frame are timed apart, since 250 passes take minutes; else whole frames of a small one.
+        where: the device, and whether ours is compiled, too. On a GPU theirs computes in bfloat16.
         rounds: of timing.
 
     Returns:
         Comparisons by what was timed, in units per second; also of fewer passes, and how alike the pictures are then.
     """
+    where = where or Where()
     with _peer(peer, _LIGHT if full else _SMALL) as (network, codec, modules):
+        model = _ours(network, codec, _LIGHT if full else _SMALL)
+        network, codec = network.to(where.device), codec.to(where.device)
         if full:
-            return _apart(network, codec, _ours(network, codec, _LIGHT), rounds)
-        model = _ours(network, codec, _SMALL)
-        theirs = _timed(_their_step(network, codec, modules, model, _PASSES))
-        quick = _timed(_our_step(_changed(model, sampler="dpm", passes=_FEW)))
-        timed = interleaved({"peer": theirs, "dreamenv": _timed(_our_step(model)), "dpm": quick}, rounds=rounds)
+            return _apart(network, codec, where.ways(model), where, rounds)
+        quick = _changed(model, sampler="dpm", passes=_FEW).to(where.device)
+        ways = {**where.ways(model), "dpm": quick}
+        steps = {"peer": _their_step(network, codec, modules, model, where.device)}
+        steps.update({name: _our_step(one, where.device) for name, one in ways.items()})
+        timed = interleaved({name: where.timed(step) for name, step in steps.items()}, rounds=rounds)
         return {
             f"frames of {_PASSES} passes; dpm: of {_FEW}": timed.to_json(),
-            "picture difference, decibels": _likeness(model),
+            "picture difference, decibels": _likeness(model, where.device),
         }
 
 
@@ -248,7 +252,7 @@ def _peer_frame(network: Any, codec: Any, modules: Any, shown: Tensor, heard: Te
         warnings.simplefilter("ignore")  # of autocast for an accelerator that is not there
         frame: Tensor = infer.model_forward_wrapper(
             (network, diffusion.create_diffusion(str(passes)), codec), shown, heard, 1, shown.shape[-1] // 8,
-            device=torch.device("cpu"), num_cond=_CONTEXT,
+            device=shown.device, num_cond=_CONTEXT,
         )  # fmt: skip
     return frame
 
@@ -259,20 +263,26 @@ def _heard(moves: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _apart(network: Any, codec: Any, model: Any, rounds: int) -> dict[str, Any]:
+def _apart(network: Any, codec: Any, ways: dict[str, Any], where: Where, rounds: int) -> dict[str, Any]:
     """Time a pass, and the autoencoder's part of a frame: the peer encodes all past frames again, we the newest."""
-    rounded = copy.deepcopy(model)
-    rounded.store_in_bfloat16()
-    state, device = _begun(model), torch.device("cpu")
-    frame, noisy = torch.rand(1, 1, *model.spec.frame_shape), torch.randn(1, 1, *model.drawn_shape)
-    asked = Asked(noisy, torch.full((1, 1), 500.0), torch.randn(1, 1, 3), gap=torch.ones(1, 1))
+    model, device = ways["dreamenv"], where.device
+    state = _begun(model, device)
+    frame = torch.rand(1, 1, *model.spec.frame_shape, device=device)
+    noisy, moves = torch.randn(1, 1, *model.drawn_shape, device=device), torch.randn(1, 1, 3, device=device)
+    asked = Asked(noisy, torch.full_like(moves[..., 0], 500), moves, gap=torch.ones_like(moves[..., 0]))
+    ahead = torch.full_like(moves[0, :, 0], 1 / 128)
+
+    def rounding() -> Any:
+        return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
     def their_pass() -> None:
-        network(noisy[:, 0], asked.level[:, 0], asked.actions[:, 0], state["latents"], torch.full((1,), 1 / 128))
+        with rounding():
+            network(noisy[:, 0], asked.level[:, 0], asked.actions[:, 0], state["latents"], ahead)
 
     def their_coding() -> None:
-        codec.encode((2 * frame - 1)[0].expand(_CONTEXT, -1, -1, -1)).latent_dist.sample()
-        codec.decode(noisy[:, 0] / model.config.codec.scale)
+        with rounding():
+            codec.encode((2 * frame - 1)[0].expand(_CONTEXT, -1, -1, -1)).latent_dist.sample()
+            codec.decode(noisy[:, 0] / model.config.codec.scale)
 
     def our_pass(one: Any) -> Callable[[], None]:
         def run() -> None:
@@ -291,12 +301,17 @@ def _apart(network: Any, codec: Any, model: Any, rounds: int) -> dict[str, Any]:
     results: dict[str, Any] = {}
     seconds: dict[str, dict[str, float]] = {}
     for what, theirs, ours in (("passes", their_pass, our_pass), ("codings of a frame", their_coding, our_coding)):
-        candidates = {"peer": theirs, "dreamenv": ours(model), "dreamenv, bfloat16": ours(rounded)}
-        results[what] = interleaved({name: _timed(step) for name, step in candidates.items()}, rounds=rounds).to_json()
-        seconds[what] = {name: _processor_seconds(step) for name, step in candidates.items()}
-    results["processor seconds"] = seconds
+        steps = {"peer": theirs, **{name: ours(one) for name, one in ways.items()}}
+        timed = interleaved({name: where.timed(step) for name, step in steps.items()}, rounds=rounds)
+        results[what] = timed.to_json()
+        if device.type == "cpu":
+            seconds[what] = {name: _processor_seconds(step) for name, step in steps.items()}
+        else:
+            seconds[what] = {name: 1 / timing.rate for name, timing in timed.timings.items()}
+    clock = "processor seconds" if device.type == "cpu" else "seconds"
+    results[clock] = seconds
     for passes in (_PASSES, _FEW):
-        results[f"processor seconds per frame of {passes} passes, from both"] = {
+        results[f"{clock} per frame of {passes} passes, from both"] = {
             name: passes * one + seconds["codings of a frame"][name] for name, one in seconds["passes"].items()
         }
     return results
@@ -312,51 +327,51 @@ def _processor_seconds(step: Callable[[], None], rounds: int = 3) -> float:
     return min(found)
 
 
-def _their_step(network: Any, codec: Any, modules: Any, model: Any, passes: int) -> Callable[[], None]:
-    shown = 2 * torch.rand(1, _CONTEXT, *model.spec.frame_shape) - 1
+def _their_step(network: Any, codec: Any, modules: Any, model: Any, device: torch.device) -> Callable[[], None]:
+    shown = 2 * torch.rand(1, _CONTEXT, *model.spec.frame_shape, device=device) - 1
 
     @torch.no_grad()
     def step() -> None:
         nonlocal shown
-        frame = _peer_frame(network, codec, modules, shown, torch.randn(1, 1, 3), passes)
+        frame = _peer_frame(network, codec, modules, shown, torch.randn(1, 1, 3), _PASSES)
         shown = torch.cat((shown[:, 1:], frame[:, None]), dim=1)
 
     return step
 
 
-def _our_step(model: Any) -> Callable[[], None]:
-    state = _begun(model)
+def _our_step(model: Any, device: torch.device) -> Callable[[], None]:
+    state = _begun(model, device)
 
     @torch.no_grad()
     def step() -> None:
         nonlocal state
-        _, state = model.imagine(state, torch.randn(1, 1, 3))
+        _, state = model.imagine(state, torch.randn(1, 1, 3, device=device))
 
     return step
 
 
 @torch.no_grad()
-def _begun(model: Any) -> Any:
+def _begun(model: Any, device: torch.device) -> Any:
     generator = torch.Generator().manual_seed(3)
-    frames = torch.rand(1, _CONTEXT, *model.spec.frame_shape, generator=generator)
-    state = model.start(frames[:, 0], torch.arange(1))
-    return model.observe(state, torch.randn(1, _CONTEXT - 1, 3, generator=generator), frames[:, 1:])
+    frames = torch.rand(1, _CONTEXT, *model.spec.frame_shape, generator=generator).to(device)
+    moves = torch.randn(1, _CONTEXT - 1, 3, generator=generator).to(device)
+    return model.observe(model.start(frames[:, 0], torch.arange(1, device=device)), moves, frames[:, 1:])
 
 
 @torch.no_grad()
-def _likeness(model: Any) -> dict[str, float]:
+def _likeness(model: Any, device: torch.device) -> dict[str, float]:
     """Say how alike the frames are that different samplers make of the same noise and past, in decibels.
 
     Of random weights this says how the samplers differ, and nothing about the frames of trained ones.
     """
-    move = torch.tensor([[[1.0, 0.0, 0.1]]])
+    move = torch.tensor([[[1.0, 0.0, 0.1]]], device=device)
     frames = {}
     for name, sampler, passes, seed in (
         ("learned", "learned", _PASSES, 0), ("dpm", "dpm", _FEW, 0), ("ddim", "ddim", _PASSES, 0),
         ("other seed", "learned", _PASSES, 1),
     ):  # fmt: skip
-        other = _changed(model, sampler=sampler, passes=passes)
-        state = _begun(model)
+        other = _changed(model, sampler=sampler, passes=passes).to(device)
+        state = _begun(model, device)
         state["rng_key"] = state["rng_key"] + seed
         frames[name] = other.imagine(state, move)[0].frames
     pairs = {
@@ -368,14 +383,3 @@ def _likeness(model: Any) -> dict[str, float]:
         name: float(-10 * (frames[a] - frames[b]).square().mean().clamp_min(1e-12).log10())
         for name, (a, b) in pairs.items()
     }
-
-
-def _timed(step: Callable[[], None], seconds: float = 2.0) -> Callable[[], float]:
-    def run() -> float:
-        began, steps = time.perf_counter(), 0
-        while steps < 1 or time.perf_counter() - began < seconds:
-            step()
-            steps += 1
-        return float(steps)
-
-    return run

@@ -3,8 +3,8 @@
 The public program itself is run, `generate.main`, from two safetensors files to the film: nothing of its sampling is
 imitated here. Random weights are written as it would save them, and both read those files. What it lacks on a machine
 without CUDA, torchvision or timm stands in for it: reading pictures and actions and writing a film hand arrays over,
-the feed-forward network of timm is two linear layers, and it is told that its device is the processor, where it
-computes in float32. The noise that it draws is recorded, and ours is given the same.
+the feed-forward network of timm is two linear layers, and it is told what its device is. On the processor it computes
+in float32, on a GPU in float16. The noise that it draws is recorded, and ours is given the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from dreamenv.backbones.denoising import model as denoising_model
 from dreamenv.backbones.denoising.networks import Asked
-from dreamenv.benchmarks.peers.common import peer_code, randomised, relative_difference
+from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference
 from dreamenv.benchmarks.peers.layers import Mlp
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.checkpoints import read_tensors
@@ -97,14 +97,15 @@ class _Peer:
         folder: of the public code.
         size: of its models.
         files: folder to write weights to.
+        where: the device it computes on.
     """
 
-    def __init__(self, folder: Path, size: _Size, files: Path) -> None:
-        self.size, self.files = size, files
+    def __init__(self, folder: Path, size: _Size, files: Path, where: Where | None = None) -> None:
+        self.size, self.files, self.where = size, files, where or Where()
         with _stand_ins(), peer_code(folder), mock.patch("torch.cuda.is_available", return_value=True):
             generate: Any = importlib.import_module("generate")
         self.program: Any = generate
-        self.program.device = "cpu"
+        self.program.device = str(self.where.device)
         h, w = size.places
         make_network, make_codec = (
             self.program.DiT_models["DiT-S/2"],
@@ -132,6 +133,11 @@ class _Peer:
             self.program.load_model(model, str(self.files / f"{name}.safetensors"))
         return made[0].eval(), made[1].eval()
 
+    def now(self) -> _Seconds:
+        """Read both clocks, once what was begun has come to its end."""
+        self.where.wait()
+        return np.array([time.perf_counter(), time.process_time()])
+
     def film(self, prompt: Tensor, actions: Tensor, frames: int, passes: int = _PASSES, timed: bool = False) -> _Film:
         """Run the program on prompt frames (p, c, h, w) uint8 and actions (t, 25), until there are so many frames.
 
@@ -147,25 +153,25 @@ class _Peer:
 
         def counted(steps: range) -> Iterator[int]:
             for step in steps:
-                film.moments.append(_now())
+                film.moments.append(self.now())
                 yield step
-            film.moments.append(_now())
+            film.moments.append(self.now())
 
         def make_codec() -> Any:
             codec = self.make_codec()
             plain = codec.decode
 
             def decode(latents: Tensor) -> Tensor:
-                film.latents, began = latents, _now()
+                film.latents, began = latents, self.now()
                 pictures: Tensor = plain(latents[:2] if timed else latents)
-                film.decoding = (_now() - began) / len(pictures)
+                film.decoding = (self.now() - began) / len(pictures)
                 return pictures[:1].expand(len(latents), -1, -1, -1) if timed else pictures
 
             if timed:
                 places = self.size.places[0] * self.size.places[1]
                 noise = torch.Generator().manual_seed(6)
                 mean = draw((len(prompt), places, self.size.codec["latent_dim"]), generator=noise)
-                codec.encode = lambda _: types.SimpleNamespace(mean=mean)
+                codec.encode = lambda _: types.SimpleNamespace(mean=mean.to(self.where.device))
             codec.decode = decode
             return codec
 
@@ -217,24 +223,25 @@ def parity(peer: Path, *, full: bool) -> list[dict[str, Any]]:
     )
 
 
-def speed(peer: Path, *, full: bool) -> dict[str, Any]:
+def speed(peer: Path, *, full: bool, where: Where | None = None) -> dict[str, Any]:
     """Compare frames per second with a full window: the public program, and ours with either kind of window.
 
     Seconds per frame are of drawing and decoding it, on the wall's clock and of the processor: on a machine that others
     use as well, the second is the one to trust. Theirs are taken in its own loop, where it begins a frame, and of the
-    decoding that it does at the end. Rounds of theirs and ours take turns; ``ratios`` has one per round.
+    decoding that it does at the end. Rounds of theirs and ours take turns; ``ratios`` has one per round. Windows that
+    slide are timed with weights in bfloat16 as well.
 
     Args:
         peer: folder of the public code.
         full: of the published size too: there one pass of each is timed, and a frame is counted as ten of them, with
             what a frame costs once (remembering, decoding) added.
+        where: the device, and whether ours is compiled, too.
     """
-    result = {"small": _race(peer, _SMALL, rounds=3, frames=2, passes=_PASSES)}
-    return (
-        {**result, "published": _race(peer, _PUBLISHED, rounds=1, frames=1, passes=1, windows=("slides",))}
-        if full
-        else result
-    )
+    where = where or Where()
+    result = {"small": _race(peer, _SMALL, where, rounds=3, frames=2, passes=_PASSES)}
+    if full:
+        result["published"] = _race(peer, _PUBLISHED, where, rounds=1, frames=1, passes=1, windows=("slides",))
+    return result
 
 
 def _outputs(peer: Path, size: _Size, frames: int) -> list[dict[str, Any]]:
@@ -304,59 +311,69 @@ def _dream(world: Any, film: _Film, prompt: Tensor, actions: Tensor) -> Tensor:
 
 def _begun(world: Any, prompt: Tensor, actions: Tensor) -> Any:
     frames = prompt[None].float() / 255
-    state = world.start(frames[:, 0], torch.zeros(1, dtype=torch.int64))
+    state = world.start(frames[:, 0], torch.zeros(1, dtype=torch.int64, device=frames.device))
     return world.observe(state, actions[None, : len(prompt) - 1], frames[:, 1:]) if len(prompt) > 1 else state
 
 
 def _race(
-    peer: Path, size: _Size, *, rounds: int, frames: int, passes: int, windows: tuple[str, ...] = ("slides", "restarts")
+    peer: Path,
+    size: _Size,
+    where: Where,
+    *,
+    rounds: int,
+    frames: int,
+    passes: int,
+    windows: tuple[str, ...] = ("slides", "restarts"),
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        their = _Peer(peer, size, Path(folder))
+        their = _Peer(peer, size, Path(folder), where)
         prompt, actions = _prompt(size, _WINDOW), _actions(_WINDOW - 1 + frames)
-        world, states = their.world(), {}
-        world.plan = dataclasses.replace(world.config, passes=passes).make_plan()
-        sizes = {window: dataclasses.replace(world.network.sizes, window=window) for window in windows}
-        past = torch.randn((1, _WINDOW - 1, *world.drawn_shape), generator=torch.Generator().manual_seed(6))
+        seen, acted = prompt[:-1].to(where.device), actions.to(where.device)
+        worlds: dict[str, Any] = {}
         for window in windows:
-            world.network.sizes = sizes[window]
+            ways = where.ways(their.world(window=window))
+            kept = ways if window == "slides" else ["dreamenv"]
+            worlds.update({f"{name}, {window}": ways[name] for name in kept})
+        states = {}
+        for name, world in worlds.items():
+            world.plan = dataclasses.replace(world.config, passes=passes).make_plan()
+            past = torch.randn((1, _WINDOW - 1, *world.drawn_shape), generator=torch.Generator().manual_seed(6))
+            past = past.to(where.device)
             with mock.patch.object(world.codec, "encode", side_effect=[past[:, :1], past[:, 1:]]):
-                states[window] = _begun(world, prompt[:-1], actions)
-        seconds: dict[str, list[_Seconds]] = {"peer": [], **{window: [] for window in windows}}
-        for _ in range(rounds):
+                states[name] = _begun(world, seen, acted)
+        seconds: dict[str, list[_Seconds]] = {name: [] for name in ("peer", *worlds)}
+        warm_up = int(where.compile or where.device.type != "cpu")
+        for _ in range(warm_up + rounds):
             film = their.film(prompt, actions, _WINDOW + frames, passes, timed=True)
             drawing = (film.moments[-1] - film.moments[0]) / frames
             seconds["peer"].append(drawing * _PASSES / passes + film.decoding)
-            for window in windows:
-                world.network.sizes, began = sizes[window], _now()
-                with _clock(world) as once:
-                    _, states[window] = world.imagine(states[window], actions[None, -frames:])
-                whole, besides = _now() - began, np.sum(once, axis=0)
-                seconds[window].append(((whole - besides) * _PASSES / passes + besides) / frames)
+            for name, world in worlds.items():
+                began = their.now()
+                with _clock(world, their.now) as once:
+                    _, states[name] = world.imagine(states[name], acted[None, -frames:])
+                whole, besides = their.now() - began, np.sum(once, axis=0)
+                seconds[name].append(((whole - besides) * _PASSES / passes + besides) / frames)
+        seconds = {name: values[warm_up:] for name, values in seconds.items()}
         result: dict[str, Any] = {"passes_timed": passes, "threads": torch.get_num_threads()}
         for place, clock in enumerate(("wall", "processor")):
             taken = {name: np.array(values)[:, place] for name, values in seconds.items()}
             result[clock] = {
                 "frames_per_second": {name: float(1 / np.median(values)) for name, values in taken.items()},
-                "ratios": {name: (taken["peer"] / taken[name]).tolist() for name in windows},
+                "ratios": {name: (taken["peer"] / taken[name]).tolist() for name in worlds},
             }
         return result
 
 
-def _now() -> _Seconds:
-    return np.array([time.perf_counter(), time.process_time()])
-
-
 @contextlib.contextmanager
-def _clock(world: Any) -> Iterator[list[_Seconds]]:
+def _clock(world: Any, now: Callable[[], _Seconds]) -> Iterator[list[_Seconds]]:
     """Time what a frame costs once, however many passes it takes: remembering and decoding."""
     spent: list[_Seconds] = []
 
     def timed(plain: Callable[..., Any]) -> Callable[..., Any]:
         def call(*values: Any) -> Any:
-            began = _now()
+            began = now()
             result = plain(*values)
-            spent.append(_now() - began)
+            spent.append(now() - began)
             return result
 
         return call

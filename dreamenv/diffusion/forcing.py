@@ -160,7 +160,7 @@ def denoise_all(
     Returns:
         Clean frames (b, f, ...).
     """
-    levels = matrix.levels(process).to(noisy.device)
+    levels = matrix.levels(process).to(noisy.device, non_blocking=True)
     rows = noisy.shape[0]
     past: Past | None = None
     for number in range(len(levels) - 1):

@@ -100,12 +100,19 @@ class VariancePreserving:
         return torch.cat([torch.ones(1, dtype=torch.float64), kept])
 
     @cached_property
-    def _table(self) -> Tensor:
-        return torch.stack([self.signal.sqrt(), (1 - self.signal).sqrt()]).float()
+    def _tables(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def _table(self, device: torch.device) -> Tensor:
+        """Alpha and sigma by level, (2, steps + 1), copied to a device once: it waits for copies, in every pass."""
+        if device not in self._tables:
+            table = torch.stack([self.signal.sqrt(), (1 - self.signal).sqrt()])
+            self._tables[device] = table.to(device, torch.float32)
+        return self._tables[device]
 
     def at(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Look (alpha, sigma) up; levels are rounded down to a step."""
-        alpha, sigma = self._table.to(level.device)[:, (level + 1).long().clamp(0, self.steps)]
+        alpha, sigma = self._table(level.device)[:, (level + 1).long().clamp(0, self.steps)]
         return alpha, sigma
 
     def spacing(self, passes: int) -> Tensor:

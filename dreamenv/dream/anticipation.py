@@ -195,7 +195,7 @@ class Anticipating(nn.Module):
             part.update(state.select("rng_key", "temperature")[where])
             actions = repeat(state["action"][where], "b ... -> b n ...", n=count)
             parts.append(self.model.observe(part, actions, state["drawn", "frames"][where, :count]))
-        joined: State = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups)))]
+        joined: State = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)]
         return joined.update(state.select(*_STREAM)[torch.from_numpy(rows).to(device)])
 
     def _nothing_drawn(self, own: State) -> State:

@@ -7,6 +7,7 @@ several frames. Which frames, a `Window` says. Letters: n places of a frame, d c
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -226,9 +227,15 @@ def _frequencies(count: int) -> Tensor:
     return torch.exp(-math.log(_BASE) * torch.arange(count) / count)
 
 
+@functools.cache
+def _frequencies_on(device: torch.device, count: int) -> Tensor:
+    """The same, copied to a device once: it waits for copies, in every pass."""
+    return _frequencies(count).to(device)
+
+
 def _waves(level: Tensor, size: int) -> Tensor:
     """Noise levels (n,) as cosines and sines, (n, size)."""
-    angles = level[:, None] * _frequencies(size // 2).to(level.device)
+    angles = level[:, None] * _frequencies_on(level.device, size // 2)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
