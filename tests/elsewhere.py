@@ -3,8 +3,8 @@
 A stand-in for a GPU, since there may be none where tests run: tensors there have shapes and no values (torch's fake
 tensors), and refuse to meet the processor's, as a GPU's do. What it cannot show is what comes out, and how fast.
 
-Run as a program, because a device of torch, once named, stays for as long as the process lives. It prints a line of JSON
-per preset.
+Run as a program, because a device of torch, once named, stays for as long as the process lives. It prints a line of
+JSON per preset.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ class Elsewhere(FakeTensorMode):
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == DEVICE.type:
             self.waits.append(_place())
             return False if args[0].dtype == torch.bool else 0
-        there = kwargs.get("device")
-        if func is torch.ops.aten._to_copy.default and there is not None and torch.device(there).type == DEVICE.type:
-            if args[0].device.type == "cpu":
-                if not kwargs.get("non_blocking"):
-                    self.waits.append(_place())
-                return self.moved(args[0], kwargs.get("dtype"))
+        copied = func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu"
+        if copied and torch.device(kwargs.get("device") or "cpu").type == DEVICE.type:
+            if not kwargs.get("non_blocking"):
+                self.waits.append(_place())
+            return self.moved(args[0], kwargs.get("dtype"))
         return super().dispatch(func, types, args, kwargs)
 
     def moved(self, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> FakeTensor:
