@@ -93,7 +93,7 @@ class DenoisingConfig:
         actions: "added" to the noise level's embedding, or put in "by kind" (GameFactory), for "dit".
         action_window: frames back whose actions are seen too, when put in by kind.
         furthest_jump: steps ahead that "cdit" learns to draw a frame, at least 1; a published network learned them.
-        packing: for "packed", (frames, factor) from newest to oldest, see `dreamenv.nn.dit.PackedDiT`.
+        packing: for "packed", (frames, factor) from newest to oldest, see `dreamenv.nn.packed_dit.PackedDiT`.
         codec: settings of the codec whose latents are drawn, or a published one; None draws pixels.
         channels: of the U-Net's resolutions, finest first.
         blocks: of the U-Net, per resolution and direction.

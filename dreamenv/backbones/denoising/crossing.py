@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
 from dreamenv.diffusion.targets import per_frame
-from dreamenv.nn.dit import CDiT
+from dreamenv.nn.cdit import CDiT
 
 __all__ = ["CrossFrames"]
 

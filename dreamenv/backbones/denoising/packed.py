@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, Condition, FrameNetwork, Remembered
 from dreamenv.diffusion.targets import per_frame
-from dreamenv.nn.dit import PackedDiT
+from dreamenv.nn.packed_dit import PackedDiT
 
 __all__ = ["PackedFrames"]
 
