@@ -64,18 +64,19 @@ class Elsewhere(FakeTensorMode):
 def main(presets: list[str]) -> None:
     """Take a step in a world of each preset ("backbone:preset")."""
     torch.set_num_threads(1)
+    spec = WorldModelSpec(frame_shape=(3, _SIDE, _SIDE), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
     for preset in presets:
-        print(json.dumps({"preset": preset, "waits": _waits(preset)}))
+        backbone, _, name = preset.partition(":")
+        print(json.dumps({"preset": preset, "waits": waits(make_config(backbone, name).build(spec))}))
 
 
 @torch.no_grad()
-def _waits(preset: str) -> list[str]:
+def waits(model: Any) -> list[str]:
     """Return where a world waits within a step; a first one, which may keep what it needs there, does not count."""
-    backbone, _, name = preset.partition(":")
-    spec = WorldModelSpec(frame_shape=(3, _SIDE, _SIDE), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
-    model: Any = make_config(backbone, name).build(spec).eval()
-    k = model.spec.chunk
-    frames, actions = torch.rand(_ROWS, k, *spec.frame_shape), torch.ones(_ROWS, k, dtype=torch.int64)
+    model.eval()
+    k, layout = model.spec.chunk, model.spec.action_layout
+    frames = torch.rand(_ROWS, k, *model.spec.frame_shape)
+    actions = torch.zeros(_ROWS, k, *layout.shape, dtype=torch.float32 if layout.dtype.kind == "f" else torch.int64)
     state = model.observe(model.start(frames[:, 0], torch.arange(_ROWS)), actions, frames)
 
     mode = Elsewhere()
@@ -88,9 +89,9 @@ def _waits(preset: str) -> list[str]:
         mode.waits.clear()
         imagined, state = model.imagine(state, actions)
         embedded = model.embed(state)
-        waits = list(mode.waits)
+        found = list(mode.waits)
         assert {one.device for one in (imagined.frames, imagined.rewards, embedded, *state.values())} == {DEVICE}
-    return waits
+    return found
 
 
 def _place() -> str:
