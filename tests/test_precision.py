@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dreamenv.backbones import rssm
+from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
 from dreamenv.world_model import StoresInBfloat16, WorldModelSpec
@@ -80,3 +81,20 @@ def test_looking_classes_up_is_the_product_with_their_one_hot_vectors() -> None:
     layer, index = CategoricalLinear(4, 3, 5), torch.randint(3, (6, 4))
     one_hot = nn.functional.one_hot(index, 3).float()
     torch.testing.assert_close(layer.look_up(index), layer(one_hot))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_bfloat16_says_what_it_says_in_float32(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, 16, generator=generator) for n in (5, 9, 9))
+    mask = torch.rand(2, 1, 5, 9, generator=generator) < 0.5 if masked else None
+    if mask is not None:
+        mask[..., 0] = True  # somebody must be attended to
+    said = attend(query, key, value, mask)
+    with torch.no_grad():
+        rounded = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = attend(query, key, value, mask)
+    assert rounded.dtype == cast.dtype == torch.bfloat16
+    for other in (rounded, cast):
+        assert (other - said).abs().max() < 0.03 * said.abs().max()

@@ -26,6 +26,7 @@ __all__ = [
     "TimeAttention",
     "Times",
     "Turns",
+    "attend",
     "attend_where_it_lies",
     "in_time",
     "turns_in_time",
@@ -171,7 +172,7 @@ class SpaceAttention(_Attention):
         """(b, f, n, width) -> the same shape."""
         row, column = ((cosine, sine) for cosine, sine in self.turned)
         query, key, value = self._split(tokens, Turns((row, column)))
-        return self._join(functional.scaled_dot_product_attention(query, key, value))
+        return self._join(attend(query, key, value))
 
 
 class TimeAttention(_Attention):
@@ -191,10 +192,25 @@ class TimeAttention(_Attention):
         query, key, value = self._split(tokens.transpose(1, 2), times.turns)  # b n heads f d
         mask = times.mask[:, None, None]
         if cache is None:
-            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            attended = attend(query, key, value, mask)
         else:
             attended = attend_where_it_lies(query, (cache.keys, key), (cache.values, value), mask)
         return self._join(attended).transpose(1, 2), key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend, (..., f, d), from queries (..., f, d) to keys and values (..., m, d), as bool (..., f, m) allows.
+
+    In bfloat16 on a processor these are two products of matrices: there torch's own kernel takes as long as in float32,
+    and up to twice as long as the products.
+    """
+    rounded = query.dtype == torch.bfloat16 or torch.is_autocast_enabled(query.device.type)
+    if rounded and query.device.type == "cpu" and not query.requires_grad:
+        scores = (query * query.shape[-1] ** -0.5) @ key.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        return scores.softmax(-1) @ value
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def attend_where_it_lies(
@@ -264,7 +280,7 @@ class CrossAttention(nn.Module):
             (b, f, n, width).
         """
         query = turns(self.ask(tokens).unflatten(-1, (self.heads, -1)).transpose(-3, -2))
-        attended = functional.scaled_dot_product_attention(self._in_a_row(query), keys, values, attn_mask=mask)
+        attended = attend(self._in_a_row(query), keys, values, mask)
         return by_row(self.leave, attended.transpose(1, 2).flatten(-2).reshape(tokens.shape))
 
     @staticmethod
@@ -317,7 +333,7 @@ class JointAttention(_Attention):
         if past is not None:
             keys, values = torch.cat((past.keys, key), dim=-2), torch.cat((past.values, value), dim=-2)
             seen = torch.cat((past.there, there), dim=-1)
-        attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=seen[:, None, None])
+        attended = attend(query, keys, values, seen[:, None, None])
         return self._join(attended).unflatten(1, (f, n)), key, value
 
 

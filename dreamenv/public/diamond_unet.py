@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamenv.nn.attention import attend
+
 __all__ = ["Blocks", "DiamondUNet", "group_norm", "shrinking"]
 
 _GROUP = 32  # channels normalised together
@@ -33,7 +35,7 @@ class _Attention(nn.Module):
         h, w = maps.shape[-2:]
         maps = self.norm(maps)
         query, key, value = self.enter(maps).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         return maps + self.leave(attended.mT.flatten(1, 2).unflatten(-1, (h, w)))  # type: ignore[no-any-return]
 
 

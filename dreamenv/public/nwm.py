@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork, Remembered
 from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend
 
 if TYPE_CHECKING:
     from dreamenv.backbones.denoising.config import DenoisingConfig
@@ -297,7 +298,7 @@ class _Block(nn.Module):
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        seen = attend(query, key, value, mask)
         return seen.transpose(1, 2).flatten(2)
 
 

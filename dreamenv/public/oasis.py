@@ -30,7 +30,7 @@ from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork, Remembered
 from dreamenv.diffusion.objective import stabilised
 from dreamenv.errors import ConfigError
-from dreamenv.nn.attention import attend_where_it_lies
+from dreamenv.nn.attention import attend, attend_where_it_lies
 from dreamenv.nn.pieces import by_row
 from dreamenv.public.oasis_actions import KeyVectors
 from dreamenv.public.pair_rotary import place_angles, place_speeds, time_speeds, turn
@@ -251,7 +251,7 @@ class _Attention(nn.Module):
     def _join(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend; return (g, h, s, width)."""
         q, k, v = (part.flatten(0, 1) for part in (query, key, value))  # four axes, for which there are fast kernels
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        attended = attend(q, k, v, mask)
         joined: Tensor = by_row(self.leave, attended.transpose(-3, -2).flatten(-2)).unflatten(0, query.shape[:2])
         return joined
 

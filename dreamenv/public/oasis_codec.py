@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend
 from dreamenv.nn.autoencoders import PictureVAE
 from dreamenv.public.pair_rotary import place_angles, place_speeds, turn
 
@@ -143,7 +144,7 @@ class _Transformer(nn.Module):
         """(n, places, width) -> the same shape."""
         parts = self.enter(self.before(tokens)).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0)
         query, key, value = (part.transpose(-3, -2) for part in parts.unbind(0))
-        attended = functional.scaled_dot_product_attention(turn(query, self.angles), turn(key, self.angles), value)
+        attended = attend(turn(query, self.angles), turn(key, self.angles), value)
         tokens = tokens + self.leave(attended.transpose(-3, -2).flatten(-2))
         inner = functional.gelu(self.expand(self.between(tokens)))
         return tokens + self.contract(inner)  # type: ignore[no-any-return]

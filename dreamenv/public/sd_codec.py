@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend
 from dreamenv.nn.autoencoders import PictureVAE
 from dreamenv.nn.pieces import in_pieces
 
@@ -180,7 +181,7 @@ class _Inner(nn.Module):
         first, second = self.blocks
         maps = first(maps)
         places = rearrange(self.norm(maps), "n c y x -> n 1 (y x) c")
-        seen = functional.scaled_dot_product_attention(self.query(places), self.key(places), self.value(places))
+        seen = attend(self.query(places), self.key(places), self.value(places))
         attended = rearrange(self.out(seen), "n 1 (y x) c -> n c y x", y=maps.shape[2])
         result: Tensor = second(maps + attended)
         return result

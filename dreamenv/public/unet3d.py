@@ -7,7 +7,6 @@ several frames. Which frames, a `Window` says. Letters: n places of a frame, d c
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend
 from dreamenv.public.frame_window import GROUPS, Window
 
 __all__ = ["UNet3D"]
@@ -96,7 +96,7 @@ class _SpaceAttention(_Attention):
             context = key.softmax(-2).transpose(-1, -2) @ value  # what the whole frame has to say: d d
             attended = query.softmax(-1) * query.shape[-1] ** -0.5 @ context
         else:
-            attended = functional.scaled_dot_product_attention(query, key, value)
+            attended = attend(query, key, value)
         return self._added(maps, attended.transpose(1, 2))
 
 
@@ -161,6 +161,8 @@ class UNet3D(nn.Module):
 
     frequencies: Tensor
 
+    speeds: Tensor
+
     def __init__(
         self, frame_shape: tuple[int, int, int], width: int, channels: tuple[int, ...], heads: int, head_size: int
     ) -> None:
@@ -174,6 +176,7 @@ class UNet3D(nn.Module):
         self.width, condition = width, 4 * width
         self.level = nn.Sequential(nn.Linear(width, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.register_buffer("frequencies", _frequencies(head_size // 2))  # part of what was published; not used
+        self.register_buffer("speeds", _frequencies(width // 2), persistent=False)  # of the waves that tell the level
         self.enter = nn.Conv2d(c, width, 7, padding=3)
         self.enter_time = _TimeAttention(width, heads, head_size)
         widths, last = (width, *channels), len(channels) - 1
@@ -207,7 +210,7 @@ class UNet3D(nn.Module):
 
         ``window`` notes what may be kept of them.
         """
-        condition = functional.silu(self.level(_waves(level.flatten(), self.width)))
+        condition = functional.silu(self.level(_waves(level.flatten(), self.speeds)))
         entered = self.enter(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         entered = self.enter_time(entered, window)
         maps, seen = entered, []
@@ -227,15 +230,9 @@ def _frequencies(count: int) -> Tensor:
     return torch.exp(-math.log(_BASE) * torch.arange(count) / count)
 
 
-@functools.cache
-def _frequencies_on(device: torch.device, count: int) -> Tensor:
-    """The same, copied to a device once: it waits for copies, in every pass."""
-    return _frequencies(count).to(device)
-
-
-def _waves(level: Tensor, size: int) -> Tensor:
-    """Noise levels (n,) as cosines and sines, (n, size)."""
-    angles = level[:, None] * _frequencies_on(level.device, size // 2)
+def _waves(level: Tensor, speeds: Tensor) -> Tensor:
+    """Noise levels (n,) as cosines and sines of as many speeds (s,), (n, 2 s)."""
+    angles = level[:, None] * speeds
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
