@@ -36,7 +36,7 @@ from dreamenv.world_model import WorldModel, WorldModelSpec
 
 __all__ = ["Throughput", "main", "measure"]
 
-_FOR_A_GPU = ("denoising:diamond",)
+_FOR_A_GPU = ("denoising:diamond", "denoising:diffusion_forcing_base")
 _MATRIX = 4096  # rows and columns of the product that the machine's rate is measured with
 
 

@@ -130,8 +130,8 @@ register_backbone(
     "denoising",
     "dreamenv.backbones.denoising.config:DenoisingConfig",
     (
-        "small", "small_latents", "tiny", "diamond", "diffusion_forcing", "shortcut", "nwm", "framepack", "chunkwise",
-        "holistic", "genie2", "gamefactory",
+        "small", "small_latents", "tiny", "diamond", "diffusion_forcing", "diffusion_forcing_base", "shortcut", "nwm",
+        "framepack", "chunkwise", "holistic", "genie2", "gamefactory",
     ),
     module="dreamenv.backbones.denoising.presets",
 )  # fmt: skip
