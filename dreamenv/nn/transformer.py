@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["Enter", "Half", "Leave", "check_patch"]
+__all__ = ["Enter", "Half", "Leave", "check_patch", "modulated"]
 
 
 class Half(nn.Module):
@@ -36,9 +37,9 @@ class Half(nn.Module):
         parts = self.modulation(condition)[:, :, None].chunk(6, dim=-1)
         attended = self.attention(modulated(tokens, *parts[:2]), *others)
         attended, *rest = attended if isinstance(attended, tuple) else (attended,)
-        tokens = tokens + parts[2] * attended
+        tokens = torch.addcmul(tokens, parts[2], attended)
         inner = functional.gelu(self.expand(modulated(tokens, *parts[3:5])), approximate="tanh")
-        return tokens + parts[5] * self.contract(inner), tuple(rest)
+        return torch.addcmul(tokens, parts[5], self.contract(inner)), tuple(rest)
 
 
 class Enter(nn.Module):
@@ -94,4 +95,4 @@ def check_patch(frame_shape: tuple[int, int, int], patch: int) -> tuple[int, int
 
 def modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise tokens (..., width), then scale by 1 + ``scale`` and shift."""
-    return functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return torch.addcmul(shift, functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6), 1 + scale)

@@ -32,6 +32,7 @@ from dreamenv.diffusion.objective import stabilised
 from dreamenv.errors import ConfigError
 from dreamenv.nn.attention import attend, attend_where_it_lies
 from dreamenv.nn.pieces import by_row
+from dreamenv.nn.transformer import Half, modulated
 from dreamenv.public.oasis_actions import KeyVectors
 from dreamenv.public.pair_rotary import place_angles, place_speeds, time_speeds, turn
 
@@ -122,8 +123,8 @@ class OasisFrames(FrameNetwork):
         self.enter = nn.Conv2d(c, width, p, stride=p)
         self.level = nn.Sequential(nn.Linear(WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.action = nn.Linear(action_size, width)
-        self.space = nn.ModuleList(_Half(_SpaceAttention(width, sizes.heads), width) for _ in range(sizes.depth))
-        self.time = nn.ModuleList(_Half(_TimeAttention(width, sizes.heads), width) for _ in range(sizes.depth))
+        self.space = nn.ModuleList(Half(_SpaceAttention(width, sizes.heads), width) for _ in range(sizes.depth))
+        self.time = nn.ModuleList(Half(_TimeAttention(width, sizes.heads), width) for _ in range(sizes.depth))
         self.modulation, self.leave = nn.Linear(width, 2 * width), nn.Linear(width, p**2 * c)
         for layer in (self.modulation, self.leave):
             for parameter in layer.parameters():
@@ -197,10 +198,10 @@ class OasisFrames(FrameNetwork):
         for index in range(self.sizes.depth):
             before = None if past is None else (past["keys"][:, index], past["values"][:, index])
             tokens, _ = self.space[index](tokens, condition, places)
-            tokens, kept = self.time[index](tokens, condition, times, mask, before)
+            tokens, (kept,) = self.time[index](tokens, condition, times, mask, before)
             layers.append(kept)
         shift, scale = self.modulation(condition)[:, :, None].chunk(2, dim=-1)
-        said = self.leave(_modulated(tokens, shift, scale))
+        said = self.leave(modulated(tokens, shift, scale))
         p = self.sizes.patch
         frames: Tensor = rearrange(said, "b f (y x) (p q c) -> b f c (y p) (x q)", y=self.rows, p=p, q=p)
         return frames, layers
@@ -215,26 +216,6 @@ class OasisFrames(FrameNetwork):
         age = w - torch.arange(w, device=order.device)  # the newest is 1 before the first of these frames
         near, there = (age + order[:, None]) <= w, age <= past["held"][:, None]
         return torch.cat((near & there[:, None], mask), dim=-1)
-
-
-class _Half(nn.Module):
-    """One attention and one feed-forward network, both modulated by the condition."""
-
-    def __init__(self, attention: nn.Module, width: int) -> None:
-        super().__init__()
-        self.attention = attention
-        self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.modulation = nn.Linear(width, 6 * width)
-        for parameter in self.modulation.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, tokens: Tensor, condition: Tensor, *others: Any) -> tuple[Tensor, Any]:
-        """Tokens (b, f, n, width) and condition (b, f, width) -> tokens, and what the attention keeps."""
-        parts = self.modulation(condition)[:, :, None].chunk(6, dim=-1)
-        attended, kept = self.attention(_modulated(tokens, *parts[:2]), *others)
-        tokens = tokens + parts[2] * attended
-        inner = functional.gelu(self.expand(_modulated(tokens, *parts[3:5])), approximate="tanh")
-        return tokens + parts[5] * self.contract(inner), kept
 
 
 class _Attention(nn.Module):
@@ -259,10 +240,10 @@ class _Attention(nn.Module):
 class _SpaceAttention(_Attention):
     """All places of a frame attend to each other."""
 
-    def forward(self, tokens: Tensor, angles: Tensor) -> tuple[Tensor, None]:
+    def forward(self, tokens: Tensor, angles: Tensor) -> Tensor:
         """Tokens (b, f, n, width) and the places' angles (n, d / 2) -> tokens."""
         query, key, value = self._split(tokens)
-        return self._join(turn(query, angles), turn(key, angles), value), None
+        return self._join(turn(query, angles), turn(key, angles), value)
 
 
 class _TimeAttention(_Attention):
@@ -295,7 +276,3 @@ def _waves(numbers: Tensor) -> Tensor:
     speeds = torch.exp(-math.log(_SLOWEST) * torch.arange(half, device=numbers.device).float() / half)
     angles = numbers.float()[..., None] * speeds
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
-
-
-def _modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return functional.layer_norm(tokens, tokens.shape[-1:], eps=_EPSILON) * (1 + scale) + shift
