@@ -209,7 +209,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         scores = (query * query.shape[-1] ** -0.5) @ key.mT
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(-1) @ value
+        attended: Tensor = scores.softmax(-1) @ value
+        return attended
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
