@@ -63,6 +63,7 @@ _WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "diamond_latents": ("denoising", "small_latents", {}),
     "diffusion_forcing": ("denoising", "diffusion_forcing", {}),
     "diffusion_forcing_2": ("denoising", "diffusion_forcing", {"passes": 2}),
+    "diffusion_forcing_moving": ("denoising", "diffusion_forcing", {"moving": 0.8}),
     "nwm": ("denoising", "nwm", {}),
     "framepack": ("denoising", "framepack", {}),
     "framepack_2": ("denoising", "framepack", {"passes": 2}),

@@ -328,6 +328,30 @@ def test_a_frames_error_counts_as_its_velocitys():
     assert float(weighted.max()) > 4
 
 
+def test_a_frames_error_counts_where_it_moves():
+    def error(frames, **settings):
+        world = awake(dataclasses.replace(TINY_DIT, **settings))
+        guess = torch.zeros_like(frames)
+        guess[..., 0, 0] = 1  # wrong in one corner, by 1
+        world.network.predict_all = lambda clean, asked: frames + guess
+        actions = world.action(torch.zeros(*frames.shape[:2], dtype=torch.int64))
+        generator = torch.Generator().manual_seed(2)
+        return drawing_error(world.network, world.config, frames, actions, generator, training=False)[0]
+
+    still = torch.zeros(ROWS, FRAMES, *SPEC.frame_shape)
+    torch.testing.assert_close(error(still, moving=0.8), error(still))
+    there, elsewhere = still.clone(), still.clone()
+    there[:, 2:, :, 0, 0], elsewhere[:, 2:, :, 8, 8] = 1, 1  # what moves, moves between the second and the third frame
+    plain = error(still)
+    for frames, more in ((there, True), (elsewhere, False)):
+        ratio = error(frames, moving=0.8) / plain
+        assert (ratio[:, 2] > 2).all() == more  # as it moves
+        assert (ratio[:, 3] > 2).all() == more  # and in the frame after
+        if not more:
+            assert (ratio[:, 2:4] < 1).all()
+        torch.testing.assert_close(ratio[:, 4:], torch.ones_like(ratio[:, 4:]))
+
+
 def test_turns_tell_distances_only():
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
@@ -390,6 +414,8 @@ def test_half_a_chunk_is_refused():
         ({**SHORT, "shortcut": 6}, "power of two, not of 6"),
         ({**SHORT, "sampler": "heun"}, "first order"),
         ({**SHORT, "network": "unet"}, "need a transformer"),
+        ({**SHORT, "moving": 0.5}, "shortcuts count the error of all places alike: moving=0, not 0.5"),
+        ({"moving": 1.0}, r"moving must be in \[0, 1\), not 1.0"),
         ({"codec": {"kind": "wavelet"}}, "'conv' or 'vit', not 'wavelet'"),
         ({"codec": {"stride": 4}}, "chunk of 4 does not divide the 6 steps"),
         ({"events_see": "latent"}, "needs a codec with a latent for every frame"),

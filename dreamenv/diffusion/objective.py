@@ -7,15 +7,27 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dreamenv.diffusion.processes import NoiseProcess
 from dreamenv.diffusion.samplers import Pass
 from dreamenv.diffusion.targets import Target, per_frame
 from dreamenv.errors import ConfigError
 
-__all__ = ["LevelDraw", "Manner", "add_noise", "denoising_error", "draw_levels", "stabilised", "variance_error"]
+__all__ = [
+    "LevelDraw",
+    "Manner",
+    "add_noise",
+    "denoising_error",
+    "draw_levels",
+    "stabilised",
+    "variance_error",
+    "weight_of_moving",
+]
 
 _LEAST = 1e-20  # keeps logarithms finite
+_STILL = 1e-3  # mean squared change of a frame in which nothing moves
+_MOST_BEFORE, _MOST_NOW = 20.0, 3.0  # times the mean, beyond which movement does not count
 
 LevelDraw = Literal["independent", "shared", "last", "groups"]
 """Who shares a noise level in training: no frame with another (Diffusion Forcing, Chen et al. 2024); all (full-sequence
@@ -60,11 +72,52 @@ def add_noise(process: NoiseProcess, frames: Tensor, noise: Tensor, level: Tenso
     return alpha * frames + sigma * noise
 
 
-def denoising_error(target: Target, output: Tensor, frames: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """Return the mean squared error (b, f) of a network's output; 0 where a frame was clean and nothing was asked."""
+def denoising_error(
+    target: Target, output: Tensor, frames: Tensor, noise: Tensor, level: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Return the mean squared error (b, f) of a network's output; 0 where a frame was clean and nothing was asked.
+
+    Args:
+        target: what was to be said.
+        output: what the network said of the frames, shaped like them.
+        frames: (b, f, c, h, w) clean ones.
+        noise: in the noisy ones.
+        level: (b, f).
+        weight: (b, f, h, w) of places, of mean 1, see `weight_of_moving`; None for all alike.
+    """
     error = (output - target.lesson(frames, noise, level)) ** 2
+    if weight is not None:
+        error = error * weight[:, :, None]
     asked = level != target.process.clean
     return error.flatten(2).mean(2) * asked
+
+
+def weight_of_moving(frames: Tensor, share: float) -> Tensor:
+    """Weigh places by how much they move, so that what is small and moves is learned before the texture of walls.
+
+    A place moves as much as it changes between two frames, beside the mean of its frame. What moved just before, there
+    or next to it, counts up to 20 times: that is known when a frame is drawn, so it is drawn no more often than it is
+    there. What moves into this frame counts up to three times, and is drawn a little more often. (With 20 times, dreams
+    were soon full of it.)
+
+    Args:
+        frames: (b, f, c, h, w) clean ones, in order.
+        share: how much of the weight is given by movement, in [0, 1).
+
+    Returns:
+        (b, f, h, w), of mean 1 in every frame.
+    """
+    change = (frames[:, 1:] - frames[:, :-1]).square().mean(2)
+    nothing = torch.zeros_like(frames[:, :1, 0])
+    now = torch.cat((nothing, change), dim=1)
+    before = functional.max_pool2d(torch.cat((nothing, now[:, :-1]), dim=1), 3, stride=1, padding=1)
+
+    def beside_mean(moved: Tensor, most: float) -> Tensor:
+        mean = moved.mean((-2, -1), keepdim=True)
+        return (moved / mean.clamp_min(_STILL)).clamp_max(most)
+
+    weight = 1 - share + share * (beside_mean(before, _MOST_BEFORE) + beside_mean(now, _MOST_NOW)) / 2
+    return weight / weight.mean((-2, -1), keepdim=True)
 
 
 def variance_error(

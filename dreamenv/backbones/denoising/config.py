@@ -74,6 +74,8 @@ class DenoisingConfig:
         weighting: "plain" counts what the network predicts at every noise level alike; "velocity", for a network that
             predicts the frame, counts it as if it had predicted the velocity, so that it also learns what is small,
             which shows at low levels only (Li and He 2025).
+        moving: share of the weight of a frame's error that goes to places that move rather than to all alike, in
+            [0, 1); see `dreamenv.diffusion.objective.weight_of_moving`. Not with shortcuts.
         data_std: standard deviation of a frame's values; 1 for latents.
         sampler: "euler", "heun", "dpm", "ddim", "ancestral", or "learned" for the ancestral one with the variance that
             the network says; see `dreamenv.diffusion.samplers`.
@@ -188,6 +190,7 @@ class DenoisingConfig:
     as_drawn: bool = field(default=False, metadata=_LATER)
     events_see: Literal["frame", "latent"] = field(default="frame", metadata=_LATER)
     weighting: Literal["plain", "velocity"] = field(default="plain", metadata=_LATER)
+    moving: float = field(default=0.0, metadata=_LATER)
 
     def __post_init__(self) -> None:
         # As JSON has them.
@@ -240,7 +243,7 @@ class DenoisingConfig:
             )
         if self.condition % 2:
             raise ConfigError(f"condition must be even, not {self.condition}.")
-        for name in ("dropout", "hide_actions", "hide_past"):
+        for name in ("dropout", "hide_actions", "hide_past", "moving"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
         for name in ("corruption", "action_window"):
@@ -284,6 +287,8 @@ class DenoisingConfig:
                 "weighting='velocity' is of a chain's or a flow's frames, without shortcuts, not of "
                 f"{self.target!r} with {self.noise!r}; leave it at 'plain'."
             )
+        if self.shortcut and self.moving:
+            raise ConfigError(f"shortcuts count the error of all places alike: moving=0, not {self.moving}.")
         if self.shortcut and self.network == "unet":
             raise ConfigError("shortcuts need a transformer, which is told the size of a step: network='dit'.")
         if self.shortcut and self.sampler not in ("euler", "ddim"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamenv.backbones.denoising.config import DenoisingConfig
 from dreamenv.backbones.denoising.networks import Asked, FrameNetwork
-from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels, variance_error
+from dreamenv.diffusion.objective import add_noise, denoising_error, draw_levels, variance_error, weight_of_moving
 from dreamenv.diffusion.shortcut import shortcut_error
 from dreamenv.diffusion.targets import per_frame
 from dreamenv.nn.precision import autocast
@@ -86,7 +86,8 @@ def drawing_error(
             noise = noise + config.offset / sigma * same
         output = predict(add_noise(network.process, frames, noise, level), level)
         output, *variance = output.split(frames.shape[2], dim=2)
-        error = denoising_error(network.target, output, frames, noise, level)
+        weight = weight_of_moving(frames, config.moving) if config.moving else None
+        error = denoising_error(network.target, output, frames, noise, level, weight)
         if config.weighting == "velocity":
             error = error / network.process.at(level)[1].clamp_min(_LEAST_NOISE) ** 2
         for said in variance:  # the network says how sure it is, too
