@@ -93,7 +93,7 @@ def measure(settings: Fireballs) -> dict[str, dict[str, list[float]]]:
     seen = torch.from_numpy(frames).movedim(-1, 2).float() / 255
     acted = torch.from_numpy(actions)
     for path in settings.worlds:
-        world, name = World.load(path), "/".join(path.resolve().parts[-2:])
+        world, name = World.load(path), path.resolve().parent.name if path.name == "world" else path.name
         with torch.inference_mode():
             codec = getattr(world.model, "codec", None)
             if codec is not None and codec.config.stride == 1:
