@@ -368,9 +368,11 @@ def _likeness(model: Any, device: torch.device) -> dict[str, float]:
     frames = {}
     for name, sampler, passes, seed in (
         ("learned", "learned", _PASSES, 0), ("dpm", "dpm", _FEW, 0), ("ddim", "ddim", _PASSES, 0),
-        ("other seed", "learned", _PASSES, 1),
+        ("other seed", "learned", _PASSES, 1), ("bfloat16", "learned", _PASSES, 0),
     ):  # fmt: skip
         other = _changed(model, sampler=sampler, passes=passes).to(device)
+        if name == "bfloat16":
+            other.store_in_bfloat16()
         state = _begun(model, device)
         state["rng_key"] = state["rng_key"] + seed
         frames[name] = other.imagine(state, move)[0].frames
@@ -378,6 +380,7 @@ def _likeness(model: Any, device: torch.device) -> dict[str, float]:
         f"dpm {_FEW}, ancestral {_PASSES}": ("dpm", "learned"),
         f"dpm {_FEW}, ddim {_PASSES}": ("dpm", "ddim"),
         f"ancestral {_PASSES}, with other noise": ("learned", "other seed"),
+        f"ancestral {_PASSES}, in bfloat16": ("learned", "bfloat16"),
     }
     return {
         name: float(-10 * (frames[a] - frames[b]).square().mean().clamp_min(1e-12).log10())
