@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dreamenv.backbones import rssm
+from dreamenv.nn import attention
 from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
@@ -83,8 +84,12 @@ def test_looking_classes_up_is_the_product_with_their_one_hot_vectors() -> None:
     torch.testing.assert_close(layer.look_up(index), layer(one_hot))
 
 
+@pytest.mark.parametrize("few", [0, 1 << 24])  # torch's own kernel, and products
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_in_bfloat16_says_what_it_says_in_float32(masked: bool) -> None:
+def test_attention_in_bfloat16_says_what_it_says_in_float32(
+    masked: bool, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_FEW_SCORES", few)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 3, n, 16, generator=generator) for n in (5, 9, 9))
     mask = torch.rand(2, 1, 5, 9, generator=generator) < 0.5 if masked else None

@@ -66,7 +66,7 @@ def speed(
 ) -> dict[str, Any]:
     """Return frames per second of the peer's step of an environment and of ours, and their ratio, by batch.
 
-    "bfloat16" is ours with rounded weights, as ``gym.make(..., precision="bfloat16")`` has it.
+    Ours is timed in each of `Where.ways`; "bfloat16" is what ``gym.make(..., precision="bfloat16")`` has.
     """
     where = where or Where()
     sizes = _FULL if full else _SMALL

@@ -35,6 +35,7 @@ __all__ = [
 
 _BASE = 10_000.0  # of the rotations' wavelengths in time
 _NEAR = 100.0  # in space, where frames have some ten rows of tokens
+_FEW_SCORES = 1 << 24  # of queries with keys; four times as many take longer as products, and much memory
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """Attend, (..., f, d), from queries (..., f, d) to keys and values (..., m, d), as bool (..., f, m) allows.
 
     In bfloat16 on a processor these are two products of matrices: there torch's own kernel takes as long as in float32,
-    and up to twice as long as the products.
+    and up to twice as long as the products, while what lies between them fits its caches.
     """
     rounded = query.dtype == torch.bfloat16 or torch.is_autocast_enabled(query.device.type)
-    if rounded and query.device.type == "cpu" and not query.requires_grad:
+    few = query.shape[:-1].numel() * key.shape[-2] <= _FEW_SCORES
+    if rounded and few and query.device.type == "cpu" and not query.requires_grad:
         scores = (query * query.shape[-1] ** -0.5) @ key.mT
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf)
