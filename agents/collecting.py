@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dreamenv.agents.observations import FrameStack
 from dreamenv.agents.saved_policy import PolicyState, SavedPolicy
 from dreamenv.dream.latents import LatentFilter
-from dreamenv.dream.redrawing import Redrawing
+from dreamenv.dream.reconstruction import Reconstruction
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
 
@@ -47,7 +47,7 @@ class CollectionPolicy:
             raise ConfigError("this policy reads latents: give the world whose filter makes them.")
         loaded = World.load(world) if isinstance(world, str | Path) else world
         self._filter = LatentFilter(loaded, 1) if latent and loaded is not None else None
-        self._redrawing = Redrawing(loaded) if self._policy.config.observation.redrawn else None
+        self._reconstruction = Reconstruction(loaded) if self._policy.config.observation.reconstructed else None
         self._stack: FrameStack | None = None
         self._seed = 0
         self._state: PolicyState | None = None
@@ -60,7 +60,7 @@ class CollectionPolicy:
 
     def act(self, frame: NDArray[np.uint8]) -> Any:
         """Choose an action after seeing a frame (h, w, c)."""
-        frames = frame[None] if self._redrawing is None else self._redrawing(frame[None])
+        frames = frame[None] if self._reconstruction is None else self._reconstruction(frame[None])
         seen: NDArray[Any]
         if self._state is None or self._action is None:
             seeds, rows = np.array([self._seed], np.int64), np.zeros(1, np.int64)

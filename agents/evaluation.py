@@ -23,7 +23,7 @@ from dreamenv.agents.observations import ObservationConfig
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import PolicyState, SavedPolicy
-from dreamenv.dream.redrawing import NEEDS_WORLD
+from dreamenv.dream.reconstruction import NEEDS_WORLD
 from dreamenv.errors import ConfigError, SeedError
 from dreamenv.metrics.statistics import Summary, mean_iqm_interval
 from dreamenv.randomness import seed_keys
@@ -300,7 +300,7 @@ def play_episodes(
 def _check_world(policy: SavedPolicy, world: World | None) -> None:
     """Refuse latents of a world that the policy was not trained on."""
     observation = policy.config.observation
-    if observation.kind != "latent" and not observation.redrawn:
+    if observation.kind != "latent" and not observation.reconstructed:
         return
     if world is None:
         what = "latents: give the world whose filter makes them" if observation.kind == "latent" else NEEDS_WORLD

@@ -33,8 +33,8 @@ class ObservationConfig:
         grey: one luma channel instead of red, green, blue; only for "frame".
         size: height of what the policy sees, in pixels; by what it divides the frames' height, their width is divided
             too; None for the frames' own size; only for "frame".
-        redrawn: show real frames as the world would draw them, without what its dreams leave out too: a policy that
-            learned from dreamt frames then sees nothing outside that it has never seen. Dreamt frames are taken as
+        reconstructed: show real frames as the world reconstructs them, without what its dreams leave out too: a policy
+            that learned from dreamt frames then sees nothing outside that it has never seen. Dreamt frames are taken as
             they are; only for "frame", and outside it needs the world.
     """
 
@@ -42,13 +42,13 @@ class ObservationConfig:
     stack: int = 4
     grey: bool = True
     size: int | None = None
-    redrawn: bool = False
+    reconstructed: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("latent", "frame"):
             raise ConfigError(f"kind must be 'latent' or 'frame', not {self.kind!r}.")
-        if self.redrawn and self.kind != "frame":
-            raise ConfigError("redrawn is of frames; latents are the world's own already.")
+        if self.reconstructed and self.kind != "frame":
+            raise ConfigError("reconstructed is of frames; latents are the world's own already.")
         if self.stack < 1:
             raise ConfigError(f"stack must be at least 1 frame, not {self.stack}.")
         if self.size is not None and self.size < 8:

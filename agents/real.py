@@ -19,7 +19,7 @@ from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
 from dreamenv.data.provenance import Provenance
 from dreamenv.dream.latents import LatentFilter, latent_space
-from dreamenv.dream.redrawing import Redrawing
+from dreamenv.dream.reconstruction import Reconstruction
 from dreamenv.envs import make_real
 from dreamenv.errors import ConfigError, WorldMismatchError
 from dreamenv.world import World
@@ -71,7 +71,7 @@ class RealVecEnv(RowsVecEnv):
         num_envs: copies, at least 1.
         observation: what the policy sees.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
-            for redrawn frames.
+            for reconstructed frames.
         threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
     """
 
@@ -91,7 +91,7 @@ class RealVecEnv(RowsVecEnv):
         config = observation or ObservationConfig(kind="frame")
         if config.kind == "latent" and world is None:
             raise ConfigError("latent observations of a real environment need a world that filters its frames.")
-        self._redrawing = Redrawing(world) if config.redrawn else None
+        self._reconstruction = Reconstruction(world) if config.reconstructed else None
         self.envs = [make_environment(maker)]
         try:
             if world is not None:
@@ -133,7 +133,7 @@ class RealVecEnv(RowsVecEnv):
         if self._filter is not None:
             return self._filter.reset(rows, frames, seeds.tolist())
         assert self._stack is not None
-        return self._stack.reset(rows, frames if self._redrawing is None else self._redrawing(frames))
+        return self._stack.reset(rows, frames if self._reconstruction is None else self._reconstruction(frames))
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step the active rows; the others' frames stay as they are."""
@@ -151,7 +151,9 @@ class RealVecEnv(RowsVecEnv):
             observations = self._filter.step(taken, self.frames)
         else:
             assert self._stack is not None
-            observations = self._stack.push(self.frames if self._redrawing is None else self._redrawing(self.frames))
+            observations = self._stack.push(
+                self.frames if self._reconstruction is None else self._reconstruction(self.frames)
+            )
         return Stepped(observations, rewards, terminated, truncated, infos)
 
     def close(self) -> None:

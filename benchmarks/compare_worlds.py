@@ -344,7 +344,7 @@ def _measure(
     return {
         "training_seconds": world.record["seconds"],
         "steps": world.record["train_config"]["steps"],
-        "parameters": sum(parameter.numel() for parameter in world.model.parameters()),  # type: ignore[attr-defined]
+        "parameters": sum(parameter.numel() for parameter in world.model.parameters()),
         "horizons": found["horizons"],
         "drift": found["drift"],
         "response": response(world, held_out, left, right, reality=recording, context=CONTEXT),

@@ -25,12 +25,12 @@ import tyro
 
 from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
 from dreamenv.dream import DreamVectorEnv
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.dream.dreams import Dreams
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
-from dreamenv.world_model import Embeds
+from dreamenv.world_model import SupportsEmbed
 
 __all__ = ["DreamSpeedConfig", "main", "measure_long_dream", "measure_speed"]
 
@@ -162,7 +162,7 @@ def main(config: DreamSpeedConfig) -> dict[str, Any]:
 
 
 def _observations(world: World) -> list[Literal["frame", "latent"]]:
-    return ["frame", "latent"] if isinstance(world.model, Embeds) else ["frame"]
+    return ["frame", "latent"] if isinstance(world.model, SupportsEmbed) else ["frame"]
 
 
 def _stepping(world: World, observation: Literal["frame", "latent"], batch: int) -> Callable[[], float]:

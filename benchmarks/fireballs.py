@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.data import Episode, EpisodeDataset
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.training import TrainConfig
 from dreamenv.training.films import to_uint8

@@ -24,7 +24,7 @@ TaskName = Literal[
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 
 # A goal's reward comes with the ending, and a dream must not jump to it: no warmer than reality.
-GOAL_WORLD = RSSMConfig(ending_reward=True)
+GOAL_WORLD = RSSMConfig(terminal_reward=True)
 GOAL_DREAM: dict[str, Any] = {"horizon": 256, "temperature": 1.0}
 
 # Dreams warmer than reality are harder to exploit (Ha and Schmidhuber 2018 found 1.15 best); a range saves choosing.
@@ -33,7 +33,7 @@ TEMPERATURE = (1.0, 1.6)
 LATENT_AGENT = AgentConfig(observation=ObservationConfig(kind="latent"), total_steps=500_000, temperature=TEMPERATURE)
 # Convolutions learn from scratch here: a third of this rate takes more than twice the steps.
 FRAME_AGENT = AgentConfig(
-    observation=dataclasses.replace(GREY_FRAMES, redrawn=True), total_steps=500_000, epochs=3, learning_rate=1e-3,
+    observation=dataclasses.replace(GREY_FRAMES, reconstructed=True), total_steps=500_000, epochs=3, learning_rate=1e-3,
     anneal=True, horizon=256, temperature=TEMPERATURE,
 )  # fmt: skip
 REAL_AGENT = AgentConfig(

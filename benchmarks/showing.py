@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.training.films import beside, strip, to_uint8, write_mp4
 from dreamenv.world import World
 

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dreamenv.benchmarks.common import Comparison, envelope, interleaved, print_table, write_json
 from dreamenv.devices import find_device
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.dream.settings import compiled, with_precision
 from dreamenv.errors import ConfigError
 from dreamenv.registry import backbone_names, make_config, preset_names

@@ -134,7 +134,6 @@ class World:
             starts = Starts.load(folder / STARTS)
         except (SafetensorError, RuntimeError, DreamenvError, OSError, ValueError, KeyError) as error:
             raise WorldDamagedError(f"{folder} does not fit its own description: {error}") from error
-        assert isinstance(model, nn.Module)
         model.eval().to(place)
         return cls(model, config, starts, provenance, description.get("record", {}), description.get("metrics", {}))
 
@@ -175,7 +174,7 @@ class World:
 
     def _write(self, folder: Path, *, name: str, half: bool) -> dict[str, Any]:
         world = self._rounded() if half else self
-        small = {key for key, _ in world.model.named_parameters()} if half else set()  # type: ignore[attr-defined]
+        small = {key for key, _ in world.model.named_parameters()} if half else set()
         tensors = {
             key: value.to(torch.float16 if key in small and value.dtype == torch.float32 else value.dtype)
             for key, value in _tensors(world.model).items()
@@ -208,7 +207,6 @@ class World:
                 raise UnknownNameError("setting of this world's backbone", name, known)
         config = dataclasses.replace(self.config, **settings)  # type: ignore[type-var]
         model = config.build(self.spec)
-        assert isinstance(model, nn.Module)
         try:
             model.load_state_dict(_tensors(self.model))
         except RuntimeError as error:
@@ -220,7 +218,6 @@ class World:
     def _rounded(self) -> World:
         """Return the world whose parameters are as they will be read back from half precision."""
         model = self.config.build(self.spec)
-        assert isinstance(model, nn.Module)
         model.load_state_dict(_tensors(self.model))
         for parameter in model.parameters():
             parameter.data = parameter.data.half().float()
@@ -268,12 +265,10 @@ def _download(name: str) -> Path:
 
 
 def _tensors(model: WorldModel) -> dict[str, Tensor]:
-    assert isinstance(model, nn.Module)
     return dict(model.state_dict())
 
 
 def _load_tensors(model: WorldModel, tensors: Mapping[str, Tensor]) -> None:
-    assert isinstance(model, nn.Module)
     model.load_state_dict(tensors)  # which converts half precision to the model's
 
 
@@ -284,6 +279,7 @@ def _spec_to_json(spec: WorldModelSpec) -> dict[str, Any]:
         "frame_rate": spec.frame_rate,
         "context_frames": spec.context_frames,
         "chunk": spec.chunk,
+        "predicts_rewards": spec.predicts_rewards,
     }
 
 

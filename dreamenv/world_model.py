@@ -14,6 +14,7 @@ are plain tensor operations.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,19 +31,17 @@ from dreamenv.randomness import seed_keys
 
 __all__ = [
     "Batch",
-    "Calibrates",
-    "Compiles",
     "DataStatistics",
-    "Embeds",
     "Imagined",
-    "Listens",
     "Objective",
-    "Redraws",
-    "Revises",
-    "Scores",
     "Stage",
     "State",
-    "StoresInBfloat16",
+    "SupportsBfloat16",
+    "SupportsCalibrate",
+    "SupportsCompile",
+    "SupportsEmbed",
+    "SupportsJump",
+    "SupportsReconstruct",
     "WorldModel",
     "WorldModelSpec",
     "check_actions",
@@ -65,6 +64,7 @@ class WorldModelSpec:
         frame_rate: frames per second of real time, in hertz.
         context_frames: how many past frames the model can take into account; None if unbounded (recurrent).
         chunk: imagined frames come in multiples of this many.
+        predicts_rewards: whether rewards and terminations are predicted; else they are 0.
     """
 
     frame_shape: tuple[int, int, int]
@@ -72,6 +72,7 @@ class WorldModelSpec:
     frame_rate: float
     context_frames: int | None = None
     chunk: int = 1
+    predicts_rewards: bool = True
 
     def __post_init__(self) -> None:
         if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
@@ -94,12 +95,12 @@ class Imagined:
 
     Attributes:
         frames: (b, k, c, h, w) float32 in [0, 1]; None when imagined with ``decode=False``.
-        rewards: (b, k) float32 in the real environment's units; where there are ``ending_rewards``, those of steps that
-            do not end the episode.
+        rewards: (b, k) float32 in the real environment's units; where there are ``terminal_rewards``, those of steps
+            that do not end the episode.
         termination: (b, k) float32 in [0, 1], the probability that this step ends the episode.
         uncertainty: (b, k) float32, at least 0: how much the model doubts this step (the model's docstring gives the
             unit); None where the model does not say.
-        ending_rewards: (b, k) float32, the rewards of the same steps if they end the episode; None where the model
+        terminal_rewards: (b, k) float32, the rewards of the same steps if they end the episode; None where the model
             makes no difference.
     """
 
@@ -107,14 +108,14 @@ class Imagined:
     rewards: Tensor
     termination: Tensor
     uncertainty: Tensor | None = None
-    ending_rewards: Tensor | None = None
+    terminal_rewards: Tensor | None = None
 
     @property
     def expected_rewards(self) -> Tensor:
         """(b, k) float32: the mean over whether the step ends the episode or not."""
-        if self.ending_rewards is None:
+        if self.terminal_rewards is None:
             return self.rewards
-        return torch.lerp(self.rewards, self.ending_rewards, self.termination)
+        return torch.lerp(self.rewards, self.terminal_rewards, self.termination)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +205,16 @@ class Stage:
     ragged: bool = False
 
 
-@runtime_checkable
-class WorldModel(Protocol):
-    """A learned world. Implementations are ``nn.Module``s that hold parameters only; memory lives in the state."""
+class WorldModel(nn.Module, ABC):
+    """A learned world. A model holds parameters only; memory lives in the state.
+
+    Attributes:
+        spec: what the world shows and accepts.
+    """
 
     spec: WorldModelSpec
 
+    @abstractmethod
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
         """Begin b dreams.
 
@@ -220,44 +225,25 @@ class WorldModel(Protocol):
         Raises:
             FrameError, SeedError: on a wrong shape or type.
         """
-        ...
 
+    @abstractmethod
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Take in what really happened: actions (b, t, *a) led to frames (b, t, c, h, w)."""
-        ...
 
+    @abstractmethod
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Say what would happen under actions (b, k, *a), k a multiple of ``spec.chunk``.
 
         ``decode=False`` lets a model that has a latent state skip making frames; ``Imagined.frames`` is then None.
         """
-        ...
 
+    @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """What to train, in which order; empty for a model without parameters."""
-        ...
+        """Return what to train, in which order; empty for a model without parameters."""
 
 
 @runtime_checkable
-class Scores(Protocol):
-    """Capability: a likelihood."""
-
-    def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
-        """Return (b, t) nats per frame: exact, or an upper bound that says so."""
-        ...
-
-
-@runtime_checkable
-class Revises(Protocol):
-    """Capability: postdiction."""
-
-    def revise(self, state: State, actions: Tensor, frames: Tensor) -> State:
-        """Rewrite remembered latents in hindsight."""
-        ...
-
-
-@runtime_checkable
-class Embeds(Protocol):
+class SupportsEmbed(Protocol):
     """Capability: a compact state for policies, no decoding needed."""
 
     embedding_size: int
@@ -268,25 +254,34 @@ class Embeds(Protocol):
 
 
 @runtime_checkable
-class Redraws(Protocol):
-    """Capability: shows a real frame as the model's own frames would show it."""
+class SupportsReconstruct(Protocol):
+    """Capability: encodes and decodes frames, which shows what the model keeps of them."""
 
-    def redraw(self, frames: Tensor) -> Tensor:
+    def reconstruct(self, frames: Tensor) -> Tensor:
         """Turn frames (n, c, h, w) float32 in [0, 1] into what the model keeps of them, of the same shape."""
         ...
 
 
 @runtime_checkable
-class Listens(Protocol):
-    """Capability: slow, global control beside the per-frame action."""
+class SupportsJump(Protocol):
+    """Capability: predicts a frame several steps ahead without those between."""
 
-    def prompt(self, state: State, prompt: Sequence[str]) -> State:
-        """Set one prompt per row."""
+    @property
+    def max_time_shift(self) -> int:
+        """The most steps ahead that were learned; 1 if the next frame alone was."""
+        ...
+
+    def predict_ahead(self, state: State, actions: Tensor) -> Tensor:
+        """Return the frame (b, c, h, w) in [0, 1] that actions (b, k, *a) lead to; the state is not changed.
+
+        Raises:
+            ActionError: more steps than ``max_time_shift``.
+        """
         ...
 
 
 @runtime_checkable
-class Calibrates(Protocol):
+class SupportsCalibrate(Protocol):
     """Capability: sets constants of the model (buffers, initial biases) from the data before training starts."""
 
     def calibrate(self, statistics: DataStatistics) -> None:
@@ -295,7 +290,7 @@ class Calibrates(Protocol):
 
 
 @runtime_checkable
-class StoresInBfloat16(Protocol):
+class SupportsBfloat16(Protocol):
     """Capability: faster dreams with rounded weights."""
 
     def store_in_bfloat16(self) -> None:
@@ -304,7 +299,7 @@ class StoresInBfloat16(Protocol):
 
 
 @runtime_checkable
-class Compiles(Protocol):
+class SupportsCompile(Protocol):
     """Capability: faster dreams by `torch.compile`."""
 
     def compile_networks(self) -> None:

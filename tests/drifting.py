@@ -16,7 +16,7 @@ from dreamenv.data.starts import Starts
 from dreamenv.randomness import normal
 from dreamenv.registry import register_backbone
 from dreamenv.world import World
-from dreamenv.world_model import Imagined, State, WorldModelSpec, new_state
+from dreamenv.world_model import Imagined, State, WorldModel, WorldModelSpec, new_state
 
 CONTEXT = 3
 register_backbone("drifting", "drifting:DriftingConfig")
@@ -29,14 +29,14 @@ class DriftingConfig:
     noise: float = 0.05
     ending: float = 0.0
     doubt: float = 0.25
-    ending_reward: float | None = None
+    terminal_reward: float | None = None
     chunk: int = 1
 
     def build(self, spec: WorldModelSpec) -> Drifting:
         return Drifting(self, spec)
 
 
-class Drifting(nn.Module):
+class Drifting(WorldModel):
     """State: ``level`` (b,), what every pixel shows. Reward: the action. Embedding: the level and the counter."""
 
     embedding_size = 2
@@ -69,14 +69,14 @@ class Drifting(nn.Module):
         frames = path[..., None, None, None].expand(b, k, *self.spec.frame_shape) if decode else None
         rewards = actions.reshape(b, k, -1).float().sum(dim=-1)
         full = torch.full((b, k), self.config.ending)
-        last = self.config.ending_reward
+        last = self.config.terminal_reward
         at_end = None if last is None else torch.full((b, k), last)
         return Imagined(frames, rewards, full, torch.full((b, k), self.config.doubt), at_end), state
 
     def embed(self, state: State) -> Tensor:
         return torch.stack((state["level"], state["rng_counter"].float()), dim=1)
 
-    def redraw(self, frames: Tensor) -> Tensor:
+    def reconstruct(self, frames: Tensor) -> Tensor:
         """Show the level alone."""
         return frames.mean(dim=(1, 2, 3), keepdim=True).expand(frames.shape)
 

@@ -341,9 +341,9 @@ class Speckled(Brightness):
 
 
 def test_redrawn_frames_show_what_the_world_would_draw_outside_and_the_dreams_own_inside():
-    redrawn = dataclasses.replace(FRAMES, redrawn=True)
+    reconstructed = dataclasses.replace(FRAMES, reconstructed=True)
     plain_env = RealVecEnv(Speckled, 2, observation=FRAMES)
-    env = RealVecEnv(Speckled, 2, observation=redrawn, world=make_world())
+    env = RealVecEnv(Speckled, 2, observation=reconstructed, world=make_world())
     assert env.observation_space == plain_env.observation_space
     seen = ([part for part in roll(one, 7) if np.ndim(part) == 4] for one in (plain_env, env))
     for plain, drawn in zip(*seen, strict=True):
@@ -351,18 +351,18 @@ def test_redrawn_frames_show_what_the_world_would_draw_outside_and_the_dreams_ow
         assert (drawn == drawn[..., :1, :1]).all()  # level frames
         assert np.abs(drawn[..., 5, 5].astype(int) - plain[..., 5, 5]).max() <= 1
     assert env.frames[:, 0, 0].min() == 255  # what is shown to people stays as it was
-    dreams = (DreamVecEnv(make_world(), 2, observation=config) for config in (FRAMES, redrawn))
+    dreams = (DreamVecEnv(make_world(), 2, observation=config) for config in (FRAMES, reconstructed))
     for one, other in zip(*(roll(env, 7) for env in dreams), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_redrawing_needs_a_world_that_can():
-    redrawn = dataclasses.replace(FRAMES, redrawn=True)
+    reconstructed = dataclasses.replace(FRAMES, reconstructed=True)
     with pytest.raises(ConfigError, match="give the world that redraws them"):
-        RealVecEnv(Brightness, 1, observation=redrawn)
+        RealVecEnv(Brightness, 1, observation=reconstructed)
     world = make_world()
     world.model = PersistenceConfig().build(world.spec)
-    with pytest.raises(ConfigError, match="Persistence cannot redraw frames"):
-        RealVecEnv(Brightness, 1, observation=redrawn, world=world)
-    with pytest.raises(ConfigError, match="redrawn is of frames"):
-        ObservationConfig(kind="latent", redrawn=True)
+    with pytest.raises(ConfigError, match="Persistence cannot reconstruct frames"):
+        RealVecEnv(Brightness, 1, observation=reconstructed, world=world)
+    with pytest.raises(ConfigError, match="reconstructed is of frames"):
+        ObservationConfig(kind="latent", reconstructed=True)

@@ -106,7 +106,7 @@ class TestRSSM(WorldModelContract):
 
 
 class TestRSSMWithEndingReward(WorldModelContract):
-    config = dataclasses.replace(rssm.tiny(), ending_reward=True)
+    config = dataclasses.replace(rssm.tiny(), terminal_reward=True)
 
 
 @pytest.mark.parametrize(("size", "factors"), [((64, 64), [4, 2, 2]), ((16, 16), [4]), ((32, 48), [4, 2])])
@@ -222,10 +222,10 @@ def test_a_reward_that_comes_with_the_ending_is_paid_by_the_ending_alone() -> No
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(3, (16, 12), generator=generator)
     ends = (moves == 2) & (torch.rand(moves.shape, generator=generator) < 0.5)
-    imagined = imagine_after_learning(moves, ends.float(), ends, ending_reward=True)
-    assert imagined.ending_rewards is not None
+    imagined = imagine_after_learning(moves, ends.float(), ends, terminal_reward=True)
+    assert imagined.terminal_rewards is not None
     tried = moves == 2
     assert float(imagined.rewards.abs().max()) < 0.1
-    assert float(imagined.ending_rewards[tried].min()) > 0.9
+    assert float(imagined.terminal_rewards[tried].min()) > 0.9
     assert 0.2 < float(imagined.termination[tried].mean()) < 0.8
     assert 0.2 < float(imagined.expected_rewards[tried].mean()) < 0.8

@@ -165,13 +165,13 @@ def test_frames_ahead_are_drawn_from_what_lies_before_the_gap():
     state = world.start(torch.rand(ROWS, *SPEC.frame_shape), torch.arange(ROWS))
     actions = torch.tensor([[0, 1, 2]] * ROWS)
     with torch.no_grad():
-        near, far = (world.leap(state, actions[:, :steps]) for steps in (2, 3))
+        near, far = (world.predict_ahead(state, actions[:, :steps]) for steps in (2, 3))
         first = world.imagine(state, actions[:, :1])[0].frames[:, 0]
-        assert torch.equal(world.leap(state, actions[:, :1]), first)  # a jump of one step is a step
+        assert torch.equal(world.predict_ahead(state, actions[:, :1]), first)  # a jump of one step is a step
     assert near.shape == (ROWS, *SPEC.frame_shape)
     assert (near != far).any()
     with pytest.raises(ActionError, match="jump 3 steps ahead at most, not 4"):
-        world.leap(state, torch.zeros(ROWS, 4, dtype=torch.int64))
+        world.predict_ahead(state, torch.zeros(ROWS, 4, dtype=torch.int64))
 
 
 def test_a_packed_past_has_as_many_tokens_however_long_it_is():

@@ -12,7 +12,7 @@ from drifting import Drifting, make_starts, make_world
 from gymnasium.vector import AutoresetMode
 
 from dreamenv.dream import DreamVectorEnv, load_state, save_state
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.errors import (
     ActionError,
     ConfigError,
@@ -226,7 +226,7 @@ def test_endings_come_as_often_as_the_model_says_and_are_no_truncations():
 
 
 def test_a_step_that_ends_the_dream_pays_the_reward_of_endings():
-    env = DreamVectorEnv(make_world(ending=0.5, ending_reward=7.0), 200, autoreset_mode="SameStep")
+    env = DreamVectorEnv(make_world(ending=0.5, terminal_reward=7.0), 200, autoreset_mode="SameStep")
     env.reset(seed=0)
     _, rewards, terminated, _, _ = env.step([1] * 200)
     assert 50 < terminated.sum() < 150

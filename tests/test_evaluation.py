@@ -126,11 +126,11 @@ def test_bad_evaluations_are_named():
         evaluate(policy, Brightness, episodes=1)
     with pytest.raises(ConfigError, match="another world"):
         evaluate(policy, Brightness, episodes=1, world=make_world(noise=0.5))
-    redrawn = make_policy(dataclasses.replace(FRAMES, redrawn=True), world)
-    with pytest.raises(ConfigError, match=r"redrawn frames.*World\.load"):
-        evaluate(redrawn, Brightness, episodes=1)
+    reconstructed = make_policy(dataclasses.replace(FRAMES, reconstructed=True), world)
+    with pytest.raises(ConfigError, match=r"reconstructed frames.*World\.load"):
+        evaluate(reconstructed, Brightness, episodes=1)
     with pytest.raises(ConfigError, match="another world"):
-        evaluate(redrawn, Brightness, episodes=1, world=make_world(noise=0.5))
+        evaluate(reconstructed, Brightness, episodes=1, world=make_world(noise=0.5))
     with pytest.raises(ConfigError, match="another world"):
         evaluate(policy, make_world(noise=0.5), episodes=1)
 

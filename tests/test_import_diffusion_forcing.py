@@ -253,7 +253,7 @@ def test_an_imported_world_is_an_environment(pooling, tmp_path):
     world = World(model, architecture.config, make_starts(4, 16, SPEC.action_space))
     world = world.replaced(public=dataclasses.replace(architecture.config.public, pooling=pooling), context=4)
     world.save(tmp_path / "world")
-    assert not model.foretells_rewards
+    assert not model.spec.predicts_rewards
     env = DreamEnv(World.load(tmp_path / "world"), horizon=3, reward_fn=lambda frames, actions: frames.mean((1, 2, 3)))
     assert env.action_space == gym.spaces.Discrete(1)
     first, _ = env.reset(seed=0)

@@ -231,7 +231,7 @@ def test_a_leap_is_told_the_whole_move_and_the_time_it_takes(world: World) -> No
 
     hooks = [part.register_forward_pre_hook(listen) for part in (*network.moves, network.ahead)]
     with torch.no_grad():
-        model.leap(state, moves)
+        model.predict_ahead(state, moves)
     for hook in hooks:
         hook.remove()
     *move, ahead = (one[:, 0] for one in asked[:4])
@@ -239,7 +239,7 @@ def test_a_leap_is_told_the_whole_move_and_the_time_it_takes(world: World) -> No
     torch.testing.assert_close(torch.stack(move, dim=-1), total)
     torch.testing.assert_close(ahead, torch.full((2,), 4 / 128))
     with pytest.raises(ActionError, match="jump 64 steps"):
-        model.leap(state, torch.zeros(2, 65, 3))
+        model.predict_ahead(state, torch.zeros(2, 65, 3))
 
 
 def test_before_there_are_enough_frames_the_first_one_stands_for_them(world: World) -> None:

@@ -306,7 +306,7 @@ def test_rewards_are_learned_and_frames_stay_as_they_were(tmp_path):
         world, toy_dataset(tmp_path / "toy", 8), tmp_path / "run", steps=3,
         config=TrainConfig(progress=False, device="cpu", eval_horizon=4),
     )  # fmt: skip
-    assert learned.model.foretells_rewards
+    assert learned.spec.predicts_rewards
     assert all(torch.equal(before[name], one) for name, one in learned.model.network.state_dict().items())
     assert np.array_equal(World.load(tmp_path / "run" / "world").starts.first_frames, world.starts.first_frames)
     env = DreamEnv(learned, horizon=3)

@@ -14,7 +14,7 @@ from dreamenv.nn import attention
 from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
-from dreamenv.world_model import StoresInBfloat16, WorldModelSpec
+from dreamenv.world_model import SupportsBfloat16, WorldModelSpec
 
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
 
@@ -27,7 +27,7 @@ def model() -> rssm.RSSM:
 
 def test_rounded_weights_dream_nearly_the_same(model: rssm.RSSM) -> None:
     rounded = copy.deepcopy(model)
-    assert isinstance(rounded, StoresInBfloat16)
+    assert isinstance(rounded, SupportsBfloat16)
     rounded.store_in_bfloat16()
     actions = torch.zeros(64, 1, dtype=torch.int64)
     with torch.no_grad():

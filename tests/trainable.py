@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from dreamenv.registry import register_backbone
-from dreamenv.world_model import Batch, DataStatistics, Imagined, Objective, Stage, State, WorldModelSpec, new_state
+from dreamenv.world_model import (
+    Batch,
+    DataStatistics,
+    Imagined,
+    Objective,
+    Stage,
+    State,
+    WorldModel,
+    WorldModelSpec,
+    new_state,
+)
 
 register_backbone("trainable", "trainable:TrainableConfig")
 
@@ -30,7 +40,7 @@ class TrainableConfig:
         return Trainable(self, spec)
 
 
-class Trainable(nn.Module):
+class Trainable(WorldModel):
     """Blends the last frame with a learned one; its critic tells recorded from blended frames."""
 
     mean_reward: Tensor

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from einops import repeat
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamenv.world_model import (
     DataStatistics,
     Imagined,
     Stage,
     State,
+    WorldModel,
     WorldModelSpec,
     check_actions,
     check_first_frame,
@@ -38,7 +39,7 @@ class PersistenceConfig:
         return Persistence(spec)
 
 
-class Persistence(nn.Module):
+class Persistence(WorldModel):
     """A world in which nothing ever changes. State: ``frame`` (b, c, h, w)."""
 
     reward: Tensor

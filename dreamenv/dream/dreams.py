@@ -19,7 +19,7 @@ from dreamenv.dream.frames import frames_from_model
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import StateError
-from dreamenv.world_model import Embeds, Imagined, State, WorldModel
+from dreamenv.world_model import Imagined, State, SupportsEmbed, WorldModel
 
 __all__ = ["Dreams", "Moment"]
 
@@ -133,7 +133,7 @@ class Dreams:
         uncertainty = numbers.get("uncertainty")
         self.steps += 1
         terminated = self.streams.draw() < numbers["termination"]
-        rewards = np.where(terminated, numbers.get("ending_rewards", numbers["rewards"]), numbers["rewards"])
+        rewards = np.where(terminated, numbers.get("terminal_rewards", numbers["rewards"]), numbers["rewards"])
         truncated = self.steps >= self._horizon
         if self._max_uncertainty is not None and uncertainty is not None:
             truncated |= uncertainty > self._max_uncertainty
@@ -144,7 +144,7 @@ class Dreams:
     def embed(self) -> Tensor:
         """Return the model's embedding of every row, (b, d) float32."""
         assert self._state is not None
-        return cast(Embeds, self._model).embed(self._state)
+        return cast(SupportsEmbed, self._model).embed(self._state)
 
     def start_frames(self) -> Tensor:
         """Return the real frame that each row's dream began with, (b, h, w, c) uint8."""
@@ -208,7 +208,7 @@ def _on_host(imagined: Imagined) -> dict[str, Numbers]:
     """Return the numbers of the first step by the names that `Imagined` gives them, in memory of their own."""
     named = {
         name: column[:, 0]
-        for name in ("rewards", "termination", "ending_rewards", "uncertainty")
+        for name in ("rewards", "termination", "terminal_rewards", "uncertainty")
         if (column := getattr(imagined, name)) is not None
     }
     if imagined.rewards.device.type == "cpu":

@@ -20,7 +20,7 @@ from dreamenv.dream.options import read_seeds
 from dreamenv.dream.settings import with_precision
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
 from dreamenv.world import World
-from dreamenv.world_model import Embeds, State
+from dreamenv.world_model import State, SupportsEmbed
 
 __all__ = ["LatentFilter", "LatentObservation", "latent_space"]
 
@@ -47,7 +47,7 @@ class LatentFilter:
             raise ConfigError(f"rows must be at least 1, not {rows}.")
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
-        world.model.eval()  # type: ignore[attr-defined]
+        world.model.eval()
         self._model = with_precision(world.model, "auto", world.device, rows)
         c, h, w = world.spec.frame_shape
         self._frame_shape = (h, w, c)
@@ -120,7 +120,7 @@ class LatentFilter:
         return frames_to_model(torch.from_numpy(np.ascontiguousarray(array)).to(self._device))
 
     def _latents(self, state: State) -> Latents:
-        return cast(Embeds, self._model).embed(state).cpu().numpy().astype(np.float32)
+        return cast(SupportsEmbed, self._model).embed(state).cpu().numpy().astype(np.float32)
 
 
 class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
@@ -164,7 +164,7 @@ def latent_space(world: World) -> gym.spaces.Box:
         ConfigError: this world's model has no embedding.
     """
     model = world.model
-    if not isinstance(model, Embeds):
+    if not isinstance(model, SupportsEmbed):
         raise ConfigError(f"this world's model ({type(model).__name__}) has no embedding; use observation='frame'.")
     # Finite, because gymnasium's checker warns of infinite bounds.
     most = np.finfo(np.float32).max

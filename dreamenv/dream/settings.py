@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import has_bfloat16
 from dreamenv.world import World
-from dreamenv.world_model import Compiles, StoresInBfloat16
+from dreamenv.world_model import SupportsBfloat16, SupportsCompile
 
 __all__ = ["compiled", "find_world", "read_autoreset_mode", "read_temperature", "require", "with_precision"]
 
@@ -33,7 +33,7 @@ def with_precision(model: Any, precision: str, device: torch.device, rows: int) 
         precision in ("auto", "float32", "bfloat16"),
         f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.",
     )
-    can = isinstance(model, StoresInBfloat16)
+    can = isinstance(model, SupportsBfloat16)
     require(
         precision != "bfloat16" or can,
         f"this world's model ({type(model).__name__}) cannot store its weights in bfloat16; use precision='float32'.",
@@ -50,7 +50,7 @@ def with_precision(model: Any, precision: str, device: torch.device, rows: int) 
 def compiled(model: Any) -> Any:
     """Return a copy of the model whose networks are compiled when they are first called."""
     require(
-        isinstance(model, Compiles),
+        isinstance(model, SupportsCompile),
         f"this world's model ({type(model).__name__}) has nothing to compile; use compile=False.",
     )
     model = copy.deepcopy(model)

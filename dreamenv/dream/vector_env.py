@@ -3,7 +3,7 @@
 A dream is a pure function of its state and its actions, and so is this environment: everything a row's future depends
 on is in `get_state`. Rows never influence each other.
 
-A world that imagines several frames at once is acted in at every frame too, see `dreamenv.dream.anticipation`.
+A world that imagines several frames at once is acted in at every frame too, see `dreamenv.dream.chunking`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
-from dreamenv.dream.anticipation import frame_by_frame
+from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.dream.dreams import Dreams, Moment
 from dreamenv.dream.latents import latent_space
 from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
@@ -71,7 +71,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         uncertainty_penalty: times the model's uncertainty, taken off the reward.
         max_uncertainty: a dream is truncated where the model's uncertainty is above this.
         reward_fn: gives rewards (b,) instead of the world, from the frames (b, h, w, c) uint8 that a step led to and
-            the actions (b, *a) that led there, as numpy arrays. Some imported worlds foretell no rewards of their own.
+            the actions (b, *a) that led there, as numpy arrays. Some imported worlds predict none of their own.
 
     Infos of `step`: "termination_probability"; "uncertainty" where the model tells it (its docstring gives the unit);
     "imagined_reward", before the penalty, where there is one. Of dreams that begin: "start", which of the starts.
@@ -118,7 +118,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         spec, model = self.world.spec, self.world.model
         self._device = find_device(device) if device is not None else self.world.device
         if self._device != self.world.device:
-            model = copy.deepcopy(model).to(self._device)  # type: ignore[attr-defined]
+            model = copy.deepcopy(model).to(self._device)
         model = with_precision(model, precision, self._device, num_envs)
         model.eval()
         model = frame_by_frame(compiled(model) if compile else model)
@@ -153,9 +153,9 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
         )
         self._render_start, self._reward_fn = render_start, reward_fn
-        if reward_fn is None and not getattr(self.world.model, "foretells_rewards", True):
+        if reward_fn is None and not spec.predicts_rewards:
             warnings.warn(
-                "this world foretells no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
+                "this world predicts no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
                 "dreamenv.importers.learn_rewards.",
                 stacklevel=2,
             )

@@ -137,7 +137,7 @@ class DiamondAdapter(Adapter):
             "agent.pt": {
                 f"{part}.{name}": tensor
                 for part, (place, names) in parts.items()
-                for name, tensor in published(model.get_submodule(place), names).items()  # type: ignore[attr-defined]
+                for name, tensor in published(model.get_submodule(place), names).items()
             }
         }
 

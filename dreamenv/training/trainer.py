@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 from tqdm.auto import tqdm
 
 from dreamenv.data.dataset import EpisodeDataset
@@ -38,7 +37,7 @@ from dreamenv.training.random_state import at_rest, derived_seed, isolated, rand
 from dreamenv.training.record import differences, make_record
 from dreamenv.training.stepper import Stepper
 from dreamenv.world import World
-from dreamenv.world_model import Calibrates, Stage, WorldModelSpec
+from dreamenv.world_model import Stage, SupportsCalibrate, WorldModelSpec
 
 __all__ = ["train"]
 
@@ -113,9 +112,7 @@ class _Run:
             frame_rate=dataset.provenance.frame_rate,
         )
         model = backbone_config.build(self.spec)
-        if not isinstance(model, nn.Module):
-            raise ConfigError(f"{type(model).__name__} is no torch.nn.Module; a world model to train must be one.")
-        self.model: Any = model  # a WorldModel and an nn.Module at once, which no annotation can say
+        self.model = model
         self.trainable = {name: p.requires_grad for name, p in model.named_parameters()}
         self.stages = tuple(self.model.stages())
         check_stages(self.stages, config)
@@ -141,7 +138,7 @@ class _Run:
     def _begin(self) -> None:
         """Set the model up: from the data, or with another world's weights."""
         if self.initial is None:
-            if isinstance(self.model, Calibrates):
+            if isinstance(self.model, SupportsCalibrate):
                 self.model.calibrate(self.store.statistics())
             return
         other, spec = self.initial.spec, self.spec

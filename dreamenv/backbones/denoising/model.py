@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamenv.backbones.denoising.causal import CausalFrames
 from dreamenv.backbones.denoising.codec import Codec
@@ -45,6 +45,7 @@ from dreamenv.world_model import (
     Objective,
     Stage,
     State,
+    WorldModel,
     WorldModelSpec,
     check_actions,
     check_first_frame,
@@ -59,7 +60,7 @@ _NOISE_STREAM = 0  # the stream of the noise that a frame begins as; passes that
 _LATENT_STREAM = 1 << 16  # of latents that are drawn from their distribution; the next one is the first frame's
 
 
-class DenoisingWorld(nn.Module):
+class DenoisingWorld(WorldModel):
     """The model. Parameters only; memory travels in the state.
 
     Letters beyond the contract's: ``f`` frames as the network draws them, which are latents of ``stride`` frames each
@@ -89,7 +90,7 @@ class DenoisingWorld(nn.Module):
         self.events = events(config, self.drawn_shape if self._sees_latents else spec.frame_shape, self.action.size)
         self._kept = ("frame", *(("latent",) if self._sees_latents else ()), *self.events.entries)
         self.embedding_size = self.events.embedding_size
-        self.foretells_rewards = any(True for _ in self.events.parameters())
+        self.spec = dataclasses.replace(self.spec, predicts_rewards=any(True for _ in self.events.parameters()))
         self._rounded = False
 
     def _network(self) -> FrameNetwork:
@@ -161,7 +162,12 @@ class DenoisingWorld(nn.Module):
         rewards, endings = (torch.cat(values, dim=1) for values in zip(*told, strict=True))
         return Imagined(torch.cat(frames, dim=1) if decode else None, rewards, endings), state
 
-    def leap(self, state: State, actions: Tensor) -> Tensor:
+    @property
+    def max_time_shift(self) -> int:
+        """The most steps ahead that were learned."""
+        return self.config.furthest_jump
+
+    def predict_ahead(self, state: State, actions: Tensor) -> Tensor:
         """Draw the frame that actions (b, k, *a) lead to at once, none of those between: (b, c, h, w) in [0, 1].
 
         The network hears what was done on average, so orders of actions that end elsewhere are not told apart. The

@@ -32,8 +32,9 @@ class RSSMConfig:
             smoothed away against a still background.
         reward_weight: of the reward's cross-entropy.
         termination_weight: of the ending's cross-entropy, and of that of its reward.
-        ending_reward: a head of its own tells the reward of a step that ends an episode: p(r, end) = p(end) p(r | end).
-            For goals, whose reward comes with the ending alone: a dream then cannot pay it and go on.
+        terminal_reward: a head of its own predicts the reward of a step that ends an episode,
+            p(r, end) = p(end) p(r | end). For goals, whose reward comes with the end alone: a dream then cannot pay it
+            and go on.
         dropout: share of the latents entering the recurrence, and of the memory its heads read, hidden while training;
             endings are few, and without it their head learns them by heart.
         joint_steps: optimiser steps of the first stage, everything on frames.
@@ -59,7 +60,7 @@ class RSSMConfig:
     detail: float = 20.0
     reward_weight: float = 1.0
     termination_weight: float = 5.0
-    ending_reward: bool = field(default=False, metadata={"later": True})
+    terminal_reward: bool = field(default=False, metadata={"later": True})
     dropout: float = 0.2
     joint_steps: int = 1200
     dynamics_steps: int = 1000

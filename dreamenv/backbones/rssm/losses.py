@@ -45,7 +45,7 @@ def joint_loss(model: RSSM, batch: Batch) -> Loss:
         + config.dynamics_weight * terms["dynamics"].clamp_min(config.free_nats)
         + config.representation_weight * terms["representation"]
         + config.reward_weight * terms["reward"]
-        + config.termination_weight * (terms["termination"] + terms["ending_reward"])
+        + config.termination_weight * (terms["termination"] + terms["terminal_reward"])
     )
     terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
     return loss, terms
@@ -57,7 +57,7 @@ def dynamics_loss(model: RSSM, batch: Batch) -> Loss:
     config = model.config
     posterior = batch.features.float()  # b t+1 n k
     terms, _ = _dynamics_terms(model, batch, _sample_through(posterior, batch.generator), posterior)
-    endings = config.termination_weight * (terms["termination"] + terms["ending_reward"])
+    endings = config.termination_weight * (terms["termination"] + terms["terminal_reward"])
     loss = terms["dynamics"] + config.reward_weight * terms["reward"] + endings
     return loss, terms
 
@@ -69,7 +69,7 @@ def _dynamics_terms(model: RSSM, batch: Batch, latents: Tensor, posterior: Tenso
         path = model.recurrence(new)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
         path = _hide(model, path, path.shape, batch.generator)
         logits, reward, ending = model.prior(path), model.reward(path), model.termination(path)
-        ending_reward = model.ending_reward(path) if model.ending_reward else None
+        terminal_reward = model.terminal_reward(path) if model.terminal_reward else None
     prior = model.log_shares(logits.float())
     kept = _kept(batch)
     ends = functional.binary_cross_entropy_with_logits(
@@ -80,12 +80,12 @@ def _dynamics_terms(model: RSSM, batch: Batch, latents: Tensor, posterior: Tenso
         "termination": _mean(ends, batch.weight),
     }
     rewards = model.reward_bins.loss(reward.float(), batch.rewards)
-    if ending_reward is None:
-        terms["reward"], terms["ending_reward"] = _mean(rewards, batch.weight), torch.zeros((), device=path.device)
+    if terminal_reward is None:
+        terms["reward"], terms["terminal_reward"] = _mean(rewards, batch.weight), torch.zeros((), device=path.device)
     else:  # each head is asked about its own steps alone; both means are over all steps, as in log p(r, end)
-        at_ends = model.reward_bins.loss(ending_reward.float(), batch.rewards)
+        at_ends = model.reward_bins.loss(terminal_reward.float(), batch.rewards)
         terms["reward"] = _mean(rewards * ~batch.terminated, batch.weight)
-        terms["ending_reward"] = _mean(at_ends * batch.terminated, batch.weight)
+        terms["terminal_reward"] = _mean(at_ends * batch.terminated, batch.weight)
     return terms, prior
 
 

@@ -37,6 +37,7 @@ from dreamenv.world_model import (
     Objective,
     Stage,
     State,
+    WorldModel,
     WorldModelSpec,
     check_actions,
     check_first_frame,
@@ -51,7 +52,7 @@ _LEAST_SHARE = 1e-4  # of a reward that is not the usual one, before training
 _LATENT_STREAM = 0  # the stream of a step's draw from prior or posterior
 
 
-class RSSM(nn.Module):
+class RSSM(WorldModel):
     """The model. Parameters only; memory travels in the state."""
 
     mean_frame: Tensor
@@ -74,8 +75,8 @@ class RSSM(nn.Module):
         self.reward_bins = TwoHot()
         self.reward = _head(config.memory, config.hidden // 4, self.reward_bins.bins)
         self.termination = _head(config.memory, config.hidden // 4, 1)
-        self.ending_reward = (
-            _head(config.memory, config.hidden // 4, self.reward_bins.bins) if config.ending_reward else None
+        self.terminal_reward = (
+            _head(config.memory, config.hidden // 4, self.reward_bins.bins) if config.terminal_reward else None
         )
 
     # The contract
@@ -126,7 +127,7 @@ class RSSM(nn.Module):
             rewards=self.reward_bins.mean(self.reward(path)),
             termination=self.termination(path).squeeze(-1).sigmoid(),
             uncertainty=torch.stack(doubts, dim=1),
-            ending_rewards=self.reward_bins.mean(self.ending_reward(path)) if self.ending_reward else None,
+            terminal_rewards=self.reward_bins.mean(self.terminal_reward(path)) if self.terminal_reward else None,
         )
         return imagined, state
 
@@ -134,7 +135,7 @@ class RSSM(nn.Module):
         """Memory and one-hot latent, (b, memory + latents * classes)."""
         return torch.cat((state["memory"], self._one_hot(state["latent"])), dim=-1)
 
-    def redraw(self, frames: Tensor) -> Tensor:
+    def reconstruct(self, frames: Tensor) -> Tensor:
         """Encode and decode, by the likeliest latents."""
         latents = self.posterior_logits(frames).argmax(dim=-1)
         return self._decode(latents[:, None])[:, 0]
@@ -149,10 +150,10 @@ class RSSM(nn.Module):
         # Starting from the base rate, the head spends no training on learning that endings are rare.
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, math.log(rate / (1 - rate)))
-        if self.ending_reward is not None:
+        if self.terminal_reward is not None:
             # Neither head hears of the other's steps; what it says of them should be nothing out of the ordinary.
             usual = self.reward_bins.encode(torch.tensor(statistics.reward_mean))
-            for head in (self.reward, self.ending_reward):
+            for head in (self.reward, self.terminal_reward):
                 last = head[-1]
                 assert isinstance(last, nn.Linear)
                 nn.init.zeros_(last.weight)
@@ -174,7 +175,7 @@ class RSSM(nn.Module):
                 self.prior,
                 self.reward,
                 self.termination,
-                self.ending_reward or nn.Identity(),
+                self.terminal_reward or nn.Identity(),
             )
             for parameter in module.parameters()
         ]

@@ -1,8 +1,9 @@
 """Control at every frame over a world that imagines several at once.
 
-Who acts says one action at a time, and a model of ``spec.chunk`` n > 1 wants n of them. `Anticipating` assumes that the
-present action will be kept: it draws n frames under the action repeated, and plays them one by one. When another action
-comes, what has been played is observed as what happened, the rest is thrown away, and n frames are drawn from there.
+An agent gives one action at a time, and a model of ``spec.chunk`` n > 1 wants n of them. `ActionRepeatChunking`
+assumes that the present action will be kept: it draws n frames under the action repeated, and plays them one by one.
+When another action comes, what has been played is observed as what happened, the rest is thrown away, and n frames are
+drawn from there.
 
 So holistic full-sequence diffusion becomes an environment too: a window is planned ahead under the present action, and
 planned again when the action changes or the window has been played.
@@ -21,19 +22,16 @@ import torch
 from einops import repeat
 from numpy.typing import NDArray
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamenv.world_model import (
-    Calibrates,
-    Embeds,
     Imagined,
-    Listens,
-    Redraws,
-    Revises,
-    Scores,
     Stage,
     State,
-    StoresInBfloat16,
+    SupportsBfloat16,
+    SupportsCalibrate,
+    SupportsEmbed,
+    SupportsReconstruct,
     WorldModel,
     check_actions,
     check_first_frame,
@@ -41,7 +39,7 @@ from dreamenv.world_model import (
     check_state,
 )
 
-__all__ = ["Anticipating", "frame_by_frame"]
+__all__ = ["ActionRepeatChunking", "frame_by_frame"]
 
 Rows = NDArray[np.int64]
 
@@ -50,11 +48,11 @@ _STREAM = ("rng_key", "rng_counter", "temperature")
 
 
 def frame_by_frame(model: WorldModel) -> WorldModel:
-    """Return the model if it imagines frame by frame, else one that does so by `Anticipating`."""
-    return model if model.spec.chunk == 1 else Anticipating(model)
+    """Return the model if it imagines frame by frame, else one that does so by `ActionRepeatChunking`."""
+    return model if model.spec.chunk == 1 else ActionRepeatChunking(model)
 
 
-class Anticipating(nn.Module):
+class ActionRepeatChunking(WorldModel):
     """A model of ``spec.chunk`` n as one of chunk 1. It offers the capabilities that the model has, and no other.
 
     State: ``before``, the model's own state at the beginning of the present chunk, and ``after``, at its end;
@@ -79,19 +77,13 @@ class Anticipating(nn.Module):
         self.spec = dataclasses.replace(model.spec, chunk=1)
         self._parts: tuple[str, ...] | None = None  # of `Imagined`, which the model fills; known once it has been asked
         # Protocols are checked by what an instance has, so it has what the model has.
-        if isinstance(model, Embeds):
+        if isinstance(model, SupportsEmbed):
             self.embedding_size, self.embed = model.embedding_size, self._embed
-        if isinstance(model, Scores):
-            self.score = self._score
-        if isinstance(model, Revises):
-            self.revise = self._revise
-        if isinstance(model, Listens):
-            self.prompt = self._prompt
-        if isinstance(model, Redraws):
-            self.redraw = model.redraw
-        if isinstance(model, Calibrates):
+        if isinstance(model, SupportsReconstruct):
+            self.reconstruct = model.reconstruct
+        if isinstance(model, SupportsCalibrate):
             self.calibrate = model.calibrate
-        if isinstance(model, StoresInBfloat16):
+        if isinstance(model, SupportsBfloat16):
             self.store_in_bfloat16 = model.store_in_bfloat16
 
     # The contract
@@ -130,20 +122,8 @@ class Anticipating(nn.Module):
     # Capabilities that read the state: of the present frame, which costs an observation inside a chunk
 
     def _embed(self, state: State) -> Tensor:
-        assert isinstance(self.model, Embeds)
+        assert isinstance(self.model, SupportsEmbed)
         return self.model.embed(self._present(state))
-
-    def _score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
-        assert isinstance(self.model, Scores)
-        return self.model.score(self._present(state), actions, frames)
-
-    def _revise(self, state: State, actions: Tensor, frames: Tensor) -> State:
-        assert isinstance(self.model, Revises)
-        return self._nothing_drawn(self.model.revise(self._present(state), actions, frames))
-
-    def _prompt(self, state: State, prompt: Sequence[str]) -> State:
-        assert isinstance(self.model, Listens)
-        return self._nothing_drawn(self.model.prompt(self._present(state), prompt))
 
     # Pieces
 

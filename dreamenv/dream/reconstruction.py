@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from dreamenv.dream.frames import frames_from_model
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
-from dreamenv.world_model import Redraws
+from dreamenv.world_model import SupportsReconstruct
 
-__all__ = ["NEEDS_WORLD", "Redrawing"]
+__all__ = ["NEEDS_WORLD", "Reconstruction"]
 
-NEEDS_WORLD = "redrawn frames: give the world that redraws them"
+NEEDS_WORLD = "reconstructed frames: give the world that redraws them"
 
 
-class Redrawing:
+class Reconstruction:
     """Turns real frames (n, h, w, c) uint8 into what a world keeps of them, of the same shape.
 
     Dreamt frames lack what the world never learned to draw, such as textures and small things far away. A policy that
@@ -32,13 +32,13 @@ class Redrawing:
     def __init__(self, world: World | None) -> None:
         if world is None:
             raise ConfigError(f"this needs {NEEDS_WORLD}.")
-        if not isinstance(world.model, Redraws):
-            raise ConfigError(f"a {type(world.model).__name__} cannot redraw frames; leave redrawn out.")
+        if not isinstance(world.model, SupportsReconstruct):
+            raise ConfigError(f"a {type(world.model).__name__} cannot reconstruct frames; leave reconstructed out.")
         self._model, self._device = world.model, world.device
-        world.model.eval()  # type: ignore[attr-defined]
+        world.model.eval()
 
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Redraw frames."""
         pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).movedim(-1, 1).float().div_(255.0)
-        return frames_from_model(self._model.redraw(pixels)).cpu().numpy()
+        return frames_from_model(self._model.reconstruct(pixels)).cpu().numpy()

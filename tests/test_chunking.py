@@ -12,18 +12,15 @@ from drifting import Drifting, DriftingConfig
 from test_backbones import TINY_DIT
 from torch import Tensor, nn
 
-from dreamenv.dream.anticipation import Anticipating, frame_by_frame
+from dreamenv.dream.chunking import ActionRepeatChunking, frame_by_frame
 from dreamenv.registry import BackboneConfig
 from dreamenv.world_model import (
-    Calibrates,
-    Embeds,
     Imagined,
-    Listens,
-    Redraws,
-    Revises,
-    Scores,
     State,
-    StoresInBfloat16,
+    SupportsBfloat16,
+    SupportsCalibrate,
+    SupportsEmbed,
+    SupportsReconstruct,
     WorldModel,
     new_state,
 )
@@ -31,7 +28,7 @@ from dreamenv.world_model import (
 CHUNK = 3
 DRIFTING = DriftingConfig(chunk=CHUNK)
 DENOISING = dataclasses.replace(TINY_DIT, chunk=CHUNK, plan="full", noise="flow", target="flow", sampler="euler")
-CAPABILITIES = (Calibrates, Embeds, Listens, Redraws, Revises, Scores, StoresInBfloat16)
+CAPABILITIES = (SupportsCalibrate, SupportsEmbed, SupportsReconstruct, SupportsBfloat16)
 
 
 class TestAnticipatingAFake(WorldModelContract):
@@ -39,7 +36,7 @@ class TestAnticipatingAFake(WorldModelContract):
     test_a_gradient_reaches_every_parameter = None  # it has nothing to learn
 
     def build(self, config: BackboneConfig) -> WorldModel:
-        return Anticipating(config.build(self.spec))
+        return ActionRepeatChunking(config.build(self.spec))
 
 
 class TestAnticipatingDenoising(WorldModelContract):
@@ -47,7 +44,7 @@ class TestAnticipatingDenoising(WorldModelContract):
     test_one_batch_can_be_overfitted = None  # the stages are the model's own, and tested there
 
     def build(self, config: BackboneConfig) -> WorldModel:
-        return Anticipating(config.build(self.spec))
+        return ActionRepeatChunking(config.build(self.spec))
 
 
 @pytest.fixture(params=[DRIFTING, DENOISING], ids=["fake", "denoising"])
@@ -87,7 +84,7 @@ def step_by_step(model: WorldModel, state: State, actions: Tensor) -> tuple[dict
 
 
 def test_a_sequence_in_one_call_is_the_same_step_by_step(model):
-    anticipating, actions = Anticipating(model), random_actions(11)
+    anticipating, actions = ActionRepeatChunking(model), random_actions(11)
     whole, after = anticipating.imagine(begin(anticipating), actions)
     steps, other = step_by_step(anticipating, begin(anticipating), actions)
     for name, value in steps.items():
@@ -96,7 +93,7 @@ def test_a_sequence_in_one_call_is_the_same_step_by_step(model):
 
 
 def test_a_dream_of_one_action_is_the_models_own(model):
-    anticipating, actions = Anticipating(model), torch.tensor([0, 1, 2, 1])[:, None].expand(ROWS, 3 * CHUNK)
+    anticipating, actions = ActionRepeatChunking(model), torch.tensor([0, 1, 2, 1])[:, None].expand(ROWS, 3 * CHUNK)
     after, own = begin(model), []
     for chunk in actions.split(CHUNK, dim=1):
         imagined, after = model.imagine(after, chunk)
@@ -110,7 +107,7 @@ def test_a_dream_of_one_action_is_the_models_own(model):
 def test_a_changed_action_counts_from_its_own_frame_on():
     """Drifting in chunks, and frame by frame, is the same dream: its every frame depends on that frame's action."""
     anticipating, stepwise, actions = (
-        Anticipating(DRIFTING.build(SPEC)),
+        ActionRepeatChunking(DRIFTING.build(SPEC)),
         DriftingConfig().build(SPEC),
         random_actions(17),
     )
@@ -122,7 +119,11 @@ def test_a_changed_action_counts_from_its_own_frame_on():
 
 
 def test_a_changed_action_goes_on_from_what_was_played(model):
-    anticipating, first, second = Anticipating(model), torch.zeros(ROWS, 2).long(), torch.ones(ROWS, CHUNK).long()
+    anticipating, first, second = (
+        ActionRepeatChunking(model),
+        torch.zeros(ROWS, 2).long(),
+        torch.ones(ROWS, CHUNK).long(),
+    )
     drawn, _ = model.imagine(begin(model), torch.zeros(ROWS, CHUNK).long())
     expected, _ = model.imagine(model.observe(begin(model), first, drawn.frames[:, :2]), second)
     imagined, _ = anticipating.imagine(begin(anticipating), torch.cat((first, second), dim=1))
@@ -133,7 +134,7 @@ def test_a_changed_action_goes_on_from_what_was_played(model):
 
 
 def test_only_rows_that_need_it_are_drawn(monkeypatch):
-    anticipating, drawn = Anticipating(DRIFTING.build(SPEC)), []
+    anticipating, drawn = ActionRepeatChunking(DRIFTING.build(SPEC)), []
     imagine = Drifting.imagine
 
     def noting(self, state, actions, **settings):
@@ -150,7 +151,7 @@ def test_only_rows_that_need_it_are_drawn(monkeypatch):
 
 
 def test_reality_drops_what_was_drawn_beyond_what_was_played(model):
-    anticipating = Anticipating(model)
+    anticipating = ActionRepeatChunking(model)
     actions, seen = torch.ones(ROWS, 2).long(), torch.rand(ROWS, 2, *SPEC.frame_shape)
     played, state = anticipating.imagine(begin(anticipating), actions[:, :1])
     expected = model.observe(model.observe(begin(model), actions[:, :1], played.frames), actions, seen)
@@ -161,7 +162,7 @@ def test_reality_drops_what_was_drawn_beyond_what_was_played(model):
 
 
 def test_the_embedding_is_of_the_present_frame(model):
-    anticipating = Anticipating(model)
+    anticipating = ActionRepeatChunking(model)
     state, own = begin(anticipating), begin(model)
     for action in random_actions(8).split(1, dim=1):
         imagined, state = anticipating.imagine(state, action)
@@ -171,7 +172,7 @@ def test_the_embedding_is_of_the_present_frame(model):
 
 @pytest.mark.parametrize(("name", "value"), [("rng_key", 77), ("temperature", 3.0)])
 def test_another_stream_or_temperature_draws_anew_at_once(model, name, value):
-    anticipating, action = Anticipating(model), torch.zeros(ROWS, 1).long()
+    anticipating, action = ActionRepeatChunking(model), torch.zeros(ROWS, 1).long()
     _, state = anticipating.imagine(begin(anticipating), action)
     changed = state.clone()
     changed[name][1] = value
@@ -183,7 +184,7 @@ def test_another_stream_or_temperature_draws_anew_at_once(model, name, value):
 
 def test_rows_of_any_moment_can_be_written_over_each_other(model):
     """Also over rows of a fresh state, whose parts hold the same numbers at first."""
-    anticipating, actions = Anticipating(model), random_actions(4)
+    anticipating, actions = ActionRepeatChunking(model), random_actions(4)
     _, dreamt = anticipating.imagine(begin(anticipating), actions[:, :2])
     dreamt["rng_key"] = dreamt["rng_key"] + 1
     state = begin(anticipating)
@@ -195,16 +196,16 @@ def test_rows_of_any_moment_can_be_written_over_each_other(model):
 
 
 def test_what_the_model_says_beside_frames_is_passed_on():
-    doubting = Anticipating(DriftingConfig(chunk=CHUNK, doubt=0.5, ending_reward=7.0).build(SPEC))
+    doubting = ActionRepeatChunking(DriftingConfig(chunk=CHUNK, doubt=0.5, terminal_reward=7.0).build(SPEC))
     imagined, _ = doubting.imagine(begin(doubting), random_actions(4))
     assert (imagined.uncertainty == 0.5).all()
-    assert (imagined.ending_rewards == 7.0).all()
-    silent = Anticipating(DENOISING.build(SPEC).eval())
+    assert (imagined.terminal_rewards == 7.0).all()
+    silent = ActionRepeatChunking(DENOISING.build(SPEC).eval())
     imagined, _ = silent.imagine(begin(silent), random_actions(4))
-    assert imagined.uncertainty is imagined.ending_rewards is None
+    assert imagined.uncertainty is imagined.terminal_rewards is None
 
 
-class Mute(nn.Module):
+class Mute(WorldModel):
     """A model that can do nothing but the contract: every frame is brighter than the one before."""
 
     spec = dataclasses.replace(SPEC, chunk=2)
@@ -232,17 +233,7 @@ class Able(Mute):
     def embed(self, state):
         return state["frame"].mean(dim=(1, 2, 3))[:, None]
 
-    def score(self, state, actions, frames):
-        return self.embed(state).expand(actions.shape)
-
-    def revise(self, state, actions, frames):
-        return self.observe(state, actions, frames)
-
-    def prompt(self, state, prompt):
-        length = torch.tensor([float(len(words)) for words in prompt])
-        return state.copy().update({"frame": length.view(-1, 1, 1, 1).expand(state["frame"].shape)})
-
-    def redraw(self, frames):
+    def reconstruct(self, frames):
         return frames
 
     def calibrate(self, statistics):
@@ -254,27 +245,20 @@ class Able(Mute):
 
 @pytest.mark.parametrize("inner", [Mute(), Able(), DRIFTING.build(SPEC), DENOISING.build(SPEC)])
 def test_it_can_do_what_the_model_can_and_no_more(inner):
-    for anticipating in (Anticipating(inner), copy.deepcopy(Anticipating(inner))):
+    for anticipating in (ActionRepeatChunking(inner), copy.deepcopy(ActionRepeatChunking(inner))):
         assert isinstance(anticipating, WorldModel)
         for capability in CAPABILITIES:
             assert isinstance(anticipating, capability) == isinstance(inner, capability), capability
 
 
-def test_capabilities_begin_at_the_frame_shown_last_and_drop_what_was_drawn_beyond():
-    anticipating, action = Anticipating(Able()), torch.zeros(2, 1).long()
+def test_the_embedding_is_of_the_frame_shown_last():
+    anticipating, action = ActionRepeatChunking(Able()), torch.zeros(2, 1).long()
     _, state = anticipating.imagine(anticipating.start(torch.zeros(2, *SPEC.frame_shape), torch.arange(2)), action)
     torch.testing.assert_close(anticipating.embed(state), torch.full((2, 1), 0.1))
-    torch.testing.assert_close(anticipating.score(state, action, None), torch.full((2, 1), 0.1))
-    for changed, level in [
-        (anticipating.revise(state, action, torch.full((2, 1, *SPEC.frame_shape), 0.7)), [0.7, 0.7]),
-        (anticipating.prompt(state, ["a", "bc"]), [1.0, 2.0]),
-    ]:
-        imagined, _ = anticipating.imagine(changed, action)
-        torch.testing.assert_close(imagined.frames.mean(dim=(1, 2, 3, 4)), torch.tensor(level) + 0.1)
 
 
 def test_a_copy_is_a_model_of_its_own():
-    anticipating = Anticipating(Able())
+    anticipating = ActionRepeatChunking(Able())
     other = copy.deepcopy(anticipating)
     other.store_in_bfloat16()
     assert other.model.rounded
