@@ -270,7 +270,7 @@ def _silent() -> World:
 
 def test_a_world_without_rewards_says_so_and_takes_a_function():
     world = _silent()
-    with pytest.warns(UserWarning, match="foretells no rewards, so all are 0. Pass reward_fn"):
+    with pytest.warns(UserWarning, match="predicts no rewards, so all are 0. Pass reward_fn"):
         env = DreamEnv(world, horizon=3)
     env.reset(seed=0)
     assert env.step(0)[1] == 0
