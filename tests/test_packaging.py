@@ -17,6 +17,7 @@ TOP_LEVEL = ("agents", "envs", "benchmarks")
 
 LAYERS = (
     {"action_layout", "devices", "errors", "lazy", "randomness", "registry", "version", "world_model"},
+    {"frames", "storage"},
     {"data", "nn"},
     {"codecs", "diffusion"},
     {"backbones", "public"},
