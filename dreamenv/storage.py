@@ -81,12 +81,8 @@ def storage_errors(action: str) -> Iterator[None]:
 def atomic_file(path: Path, what: str = "the file") -> Iterator[Path]:
     """Yield the path of a draft to write; afterwards it replaces ``path`` in one step, or after an error is gone.
 
-    Args:
-        path: of the file; its folder is made.
-        what: it is, for the error: "the film".
-
     Raises:
-        StorageError: the disk refused.
+        StorageError: the disk refused; ``what`` says what the file is, such as "the film".
     """
     draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     with storage_errors(f"write {what} {path}"):
@@ -108,12 +104,8 @@ def atomic_folder(path: Path, what: str = "the folder") -> Iterator[Path]:
 
     What was at ``path`` is deleted only when the new folder is in its place.
 
-    Args:
-        path: of the folder; those above it are made.
-        what: it is, for the error: "the world".
-
     Raises:
-        StorageError: the disk refused.
+        StorageError: the disk refused; ``what`` says what the folder is, such as "the world".
     """
     with storage_errors(f"write {what} {path}"), draft_folder(path) as draft:
         yield draft
@@ -160,17 +152,13 @@ def move_into_place(draft: Path, final: Path) -> bool:
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file in one step.
-
-    Raises:
-        StorageError: the disk refused.
-    """
+    """Write a file in one step, as `atomic_file` does."""
     with atomic_file(path) as draft:
         draft.write_bytes(content)
 
 
 def write_json(path: Path, values: Any, *, indent: int | None = 1) -> None:
-    """Write a JSON file in one step, as `write_file` does."""
+    """Write a JSON file in one step, as `atomic_file` does."""
     write_file(path, (json.dumps(values, indent=indent) + "\n").encode())
 
 
@@ -283,7 +271,8 @@ class FolderFormat:
                 for file in sorted(draft.rglob("*"))
                 if file.is_file() and file.name not in self.unchecked
             }
-            write_json(draft / self.manifest, seal({"format": self.version, **values, "files": files}))
+            manifest = seal({"format": self.version, **values, "files": files})
+            (draft / self.manifest).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
     def read(self, path: Path) -> dict[str, Any]:
         """Check a folder against its manifest, and return what that says.

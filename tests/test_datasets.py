@@ -219,6 +219,32 @@ def test_damage_is_found_and_named(tmp_path):
         EpisodeDataset.open(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("terminated", 2), ("total_reward", 9.5), ("seed", 7), ("score", 1.0), ("policy", "another")]
+)
+def test_an_episodes_facts_cannot_be_edited(tmp_path, name, value):
+    toy_dataset(tmp_path / "d", 2)
+    file = tmp_path / "d" / "data" / "1" / "metadata.json"
+    values = json.loads(file.read_text())
+    assert values[name] != value
+    file.write_text(json.dumps({**values, name: value}))
+    with pytest.raises(DatasetError, match=r"1/metadata.json is damaged or was altered.*Restore the folder"):
+        EpisodeDataset.open(tmp_path / "d")
+
+
+def test_a_datasets_environment_cannot_be_edited(tmp_path):
+    path = tmp_path / "d"
+    toy_dataset(path, 1)
+    file = path / "data" / "metadata.json"
+    values = json.loads(file.read_text())
+    values["dreamenv"]["provenance"]["frame_skip"] += 1
+    file.write_text(json.dumps(values))
+    with pytest.raises(DatasetError, match=r"metadata.json is damaged or was altered"):
+        EpisodeDataset.open(path)
+    with pytest.raises(DatasetError, match=r"metadata.json is damaged or was altered"):
+        from_minari(minari.MinariDataset(path / "data"), tmp_path / "copy")
+
+
 def test_two_writers_lose_nothing(tmp_path):
     one = empty_dataset(tmp_path / "d")
     other = EpisodeDataset.open(tmp_path / "d")
