@@ -13,17 +13,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dreamenv.frames import frames_to_model
 from dreamenv.storage import atomic_file
 
-__all__ = ["compute_features", "frames_to_float"]
+__all__ = ["compute_features"]
 
 _CHUNK = 256  # frames at a time
 _CHUNK_ON_A_PROCESSOR = 32  # so that activations stay in its cache
-
-
-def frames_to_float(frames: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Turn (..., h, w, c) uint8 into (..., c, h, w) float32 in [0, 1] on the device."""
-    return torch.from_numpy(np.array(frames)).to(device).movedim(-1, -3).float().div(255.0)
 
 
 def compute_features(
@@ -49,7 +45,7 @@ def compute_features(
     ):
         for begin in range(0, len(frames), chunk):
             with torch.no_grad():
-                part = precompute(frames_to_float(frames[begin : begin + chunk], device))
+                part = precompute(frames_to_model(frames[begin : begin + chunk], device, channels_last=True))
             values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
             if stored is None:
                 shape = (len(frames), *values.shape[1:])

@@ -15,22 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
 
 from dreamenv.errors import FrameError
 from dreamenv.storage import atomic_file
 
-__all__ = ["beside", "gif_bytes", "strip", "to_uint8", "write_mp4"]
+__all__ = ["beside", "gif_bytes", "strip", "write_mp4"]
 
 Frames = npt.NDArray[np.uint8]
 _GAP = 2  # pixels between panels
 _GREY = 128
-
-
-def to_uint8(frames: Tensor) -> Frames:
-    """Turn (..., c, h, w) float32 in [0, 1] into (..., h, w, c) uint8, rounding as the environments do."""
-    values = frames.detach().float().clamp(0.0, 1.0).mul(255.0).round().byte().cpu().numpy()
-    return np.ascontiguousarray(np.moveaxis(values, -3, -1))
 
 
 def beside(*films: Frames) -> Frames:
