@@ -60,7 +60,7 @@ def storage_errors(action: str) -> Iterator[None]:
     """Turn the system's refusals into StorageError: "could not <action>: <why>. <What to do>"."""
     try:
         yield
-    except StorageError:
+    except DreamenvError:  # which may be an OSError too
         raise
     except (OSError, SafetensorError) as error:
         found = re.search(r"os error (\d+)", str(error))  # safetensors tells of a full disk in words alone

@@ -159,6 +159,11 @@ def test_a_draft_is_gone_whatever_went_wrong(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_missing_while_writing_is_not_taken_for_the_disks_refusal():
+    with pytest.raises(WorldNotFoundError, match="no world"), storage.storage_errors("write"):
+        raise WorldNotFoundError("no world")
+
+
 def test_a_refusal_that_safetensors_tells_of_in_words_is_known(tmp_path):
     """The system itself refuses here: a limit on the size of files stands for the end of the disk."""
     resource = pytest.importorskip("resource")
