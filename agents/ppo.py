@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import time
 from collections.abc import Iterator
@@ -34,7 +33,8 @@ from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
 from dreamenv.devices import find_device
-from dreamenv.errors import ConfigError, StorageError
+from dreamenv.errors import CheckpointError, ConfigError, StorageError
+from dreamenv.storage import read_json, write_json
 from dreamenv.world import World
 
 __all__ = ["make_training_env", "train_agent"]
@@ -69,7 +69,7 @@ def train_agent(
 
     Raises:
         ConfigError: settings that cannot work together.
-        CheckpointError: the checkpoint there was made with other settings, or is damaged.
+        CheckpointError: the checkpoint there was made with other settings, or none there is whole.
         WorldMismatchError: the real environment is not the world's.
         StorageError: the disk refused; checkpoints already there are untouched.
     """
@@ -260,15 +260,11 @@ class _Watcher(BaseCallback):
 
     def _append(self, result: Evaluation) -> None:
         path = self.out / "evaluations.json"
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        remedy = "Delete it; it tells of evaluations and is not needed to resume."
+        entries = read_json(path, CheckpointError, remedy, kind=list) if path.exists() else []
         entries = [entry for entry in entries if entry["steps"] < self.model.num_timesteps]
         entries.append({"steps": self.model.num_timesteps, **result.to_json()})
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_text(json.dumps(entries), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise StorageError(f"could not write {path}: {error}.") from error
+        write_json(path, entries, indent=None)
 
     def _algorithm(self) -> OnPolicyAlgorithm:
         model: Any = self.model

@@ -6,7 +6,6 @@ LSTM's memory) is part of the state, so an episode depends on its seed and not o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
@@ -29,15 +27,25 @@ from tensordict import TensorDict
 from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
-from dreamenv.agents.storage import read_json, read_tensors, write_folder
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import CheckpointError, ConfigError
+from dreamenv.errors import CheckpointDamagedError, CheckpointError, ConfigError
 from dreamenv.randomness import categorical, normal, seed_keys
+from dreamenv.storage import FolderFormat, read_tensors, write_tensors
 
-__all__ = ["FORMAT_VERSION", "PolicyState", "SavedPolicy"]
+__all__ = ["PolicyState", "SavedPolicy"]
 
-FORMAT_VERSION = 1
+_TENSORS = "policy.safetensors"
+_REMEDY = "Copy the policy again, whole, or train it again."
+_FORMAT = FolderFormat(
+    kind="policy",
+    manifest="policy.json",
+    version=1,
+    missing=CheckpointError,
+    damaged=CheckpointDamagedError,
+    newer=CheckpointError,
+    remedy=_REMEDY,
+)
 _STREAM = 2**30
 """The stream of the draws of actions: neither a model's (below 2**16) nor an environment's (2**31)."""
 
@@ -118,15 +126,13 @@ class SavedPolicy:
         return actions.cpu().numpy(), following
 
     def save(self, path: str | Path) -> Path:
-        """Write a folder with policy.safetensors and policy.json, whole or not at all.
+        """Write a folder with policy.safetensors and policy.json, whole or not at all; it replaces a policy there.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk refused, or something that is no policy is in the way.
         """
         path = Path(path)
-        tensors = tensors_of(self.network)
         values = {
-            "format_version": FORMAT_VERSION,
             "config": self.config.to_json(),
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -135,11 +141,11 @@ class SavedPolicy:
             "record": self.record,
         }
 
-        def fill(folder: Path) -> None:
-            save_file(tensors, folder / "policy.safetensors")
-            (folder / "policy.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+        def fill(folder: Path) -> dict[str, Any]:
+            write_tensors(folder / _TENSORS, tensors_of(self.network))
+            return values
 
-        write_folder(path, fill)
+        _FORMAT.write(path, fill)
         return path
 
     @classmethod
@@ -147,16 +153,12 @@ class SavedPolicy:
         """Read a policy.
 
         Raises:
-            CheckpointError: no policy there, a damaged one, or one written by a newer dreamenv.
+            CheckpointDamagedError: a file is missing, cut short or altered.
+            CheckpointError: no policy there, or one written by a newer dreamenv.
         """
         path = Path(path)
-        values = read_json(path / "policy.json", "policy")
-        version = values.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"the policy at {path} has format {version!r}, this dreamenv reads up to {FORMAT_VERSION}; upgrade it."
-            )
-        tensors = read_tensors(path / "policy.safetensors", "policy")
+        values = _FORMAT.read(path)
+        tensors = read_tensors(path / _TENSORS, CheckpointDamagedError, _REMEDY)
         try:
             config = AgentConfig.from_json(values["config"])
             observation_space = space_from_json(values["observation_space"])
@@ -165,9 +167,9 @@ class SavedPolicy:
             network = build_policy(config, observation_space, action_space).to(device)
             load_tensors(network, tensors)
         except (KeyError, TypeError, RuntimeError, ValueError, LookupError) as error:
-            raise CheckpointError(f"the policy at {path} is damaged: {error}.") from error
+            raise CheckpointDamagedError(f"the policy at {path} is damaged: {error}. {_REMEDY}") from error
         if not isinstance(observation_space, gym.spaces.Box):
-            raise CheckpointError(f"the policy at {path} is damaged: it sees {observation_space}, not a Box.")
+            raise CheckpointDamagedError(f"the policy at {path} is damaged: it sees {observation_space}, not a Box.")
         return cls(
             config=config,
             network=network,

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamenv.errors import ConfigError, StorageError
+from dreamenv.errors import ConfigError
 from dreamenv.metrics.statistics import mean_iqm_interval
+from dreamenv.storage import read_json, write_file
 
 __all__ = [
     "Comparison",
@@ -36,6 +37,7 @@ __all__ = [
     "machine",
     "peak_memory_mib",
     "print_table",
+    "read_result",
     "write_json",
 ]
 
@@ -95,15 +97,18 @@ def write_json(path: str | Path, values: Any) -> Path:
     """
     path = Path(path)
     text = json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n"
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(f"could not write {path}: {error}. Free some space or choose another path.") from error
+    write_file(path, text.encode())
     return path
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote when this ran before.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    values: dict[str, Any] = read_json(path, ConfigError, "Delete it and run again; it is measured again.")
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)

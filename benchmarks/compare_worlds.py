@@ -19,7 +19,6 @@ are there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 import tyro
 
-from dreamenv.benchmarks.common import envelope, interleaved, print_table, write_json
+from dreamenv.benchmarks.common import envelope, interleaved, print_table, read_result, write_json
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import Round, TaskName, recipe_for
 from dreamenv.benchmarks.showing import CONTEXT, write_beside, write_sheet
@@ -146,7 +145,7 @@ def run(settings: CompareWorlds) -> Path:
         if not path.exists():
             world = _world(name, recording, settings, folder)
             write_json(path, _measure(name, world, recording, settings, folder))
-        rows[name] = json.loads(path.read_text(encoding="utf-8"))
+        rows[name] = read_result(path)
         _print(rows)
     write_sheet(folder / "films" / "sheet.png", {name: folder / "films" / name for name in rows})
     agents = _agents(loop, recording, settings, folder) if settings.agents else {}
@@ -264,7 +263,7 @@ def _trained(
     plan = place / "plan.json"
     if not plan.exists():
         write_json(plan, _steps_in(config, recording, 60 * settings.minutes) | changes)
-    steps = json.loads(plan.read_text(encoding="utf-8"))
+    steps = read_result(plan)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     # What is held out is looked at afterwards, so that no time of training is spent on it.
     train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)

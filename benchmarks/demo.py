@@ -9,7 +9,6 @@ in reality on as many real frames. Killed and run again, it goes on where it sto
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from dreamenv.benchmarks.common import commit, envelope, machine, peak_memory_mib, write_json
+from dreamenv.benchmarks.common import commit, envelope, machine, peak_memory_mib, read_result, write_json
 from dreamenv.benchmarks.loop import FIRST_EVALUATION_SEED, Loop
 from dreamenv.benchmarks.recipes import Recipe, TaskName, recipe_for
 from dreamenv.benchmarks.report import Film, Page, Section, Strips, Table, picture_of, write_page
@@ -134,7 +133,7 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.laps: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.laps: dict[str, float] = read_result(path) if path.exists() else {}
 
     def lap(self, name: str) -> _Lap:
         return _Lap(self, name)

@@ -27,8 +27,8 @@ from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.data import Episode, EpisodeDataset
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.frames import frames_to_model, frames_to_numpy
 from dreamenv.training import TrainConfig
-from dreamenv.training.films import to_uint8
 from dreamenv.world import World
 
 __all__ = ["Fireballs", "bright", "main", "measure"]
@@ -90,7 +90,7 @@ def measure(settings: Fireballs) -> dict[str, dict[str, list[float]]]:
     frames, actions = _moments(held_out, last, settings.moments)
     after = [step - 1 for step in settings.steps]
     results = {"reality": _told(frames[:, _CONTEXT + 1 :][:, after])}
-    seen = torch.from_numpy(frames).movedim(-1, 2).float() / 255
+    seen = frames_to_model(frames, channels_last=True)
     acted = torch.from_numpy(actions)
     for path in settings.worlds:
         world, name = World.load(path), path.resolve().parent.name if path.name == "world" else path.name
@@ -98,8 +98,8 @@ def measure(settings: Fireballs) -> dict[str, dict[str, list[float]]]:
             codec = getattr(world.model, "codec", None)
             if codec is not None and codec.config.stride == 1:
                 coded = codec.decode(codec.encode(seen[:, _CONTEXT + 1 :]))
-                results[f"{name}, codec alone"] = _told(to_uint8(coded)[:, after])
-            results[name] = _told(to_uint8(_dream(world, seen, acted))[:, after])
+                results[f"{name}, codec alone"] = _told(frames_to_numpy(coded)[:, after])
+            results[name] = _told(frames_to_numpy(_dream(world, seen, acted))[:, after])
     return results
 
 

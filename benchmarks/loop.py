@@ -9,7 +9,6 @@ Every step leaves its result on disk and is skipped when the result is there, so
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import gymnasium as gym
 
 from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
 from dreamenv.agents.evaluation import Actor, RandomActor
-from dreamenv.benchmarks.common import write_json
+from dreamenv.benchmarks.common import read_result, write_json
 from dreamenv.benchmarks.recipes import Recipe
 from dreamenv.data import (
     EpisodeDataset,
@@ -144,8 +143,7 @@ class Loop:
         place = ("dream" if dream else "real") + ("-sampled" if sampled else "")
         path = self.folder / "measurements" / f"{name}-{place}.json"
         if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return kept
+            return read_result(path)
         if policy is None:
             env = self.make_env()
             policy = RandomActor(env.action_space)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dreamenv.errors import StorageError
+from dreamenv.storage import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,14 +132,7 @@ def write_page(path: Path, page: Page) -> Path:
         f"<title>{title}</title><style>{_STYLE}</style><body><header><h1>{title}</h1><p>{html.escape(page.lead)}</p>"
         f"<dl>{facts}</dl></header><main>{sections}</main></body></html>\n"
     )
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(error.errno, f"the report could not be written ({error.strerror})", str(path)) from error
+    write_file(path, text.encode())
     return path
 
 

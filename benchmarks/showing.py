@@ -16,7 +16,8 @@ from torch import Tensor
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
 from dreamenv.dream.chunking import frame_by_frame
-from dreamenv.training.films import beside, strip, to_uint8, write_mp4
+from dreamenv.frames import frames_to_model, frames_to_numpy
+from dreamenv.training.films import beside, strip, write_mp4
 from dreamenv.world import World
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
         Reality and dream after 1, 2, ... n steps, each (n, h, w, c) uint8; n < ``steps`` where the episode ends.
     """
     device = world.device
-    frames = torch.from_numpy(episode.frames.copy()).permute(0, 3, 1, 2).float().div(255)[None].to(device)
+    frames = frames_to_model(episode.frames, device, channels_last=True)[None]
     actions = torch.from_numpy(np.asarray(episode.actions))[None].to(device)
     length = min(steps, actions.shape[1] - context - 1)  # the last frame may be the repeated one of a terminal step
     model: Any = frame_by_frame(world.model)
@@ -69,7 +70,7 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
             state = model.observe(state, actions[:, :context], frames[:, 1 : context + 1])
         imagined, _ = model.imagine(state, actions[:, context : context + length])
     dreamt: Tensor = imagined.frames[0]
-    return episode.frames[context + 1 : context + 1 + length], to_uint8(dreamt)
+    return episode.frames[context + 1 : context + 1 + length], frames_to_numpy(dreamt)
 
 
 def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> None:

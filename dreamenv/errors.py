@@ -21,7 +21,8 @@
     │   ├── WorldVersionError                       written by a newer dreamenv
     │   ├── WeightsError                            published weights that cannot be imported
     │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
-    ├── CheckpointError        (ValueError)         a checkpoint that cannot be resumed
+    ├── CheckpointError        (ValueError)         a checkpoint or a policy that cannot be used
+    │   └── CheckpointDamagedError                  a file is missing, cut short or altered
     ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
     ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
     ├── DeviceError            (RuntimeError)       a device that is not there
@@ -39,6 +40,7 @@ from gymnasium.error import ResetNeeded
 
 __all__ = [
     "ActionError",
+    "CheckpointDamagedError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -156,7 +158,11 @@ class WorldMismatchError(WorldError):
 
 
 class CheckpointError(DreamenvError, ValueError):
-    """A checkpoint that cannot be resumed with this configuration."""
+    """A checkpoint that cannot be resumed with this configuration, or a policy that cannot be used."""
+
+
+class CheckpointDamagedError(CheckpointError):
+    """A file of a checkpoint or of a policy is missing, cut short or altered."""
 
 
 class DivergedError(DreamenvError, ArithmeticError):

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreamenv.data.provenance import Provenance
@@ -33,7 +31,8 @@ from dreamenv.errors import (
 )
 from dreamenv.model_card import make_model_card
 from dreamenv.registry import BackboneConfig, config_from_json, config_to_json
-from dreamenv.world_files import CARD, MODEL, STARTS, read_description, write_folder
+from dreamenv.storage import read_tensors, write_tensors
+from dreamenv.world_files import CARD, MODEL, REMEDY, STARTS, WORLD, read_description
 from dreamenv.world_model import WorldModel, WorldModelSpec
 
 __all__ = ["DEFAULT_WORLD", "World", "shipped_worlds"]
@@ -102,7 +101,7 @@ class World:
             StorageError: the disk refused, or something that is no world is in the way.
         """
         path = Path(path)
-        write_folder(path, functools.partial(self._write, name=path.name, half=half))
+        WORLD.write(path, functools.partial(self._write, name=path.name, half=half))
         return path
 
     @classmethod
@@ -130,9 +129,9 @@ class World:
                 "Upgrade dreamenv, or import the module that registers it."
             ) from error
         try:
-            _load_tensors(model, load_file(folder / MODEL))
+            _load_tensors(model, read_tensors(folder / MODEL, WorldDamagedError, REMEDY))
             starts = Starts.load(folder / STARTS)
-        except (SafetensorError, RuntimeError, DreamenvError, OSError, ValueError, KeyError) as error:
+        except (RuntimeError, DreamenvError, OSError, ValueError, KeyError) as error:
             raise WorldDamagedError(f"{folder} does not fit its own description: {error}") from error
         model.eval().to(place)
         return cls(model, config, starts, provenance, description.get("record", {}), description.get("metrics", {}))
@@ -179,7 +178,7 @@ class World:
             key: value.to(torch.float16 if key in small and value.dtype == torch.float32 else value.dtype)
             for key, value in _tensors(world.model).items()
         }
-        save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, folder / MODEL)
+        write_tensors(folder / MODEL, tensors)
         world.starts.save(folder / STARTS)
         description = {
             "dreamenv": version("dreamenv"),

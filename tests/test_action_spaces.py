@@ -29,7 +29,14 @@ from dreamenv.agents import (
     train_agent,
 )
 from dreamenv.cli import main
-from dreamenv.data import EpisodeDataset, EpsilonPolicy, RandomPolicy, StickyRandomPolicy, collect
+from dreamenv.data import (
+    EpisodeDataset,
+    EpsilonPolicy,
+    RandomPolicy,
+    StickyRandomPolicy,
+    collect,
+    from_minari,
+)
 from dreamenv.dream import DreamEnv, DreamVectorEnv, LatentObservation
 from dreamenv.errors import WorldMismatchError
 from dreamenv.registry import make_config
@@ -75,7 +82,7 @@ def test_a_recording_holds_the_actions_as_they_were_and_minari_loads_it(loop):
 
 def test_a_recording_copied_through_minari_keeps_its_action_space(loop, tmp_path):
     kind, _, dataset, _, _ = loop
-    copy = EpisodeDataset.from_minari(minari.MinariDataset(dataset.path / "data"), tmp_path / "copy")
+    copy = from_minari(minari.MinariDataset(dataset.path / "data"), tmp_path / "copy")
     assert copy.action_space == SPACES[kind][0]
     assert copy.content_hash() == dataset.content_hash()
 

@@ -356,9 +356,9 @@ def test_redrawn_frames_show_what_the_world_would_draw_outside_and_the_dreams_ow
         np.testing.assert_array_equal(one, other)
 
 
-def test_redrawing_needs_a_world_that_can():
+def test_reconstruction_needs_a_world_that_can():
     reconstructed = dataclasses.replace(FRAMES, reconstructed=True)
-    with pytest.raises(ConfigError, match="give the world that redraws them"):
+    with pytest.raises(ConfigError, match="give the world that reconstructs them"):
         RealVecEnv(Brightness, 1, observation=reconstructed)
     world = make_world()
     world.model = PersistenceConfig().build(world.spec)

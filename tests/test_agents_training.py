@@ -15,10 +15,17 @@ from test_agents_environments import FRAMES, LATENTS, Brightness
 from test_evaluation import make_policy
 
 from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
-from dreamenv.agents import storage as storage_module
 from dreamenv.agents.checkpoints import latest_checkpoint
 from dreamenv.agents.saved_policy import SavedPolicy as Policy
-from dreamenv.errors import CheckpointError, ConfigError, DeviceError, StorageError, UnknownNameError
+from dreamenv.errors import (
+    CheckpointDamagedError,
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    StorageError,
+    UnknownNameError,
+)
+from dreamenv.storage import seal, write_json
 
 SMALL = AgentConfig(
     total_steps=512,
@@ -112,7 +119,7 @@ def test_training_resumes_from_its_newest_checkpoint(tmp_path):
     world = make_world()
     short = dataclasses.replace(SMALL, total_steps=256)
     train_agent(short, out=tmp_path, world=world, progress=False)
-    assert latest_checkpoint(tmp_path / "checkpoints").name == "step_000000000256"
+    assert latest_checkpoint(tmp_path / "checkpoints").name == "step-00000256"
     policy = train_agent(SMALL, out=tmp_path, world=world, progress=False)
     assert policy.record["steps"] == 512
     # Nothing is left to do: the policy comes back as it was.
@@ -155,13 +162,42 @@ def test_other_settings_than_the_checkpoints_are_refused(tmp_path):
     assert policy.config.gamma == 0.5
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    world = make_world()
-    train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=world, progress=False)
-    file = latest_checkpoint(tmp_path / "checkpoints") / "tensors.safetensors"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="damaged"):
+def flipped(content, place):
+    """The bytes with one bit of one byte turned round."""
+    return content[:place] + bytes((content[place] ^ 1,)) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_whole_one_before(tmp_path, name):
+    world, kept = make_world(), tmp_path / "checkpoints"
+    short = dataclasses.replace(SMALL, total_steps=256, checkpoint_every=128)
+    whole = train_agent(short, out=tmp_path, world=world, progress=False)
+    first, newest = sorted(kept.iterdir())
+    assert latest_checkpoint(kept) == newest
+    file = newest / name
+    content = file.read_bytes()
+    for damaged in (content[:100], flipped(content, len(content) // 2), flipped(content, len(content) - 5), b""):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=f"going on from {first}.*{file} is damaged"):
+            assert latest_checkpoint(kept) == first
+    with pytest.warns(UserWarning, match="going on from"):
+        again = train_agent(short, out=tmp_path, world=world, progress=False)
+    assert again.record["steps"] == whole.record["steps"] == 256
+    assert latest_checkpoint(kept) == newest  # written anew
+    for path in (first, newest):
+        (path / name).unlink()
+    with pytest.raises(CheckpointDamagedError, match=r"no checkpoint in .* is whole"):
         train_agent(SMALL, out=tmp_path, world=world, progress=False)
+
+
+def test_a_checkpoints_facts_cannot_be_edited(tmp_path):
+    train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=make_world(), progress=False)
+    file = latest_checkpoint(tmp_path / "checkpoints") / "state.json"
+    values = json.loads(file.read_text())
+    values["state"]["config"]["gamma"] = 0.5
+    file.write_text(json.dumps(values))
+    with pytest.raises(CheckpointDamagedError, match=r"state.json is damaged or was altered"):
+        latest_checkpoint(tmp_path / "checkpoints")
 
 
 def test_evaluations_on_the_way_are_written_and_do_not_change_the_training(tmp_path):
@@ -184,7 +220,7 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage_module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="No space"):
         make_policy().save(tmp_path / "policy")
     assert {path.name: path.read_bytes() for path in (tmp_path / "policy").iterdir()} == before
@@ -197,17 +233,29 @@ def test_saved_policies_hold_no_pickle_and_damage_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no policy"):
         SavedPolicy.load(tmp_path / "nowhere")
     values = json.loads((folder / "policy.json").read_text())
-    (folder / "policy.json").write_text(json.dumps({**values, "format_version": 99}))
-    with pytest.raises(CheckpointError, match="99"):
+    write_json(folder / "policy.json", seal({**values, "format": 99}))
+    with pytest.raises(CheckpointError, match="format 99"):
         SavedPolicy.load(folder)
-    (folder / "policy.json").write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
+    (folder / "policy.json").write_text(json.dumps({**values, "world_hash": "0"}))
+    with pytest.raises(CheckpointDamagedError, match="was altered"):
         SavedPolicy.load(folder)
-    (folder / "policy.json").write_text(json.dumps(values))
-    file = folder / "policy.safetensors"
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(CheckpointError, match="damaged"):
-        SavedPolicy.load(folder)
+    write_json(folder / "policy.json", values)
+    for file in sorted(folder.iterdir()):
+        whole = file.read_bytes()
+        for damaged in (whole[:50], *(flipped(whole, place) for place in range(8, len(whole), 997)), b""):
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointDamagedError, match=f"{file.name} is damaged"):
+                SavedPolicy.load(folder)
+        file.write_bytes(whole)
+    SavedPolicy.load(folder)
+
+
+def test_a_policy_replaces_policies_only(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "diary.txt").write_text("dear diary")
+    with pytest.raises(StorageError, match="is no policy; it was left alone"):
+        make_policy().save(tmp_path / "runs")
+    assert (tmp_path / "runs" / "diary.txt").read_text() == "dear diary"
 
 
 @pytest.mark.parametrize("space", [gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.MultiDiscrete([3, 2])])

@@ -19,9 +19,10 @@ import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from toy import ToyEnv, empty_dataset, play, random_episode, toy_dataset
 
-from dreamenv.data import files
+from dreamenv import storage
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
+from dreamenv.data.minari_import import from_minari
 from dreamenv.data.provenance import Provenance
 from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError, StorageError
 
@@ -100,15 +101,15 @@ def test_a_dataset_made_by_minari_can_be_copied(tmp_path):
         theirs = minari.create_dataset_from_buffers(
             "toy/foreign-v0", buffers, observation_space=space, action_space=gym.spaces.Discrete(3), data_format="arrow"
         )  # with frames as JPEG, which is its way
-    ours = EpisodeDataset.from_minari(theirs, tmp_path / "ours")
+    ours = from_minari(theirs, tmp_path / "ours")
     assert len(ours) == 2
     np.testing.assert_array_equal(ours[1].frames, theirs[1].observations)
     np.testing.assert_array_equal(ours[1].actions, played[1].actions)
     assert (ours[1].seed, ours[1].terminated) == (1, played[1].terminated)
-    copied = EpisodeDataset.from_minari(minari.MinariDataset(tmp_path / "ours" / "data"), tmp_path / "copy")
+    copied = from_minari(minari.MinariDataset(tmp_path / "ours" / "data"), tmp_path / "copy")
     assert copied.content_hash() == ours.content_hash()
     with pytest.raises(DatasetError, match="frame_key"):
-        EpisodeDataset.from_minari(theirs, tmp_path / "other", frame_key="screen")
+        from_minari(theirs, tmp_path / "other", frame_key="screen")
 
 
 def test_the_hash_follows_the_content_and_the_order(tmp_path):
@@ -190,7 +191,7 @@ def test_a_dataset_of_a_newer_format_is_refused(tmp_path):
     empty_dataset(tmp_path / "d")
     file = tmp_path / "d" / "data" / "metadata.json"
     values = json.loads(file.read_text())
-    values["dreamenv"]["version"] = 99
+    values["dreamenv"] = storage.seal({**values["dreamenv"], "version": 99})
     file.write_text(json.dumps(values))
     with pytest.raises(DatasetError, match=r"newer dreamenv.*pip install -U"):
         EpisodeDataset.open(tmp_path / "d")
@@ -208,7 +209,7 @@ def test_damage_is_found_and_named(tmp_path):
     with pytest.raises(DatasetError, match=f"{arrow.parent} was altered"):
         EpisodeDataset.open(path)[1]
     (path / "data" / "1" / "metadata.json").write_text("{")
-    with pytest.raises(DatasetError, match=r"no readable metadata.json"):
+    with pytest.raises(DatasetError, match=r"1/metadata.json is damaged"):
         EpisodeDataset.open(path)
     shutil.rmtree(path / "data" / "1")
     with pytest.raises(DatasetError, match=r"should hold 3 episodes.*1 is missing"):
@@ -216,6 +217,32 @@ def test_damage_is_found_and_named(tmp_path):
     (path / "data" / "metadata.json").write_text("[]")
     with pytest.raises(DatasetError, match="damaged"):
         EpisodeDataset.open(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("terminated", 2), ("total_reward", 9.5), ("seed", 7), ("score", 1.0), ("policy", "another")]
+)
+def test_an_episodes_facts_cannot_be_edited(tmp_path, name, value):
+    toy_dataset(tmp_path / "d", 2)
+    file = tmp_path / "d" / "data" / "1" / "metadata.json"
+    values = json.loads(file.read_text())
+    assert values[name] != value
+    file.write_text(json.dumps({**values, name: value}))
+    with pytest.raises(DatasetError, match=r"1/metadata.json is damaged or was altered.*Restore the folder"):
+        EpisodeDataset.open(tmp_path / "d")
+
+
+def test_a_datasets_environment_cannot_be_edited(tmp_path):
+    path = tmp_path / "d"
+    toy_dataset(path, 1)
+    file = path / "data" / "metadata.json"
+    values = json.loads(file.read_text())
+    values["dreamenv"]["provenance"]["frame_skip"] += 1
+    file.write_text(json.dumps(values))
+    with pytest.raises(DatasetError, match=r"metadata.json is damaged or was altered"):
+        EpisodeDataset.open(path)
+    with pytest.raises(DatasetError, match=r"metadata.json is damaged or was altered"):
+        from_minari(minari.MinariDataset(path / "data"), tmp_path / "copy")
 
 
 def test_two_writers_lose_nothing(tmp_path):
@@ -256,7 +283,7 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
             return sync(handle) if len(calls) <= allowed else full()
 
         with monkeypatch.context() as patch:
-            patch.setattr(files.os, "fsync", sync_some)
+            patch.setattr(storage.os, "fsync", sync_some)
             with pytest.raises(StorageError, match=r"No space left on device. Free some space"):
                 dataset.append(play(5))
     whole = len(EpisodeDataset.open(tmp_path / "d"))

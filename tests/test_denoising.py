@@ -27,6 +27,7 @@ from dreamenv.errors import ActionError, ConfigError, UnknownNameError, WorldDam
 from dreamenv.nn.attention import turns_in_time, turns_of_all
 from dreamenv.nn.unet import UNet
 from dreamenv.registry import make_config, preset_names
+from dreamenv.storage import seal, write_json
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.trainer import train
 from dreamenv.world import World
@@ -448,7 +449,7 @@ def test_a_latent_world_without_its_codec_is_refused(tmp_path):
     folder = world.save(tmp_path / "latent")
     description = json.loads((folder / "world.json").read_text())
     description["backbone"] |= {"codec": None, "events_see": "frame"}
-    (folder / "world.json").write_text(json.dumps(description))
+    write_json(folder / "world.json", seal(description))
     with pytest.raises(WorldDamagedError, match="codec"):
         World.load(folder)
 

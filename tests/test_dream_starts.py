@@ -8,9 +8,9 @@ import torch
 from drifting import CONTEXT, Drifting, make_starts, make_world
 
 from dreamenv.dream import starting
-from dreamenv.dream.frames import frames_to_model
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError, FrameError
+from dreamenv.frames import frames_to_model
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dreamenv.dream.frames import frames_from_model, frames_to_model
 from dreamenv.dream.streams import TERMINATION_STREAM, RowStreams
+from dreamenv.frames import frames_from_model, frames_to_model
 from dreamenv.randomness import seed_keys, uniform
 
 ROWS = np.arange(5)

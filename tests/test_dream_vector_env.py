@@ -546,6 +546,20 @@ def test_states_that_do_not_fit_are_refused(env, tmp_path):
         load_state(tmp_path / "half")
 
 
+def test_a_state_that_was_cut_short_or_altered_is_refused(env, tmp_path):
+    env.reset(seed=0)
+    path = tmp_path / "dream.safetensors"
+    save_state(env.get_state(), path)
+    whole = path.read_bytes()
+    flipped = [whole[:place] + bytes((whole[place] ^ 1,)) + whole[place + 1 :] for place in range(0, len(whole), 101)]
+    for damaged in (*flipped, whole[:-1], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(StateError, match=r"dream.safetensors is damaged"):
+            load_state(path)
+    path.write_bytes(whole)
+    env.set_state(load_state(path))
+
+
 def test_branching_a_row_that_is_not_there_is_refused(env):
     env.reset(seed=0)
     for rows in (4, [-1], [0, 9]):

@@ -10,7 +10,6 @@ from drifting import Drifting, make_provenance, make_world
 from gymnasium.utils.env_checker import check_env
 
 from dreamenv.dream import DreamEnv, LatentFilter, LatentObservation
-from dreamenv.dream.frames import frames_to_model
 from dreamenv.errors import (
     ActionError,
     ConfigError,
@@ -20,6 +19,7 @@ from dreamenv.errors import (
     SeedError,
     WorldMismatchError,
 )
+from dreamenv.frames import frames_to_model
 
 
 class Brightening(gym.Env):

@@ -17,6 +17,7 @@ TOP_LEVEL = ("agents", "envs", "benchmarks")
 
 LAYERS = (
     {"action_layout", "devices", "errors", "lazy", "randomness", "registry", "version", "world_model"},
+    {"frames", "storage"},
     {"data", "nn"},
     {"codecs", "diffusion"},
     {"backbones", "public"},
@@ -113,6 +114,25 @@ def test_a_module_imports_only_from_its_own_layer_or_below(module: str) -> None:
         assert place is not None, f"{where} imports {name} from the package's own __init__: name the module"
         assert place <= own, f"{where} imports {name}, which lies above {part}"
         assert not (part in NEVER_A_BACKBONE and target == "backbones"), f"{where} imports a backbone"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    def target(name: str) -> str:
+        return name if name in SOURCES else name.rpartition(".")[0]
+
+    wanted = {
+        module: {target(name) for name, _ in imports(path)}
+        for module, path in SOURCES.items()
+        if module.split(".")[1:2] != ["backbones"]  # there a configuration and the model it builds know each other
+    }
+    circles = {
+        tuple(sorted((module, other)))
+        for module, others in wanted.items()
+        for other in others & set(wanted)
+        if other != module and module in wanted[other]
+        if not module.startswith(other + ".") and not other.startswith(module + ".")  # a package offers its modules
+    }
+    assert circles == set()
 
 
 def test_importing_dreamenv_registers_the_ids_and_imports_nothing_heavy() -> None:

@@ -197,7 +197,7 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_checkpoint(dataset,
     checkpoint = Checkpoints(tmp_path / "checkpoints").latest()
     assert checkpoint is not None
     assert checkpoint.step == 7
-    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint.model.values())
+    assert all(bool(tensor.isfinite().all()) for tensor in checkpoint.tensors["model"].values())
     assert not (tmp_path / "world").exists()
 
 

@@ -19,6 +19,7 @@ from trainable import TrainableConfig
 from dreamenv.data.windows import WindowSampler
 from dreamenv.errors import CheckpointError, StorageError
 from dreamenv.registry import config_from_json, config_to_json, make_config
+from dreamenv.storage import seal, write_json
 from dreamenv.training.checkpoint import Checkpoint, Checkpoints
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.trainer import train
@@ -160,8 +161,7 @@ def test_resuming_on_other_data_is_refused(dataset, tmp_path):
 def small_checkpoint(step):
     return Checkpoint(
         step=step,
-        model={"weight": torch.full((3,), float(step))},
-        extra={"moment": torch.arange(4.0)},
+        tensors={"model": {"weight": torch.full((3,), float(step))}, "optimizer": {"moment": torch.arange(4.0)}},
         state={"stage": 0, "stage_step": step, "seconds": 1.0, "identity": {}},
     )
 
@@ -189,17 +189,31 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name):
     for step in (5, 10):
         checkpoints.save(small_checkpoint(step))
     file = tmp_path / "step-00000010" / name
-    file.write_bytes(file.read_bytes()[:-7])
-    assert checkpoints.latest().step == 5
+    whole = file.read_bytes()
+    middle = bytes((whole[len(whole) // 2] ^ 1,))
+    for damaged in (whole[:-7], whole[: len(whole) // 2] + middle + whole[len(whole) // 2 + 1 :], b""):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match=f"going on from .*step-00000005.*step-00000010/{name} is damaged"):
+            assert checkpoints.latest().step == 5
     (tmp_path / "step-00000005" / name).unlink()
-    with pytest.raises(CheckpointError, match="step-00000010"):
+    with pytest.raises(CheckpointError, match=r"step-00000010.*resume=False"):
         checkpoints.latest()
+
+
+def test_a_run_that_went_back_leaves_what_it_had_passed_over(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (5, 10):
+        checkpoints.save(small_checkpoint(step))
+    (tmp_path / "step-00000010" / "state.json").write_text("")
+    checkpoints.save(small_checkpoint(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000008"]
+    assert checkpoints.latest().step == 8
 
 
 def test_a_checkpoint_of_a_newer_dreamenv_is_refused(tmp_path):
     folder = Checkpoints(tmp_path).save(small_checkpoint(5))
     state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(state | {"format_version": 99}))
+    write_json(folder / "state.json", seal(state | {"format": 99}))
     with pytest.raises(CheckpointError, match="newer dreamenv"):
         Checkpoints(tmp_path).latest()
 
@@ -221,8 +235,8 @@ def small_disk(tmp_path):
 def test_a_full_disk_harms_no_earlier_checkpoint(small_disk):
     checkpoints = Checkpoints(small_disk / "c")
     checkpoints.save(small_checkpoint(5))
-    large = Checkpoint(step=10, model={"weight": torch.zeros(100_000)}, extra={}, state=small_checkpoint(10).state)
-    with pytest.raises(StorageError, match=r"step-00000010.*resumes from the checkpoint before"):
+    large = Checkpoint(step=10, tensors={"model": {"weight": torch.zeros(100_000)}}, state={})
+    with pytest.raises(StorageError, match=r"step-00000010.*Free some space and run it again"):
         checkpoints.save(large)
     assert [path.name for path in (small_disk / "c").iterdir()] == ["step-00000005"]
     assert checkpoints.latest().step == 5

@@ -22,6 +22,7 @@ from dreamenv.errors import (
     WorldNotFoundError,
     WorldVersionError,
 )
+from dreamenv.storage import seal, write_json
 from dreamenv.world import World, shipped_worlds
 
 
@@ -38,8 +39,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def rewrite(folder: Path, **changes) -> None:
+    """Write another description, as somebody would who made such a world."""
     file = folder / "world.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    write_json(file, seal({**json.loads(file.read_text()), **changes}))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_saving_over_something_that_is_no_world_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "where", ["dreamenv.world.save_file", "os.fsync", "pathlib.Path.write_text", "pathlib.Path.rename"]
+    "where", ["dreamenv.world.write_tensors", "os.fsync", "pathlib.Path.write_text", "pathlib.Path.rename"]
 )
 def test_a_full_disk_leaves_the_world_that_was_there(saved, monkeypatch, where):
     before = contents(saved)
@@ -239,8 +241,29 @@ def test_a_file_cut_short_or_altered_is_damage(saved):
 )
 def test_a_description_that_cannot_be_read_is_damage(saved, text):
     (saved / "world.json").write_text(text)
-    with pytest.raises(WorldDamagedError, match="cannot be read"):
+    with pytest.raises(WorldDamagedError, match=r"world.json is damaged.* Copy the world again, whole."):
         World.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("provenance", {"frame_skip": 5}),
+        ("provenance", {"max_episode_steps": 5}),
+        ("spec", {"frame_rate": 1.0}),
+        ("backbone", {"noise": 0.5}),
+        ("metrics", {"psnr_1": 99.0}),
+    ],
+)
+def test_a_description_that_was_edited_is_refused(saved, part, change):
+    file = saved / "world.json"
+    description = json.loads(file.read_text())
+    assert change.keys() <= description[part].keys()
+    file.write_text(json.dumps({**description, part: {**description[part], **change}}, indent=1))
+    with pytest.raises(WorldDamagedError, match=r"world.json is damaged or was altered"):
+        World.load(saved)
+    file.write_text(json.dumps(description))  # only laid out in another way
+    World.load(saved)
 
 
 def test_a_description_that_does_not_fit_the_model_is_damage(saved):

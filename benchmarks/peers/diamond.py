@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference, stand_ins
+from dreamenv.frames import quantize_uint8
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.diamond import DiamondAdapter
 from dreamenv.randomness import normal
@@ -154,7 +155,7 @@ def _rollout(denoiser: Any, rewards: Any, model: Any, modules: Any, *, cut: bool
     generator = torch.Generator().manual_seed(1)
 
     def pictures(*lead: int) -> Tensor:
-        return (torch.rand(*lead, *shape, generator=generator) * 255).round() / 255
+        return quantize_uint8(torch.rand(*lead, *shape, generator=generator))
 
     state = model.start(pictures(_ROWS), torch.arange(_ROWS))
     acted = torch.randint(_ACTIONS, (_ROWS, _CONTEXT), generator=generator)

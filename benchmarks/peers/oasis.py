@@ -28,6 +28,7 @@ from dreamenv.benchmarks.peers.oasis_program import (
     Seconds,
     Size,
 )
+from dreamenv.frames import to_float
 from dreamenv.public.oasis_codec import OasisCodecSizes
 
 __all__ = ["parity", "speed"]
@@ -137,7 +138,7 @@ def _dream(world: Any, film: Film, prompt: Tensor, actions: Tensor) -> Tensor:
 
 
 def _begun(world: Any, prompt: Tensor, actions: Tensor) -> Any:
-    frames = prompt[None].float() / 255
+    frames = to_float(prompt[None])
     state = world.start(frames[:, 0], torch.zeros(1, dtype=torch.int64, device=frames.device))
     return world.observe(state, actions[None, : len(prompt) - 1], frames[:, 1:]) if len(prompt) > 1 else state
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dreamenv.data.dataset import EpisodeDataset
     from dreamenv.data.episode import Episode
     from dreamenv.data.explorer import ExplorerPolicy
+    from dreamenv.data.minari_import import from_minari
     from dreamenv.data.policies import EpsilonPolicy, MixturePolicy, Policy, RandomPolicy, StickyRandomPolicy
     from dreamenv.data.provenance import Provenance
     from dreamenv.data.recording import collect
@@ -35,6 +36,7 @@ __all__ = [
     "StickyRandomPolicy",
     "WindowSampler",
     "collect",
+    "from_minari",
     "read_windows",
     "space_from_json",
     "space_to_json",
@@ -57,6 +59,7 @@ __getattr__, __dir__ = on_first_use(
         "StickyRandomPolicy": "policies",
         "WindowSampler": "windows",
         "collect": "recording",  # a module of the same name would hide the function
+        "from_minari": "minari_import",
         "read_windows": "windows",
         "space_from_json": "spaces",
         "space_to_json": "spaces",

@@ -17,9 +17,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from importlib import metadata as installed
 from pathlib import Path
@@ -31,19 +29,20 @@ import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
-from dreamenv.data.episode_files import EpisodeRecord, read_episode, write_episode
-from dreamenv.data.files import move_into_place, read_json, storage_errors, write_json
+from dreamenv.data.episode_files import EpisodeRecord, number_episode, read_episode, write_episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError
+from dreamenv.storage import draft_folder, move_into_place, read_json, seal, storage_errors, unseal, write_json
 
 __all__ = ["EpisodeDataset"]
 
 _FORMAT_VERSION = 1
+_REMEDY = "Restore it from a copy."
 
 
 class EpisodeDataset(Sequence[Episode]):
-    """Recorded episodes of one environment. Make one with `create`, `open` or `from_minari`.
+    """Recorded episodes of one environment. Make one with `create` or `open`.
 
     Attributes:
         path: the folder.
@@ -64,7 +63,7 @@ class EpisodeDataset(Sequence[Episode]):
     records: list[EpisodeRecord]
 
     def __init__(self) -> None:
-        raise TypeError("make one with EpisodeDataset.create(...), .open(path) or .from_minari(...).")
+        raise TypeError("make one with EpisodeDataset.create(...) or .open(path).")
 
     @classmethod
     def create(
@@ -100,16 +99,16 @@ class EpisodeDataset(Sequence[Episode]):
             "jpeg_encoding": False,
             "observation_space": json.dumps(space_to_json(frames)),
             "action_space": json.dumps(space_to_json(ActionLayout(action_space).flat_space)),
-            "dreamenv": {
-                "version": _FORMAT_VERSION,
-                "provenance": provenance.to_json(),
-                "frame_shape": list(frame_shape),
-                "action_space": space_to_json(action_space),
-            },
+            "dreamenv": seal(
+                {
+                    "version": _FORMAT_VERSION,
+                    "provenance": provenance.to_json(),
+                    "frame_shape": list(frame_shape),
+                    "action_space": space_to_json(action_space),
+                }
+            ),
         }
-        with storage_errors(f"create the dataset {path}"):
-            (path / "data").mkdir(parents=True, exist_ok=True)
-            write_json(path / "data" / "metadata.json", values)
+        write_json(path / "data" / "metadata.json", values)
         return cls.open(path)
 
     @classmethod
@@ -122,24 +121,22 @@ class EpisodeDataset(Sequence[Episode]):
         path = Path(path).absolute()
         metadata = _read_metadata(path)
         try:
-            own = metadata["dreamenv"]
+            own = unseal(metadata["dreamenv"], path / "data" / "metadata.json", DatasetError, _REMEDY)
             if own["version"] > _FORMAT_VERSION:
                 raise DatasetError(
                     f"{path} was written by a newer dreamenv (format {own['version']}, this one reads up to "
                     f"{_FORMAT_VERSION}). Update with: pip install -U dreamenv"
                 )
             self = cls.__new__(cls)
-            self.path, self._metadata, self._whole = path, metadata, True
+            self.path, self._metadata, self._facts, self._whole = path, metadata, own, True
             self.provenance = Provenance.from_json(own["provenance"])
             self.action_space = space_from_json(own["action_space"])
             self.action_layout = ActionLayout(self.action_space)
             height, width, channels = own["frame_shape"]
             self.frame_shape = (height, width, channels)
             promised = int(metadata["total_episodes"])
-        except (KeyError, TypeError, ConfigError) as error:
-            raise DatasetError(
-                f"{path / 'data' / 'metadata.json'} is damaged: {error!r}. Restore it from a copy."
-            ) from error
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise DatasetError(f"{path / 'data' / 'metadata.json'} is damaged: {error!r}. {_REMEDY}") from error
         self.records = []
         self._find_new_episodes()
         if len(self.records) < promised:
@@ -148,26 +145,6 @@ class EpisodeDataset(Sequence[Episode]):
                 f"{self._folder(len(self.records))} is missing. Restore it from a copy."
             )
         return self
-
-    @classmethod
-    def from_minari(
-        cls, dataset: Any, path: str | Path, *, provenance: Provenance | None = None, frame_key: str | None = None
-    ) -> EpisodeDataset:
-        """Copy a Minari dataset of frames into a new dataset.
-
-        Args:
-            dataset: a ``minari.MinariDataset`` that observes uint8 (h, w, c), or a Dict that has such an entry.
-            path: the new dataset's folder.
-            provenance: the environment; by default what Minari knows of it.
-            frame_key: the entry of a Dict observation that is the frame.
-
-        Raises:
-            DatasetError: its observations are no frames, or it has no episodes.
-            EpisodeError: an episode cannot be used.
-        """
-        from dreamenv.data.minari_import import copy_minari
-
-        return copy_minari(dataset, path, provenance=provenance, frame_key=frame_key)
 
     # Reading
 
@@ -203,8 +180,7 @@ class EpisodeDataset(Sequence[Episode]):
 
     def content_hash(self) -> str:
         """Return the SHA-256 of the environment's facts and all episodes, in order; 64 hexadecimal digits."""
-        own = self._metadata["dreamenv"]
-        content = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+        content = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode())
         for record in self.records:
             content.update(bytes.fromhex(record.sha256))
         return content.hexdigest()
@@ -246,14 +222,10 @@ class EpisodeDataset(Sequence[Episode]):
             StorageError: the disk refused; the dataset is as it was.
         """
         self._check(episode)
-        with storage_errors(f"write an episode of {len(episode)} steps to {self.path}"):
-            draft = self.path / "pending" / f"append-{os.getpid()}-{len(self)}"
-            shutil.rmtree(draft, ignore_errors=True)
-            try:
-                write_episode(draft, episode, len(self))
-                self.adopt(draft)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+        action, pending = f"write an episode of {len(episode)} steps to {self.path}", self.path / "pending" / "append"
+        with storage_errors(action), draft_folder(pending) as draft:
+            write_episode(draft, episode, len(self))
+            self.adopt(draft)
 
     def adopt(self, draft: Path) -> None:
         """Take a complete episode folder, written by `write_episode` on the same disk, as the next episode."""
@@ -262,9 +234,7 @@ class EpisodeDataset(Sequence[Episode]):
         with storage_errors(f"add an episode to {self.path}"):
             while True:
                 number = len(self)
-                metadata = read_json(draft / "metadata.json")
-                if metadata["id"] != number:  # another process appended meanwhile
-                    write_json(draft / "metadata.json", {**metadata, "id": number})
+                number_episode(draft, number)  # another process may have appended meanwhile
                 if move_into_place(draft, self._folder(number)):
                     break
                 self._find_new_episodes()
@@ -282,6 +252,7 @@ class EpisodeDataset(Sequence[Episode]):
     # Private
 
     _metadata: dict[str, Any]
+    _facts: dict[str, Any]  # what the metadata say of the environment
     _whole: bool
 
     def _folder(self, number: int) -> Path:
@@ -296,7 +267,8 @@ class EpisodeDataset(Sequence[Episode]):
         view = self.__class__.__new__(self.__class__)
         view.path, view.provenance = self.path, self.provenance
         view.action_space, view.action_layout = self.action_space, self.action_layout
-        view.frame_shape, view._metadata, view._whole = self.frame_shape, self._metadata, False
+        view.frame_shape, view._metadata, view._facts = self.frame_shape, self._metadata, self._facts
+        view._whole = False
         view.indices, view.records = self.indices[members], [self.records[i] for i in members]
         return view
 
@@ -328,15 +300,12 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / "data" / "metadata.json"
     if not file.exists():
         if (path / "metadata.json").exists():
-            raise DatasetError(f"{path} is a plain Minari dataset; copy it with EpisodeDataset.from_minari.")
+            raise DatasetError(f"{path} is a plain Minari dataset; copy it with dreamenv.data.from_minari.")
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Record one with: dreamenv collect"
         raise DatasetError(f"there is no dataset at {path}. {hint}")
-    try:
-        metadata = read_json(file)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file} is damaged: {error}. Restore it from a copy.") from error
+    metadata: dict[str, Any] = read_json(file, DatasetError, _REMEDY)
     if "dreamenv" not in metadata:
-        raise DatasetError(f"{path / 'data'} is a plain Minari dataset; copy it with EpisodeDataset.from_minari.")
+        raise DatasetError(f"{path / 'data'} is a plain Minari dataset; copy it with dreamenv.data.from_minari.")
     return metadata

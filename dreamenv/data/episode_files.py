@@ -6,7 +6,6 @@ Minari would write by default. Steps are padded to the t + 1 rows of the frames,
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from dreamenv.data.episode import Episode
-from dreamenv.data.files import read_json, sync_folder, write_file
 from dreamenv.errors import DatasetError
+from dreamenv.storage import read_json, seal, unseal, write_json
 
-__all__ = ["EpisodeRecord", "read_episode", "write_episode"]
+__all__ = ["EpisodeRecord", "number_episode", "read_episode", "write_episode"]
 
 _ARROW, _METADATA = "part-0.arrow", "metadata.json"
+_REMEDY = "Restore the folder from a copy, or record the dataset again."
 _COMPRESSION = "zstd"
 _COMPRESSION_LEVEL = 1  # 75 us and 4.2 kB a frame of Doom at 64x64; level 9: 410 us and 3.0 kB
 
@@ -54,21 +54,18 @@ class EpisodeRecord:
         """Read the record of the episode in a folder.
 
         Raises:
-            DatasetError: missing or damaged.
+            DatasetError: missing, damaged or altered.
         """
+        values = _read_metadata(folder)
         try:
-            values = read_json(folder / _METADATA)
-            steps = values.pop("total_steps")
+            steps = values["total_steps"]
             return cls(steps=steps, **{name: values[name] for name in cls.__dataclass_fields__ if name != "steps"})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(
-                f"the episode in {folder} has no readable {_METADATA}: {error!r}. Restore the folder from a copy, or "
-                "record the dataset again."
-            ) from error
+        except KeyError as error:
+            raise DatasetError(f"{folder / _METADATA} lacks {error}. {_REMEDY}") from error
 
 
 def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
-    """Write an episode into a new folder, which must be renamed into its place afterwards.
+    """Write an episode into an empty folder, which must be moved into its place afterwards.
 
     Raises:
         OSError: the disk refused.
@@ -84,12 +81,22 @@ def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
         success=episode.success,
         sha256=episode.digest(),
     )
-    folder.mkdir(parents=True)
-    write_file(folder / _ARROW, memoryview(_encode(episode)))
+    (folder / _ARROW).write_bytes(memoryview(_encode(episode)))
     values = {"id": number, "total_steps": len(episode), **{k: v for k, v in vars(record).items() if k != "steps"}}
-    write_file(folder / _METADATA, json.dumps(values).encode())
-    sync_folder(folder)
+    write_json(folder / _METADATA, seal(values))
     return record
+
+
+def number_episode(folder: Path, number: int) -> None:
+    """Give the episode in a folder another number, as Minari knows it.
+
+    Raises:
+        DatasetError: it is missing, damaged or altered.
+        StorageError: the disk refused.
+    """
+    values = _read_metadata(folder)
+    if values["id"] != number:
+        write_json(folder / _METADATA, seal({**values, "id": number}))
 
 
 def read_episode(
@@ -116,15 +123,18 @@ def read_episode(
             success=record.success,
         )
     except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
-        raise DatasetError(
-            f"the episode in {folder} cannot be read: {error}. Restore the folder from a copy, or record it again."
-        ) from error
+        raise DatasetError(f"the episode in {folder} cannot be read: {error}. {_REMEDY}") from error
     if episode.digest() != record.sha256:
         raise DatasetError(
             f"the episode in {folder} was altered after it was recorded: its SHA-256 is {episode.digest()[:12]}…, "
-            f"its record says {record.sha256[:12]}…. Restore the folder from a copy, or record it again."
+            f"its record says {record.sha256[:12]}…. {_REMEDY}"
         )
     return episode
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    file = folder / _METADATA
+    return unseal(read_json(file, DatasetError, _REMEDY), file, DatasetError, _REMEDY)
 
 
 def _encode(episode: Episode) -> Any:

@@ -14,14 +14,27 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
 from dreamenv.errors import DatasetError
+from dreamenv.storage import unseal
 
-__all__ = ["copy_minari"]
+__all__ = ["from_minari"]
 
 
-def copy_minari(
+def from_minari(
     dataset: Any, path: str | Path, *, provenance: Provenance | None = None, frame_key: str | None = None
 ) -> EpisodeDataset:
-    """Copy a ``minari.MinariDataset``; see `EpisodeDataset.from_minari`."""
+    """Copy a Minari dataset of frames into a new dataset.
+
+    Args:
+        dataset: a ``minari.MinariDataset`` that observes uint8 (h, w, c), or a Dict that has such an entry.
+        path: the new dataset's folder.
+        provenance: the environment; by default what Minari knows of it.
+        frame_key: the entry of a Dict observation that is the frame.
+
+    Raises:
+        DatasetError: its observations are no frames, it has no episodes, or its description was altered.
+        EpisodeError: an episode cannot be used.
+        StorageError: the disk refused.
+    """
     space = dataset.observation_space
     if frame_key is not None:
         space = space[frame_key] if isinstance(space, gym.spaces.Dict) and frame_key in space.spaces else None
@@ -33,11 +46,11 @@ def copy_minari(
     if len(dataset) == 0:
         raise DatasetError(f"{dataset.id} has no episodes.")
     height, width, channels = space.shape
-    own = dataset.storage.metadata.get("dreamenv")
+    own = _facts(dataset)
     actions = dataset.action_space if own is None else space_from_json(own["action_space"])
     theirs = ActionLayout(dataset.action_space)
     made = EpisodeDataset.create(
-        path, provenance or _provenance(dataset, (height, width)), actions, (height, width, channels)
+        path, provenance or _provenance(dataset, own, (height, width)), actions, (height, width, channels)
     )
     for index, data in enumerate(dataset.iterate_episodes()):
         facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
@@ -61,8 +74,14 @@ def _whole_number(value: Any, otherwise: int) -> int:
     return int(value) if isinstance(value, int | np.integer) else otherwise
 
 
-def _provenance(dataset: Any, size: tuple[int, int]) -> Provenance:
+def _facts(dataset: Any) -> dict[str, Any] | None:
+    """Return what dreamenv wrote of the environment into a dataset that it made."""
     own = dataset.storage.metadata.get("dreamenv")
+    place = Path(dataset.storage.data_path) / "metadata.json"
+    return None if own is None else unseal(own, place, DatasetError, "Restore it from a copy.")
+
+
+def _provenance(dataset: Any, own: dict[str, Any] | None, size: tuple[int, int]) -> Provenance:
     if own is not None:
         return Provenance.from_json(own["provenance"])
     spec = dataset.env_spec

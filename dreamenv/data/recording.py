@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 from dreamenv.data.crew import Crew, Here, Order, Processes
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode_files import EpisodeRecord, read_episode
-from dreamenv.data.files import storage_errors
 from dreamenv.data.policies import Policy
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
 from dreamenv.data.worker import Description
 from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.storage import locked, storage_errors
 
 __all__ = ["collect", "folder_lock", "open_or_create"]
 
@@ -192,16 +192,6 @@ def folder_lock(path: Path) -> Iterator[None]:
     Raises:
         DatasetError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(
-                f"{path} is being recorded by another process; wait for it or choose another folder."
-            ) from None
+    busy = DatasetError(f"{path} is being recorded by another process; wait for it or choose another folder.")
+    with locked(path / ".lock", busy):
         yield

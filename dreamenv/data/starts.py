@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.data.files import storage_errors, write_file
 from dreamenv.errors import ConfigError, DatasetError, FrameError, WorldDamagedError
+from dreamenv.storage import write_file
 
 __all__ = ["Starts"]
 
@@ -144,12 +144,8 @@ class Starts:
         pixels, segments = io.BytesIO(), io.BytesIO()
         np.save(pixels, strips, allow_pickle=False)
         np.savez(segments, actions=self.actions, lengths=self.lengths, at_episode_start=self.at_episode_start)
-        with storage_errors(f"write the starts {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(
-                folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True)
-            )
-            write_file(folder / _SEGMENTS, segments.getvalue())
+        write_file(folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True))
+        write_file(folder / _SEGMENTS, segments.getvalue())
 
     @classmethod
     def load(cls, folder: str | Path) -> Starts:

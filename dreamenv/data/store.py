@@ -8,7 +8,6 @@ steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.data.files import move_into_place, storage_errors, sync_folder
 from dreamenv.errors import DatasetError
+from dreamenv.storage import draft_folder, locked, move_into_place, storage_errors
 from dreamenv.world_model import DataStatistics
 
 __all__ = ["FrameStore"]
@@ -103,36 +102,36 @@ class FrameStore:
 
 
 def _build(dataset: EpisodeDataset, folder: Path) -> None:
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(dataset.path / ".cache.lock"):
+        if folder.is_dir():  # another process was faster; its cache is the same
+            return
+        with draft_folder(folder) as draft:
+            _fill(dataset, draft)
+            for other in folder.parent.iterdir():  # of fewer episodes, or of a killed process; who maps one keeps it
+                if other != draft:
+                    shutil.rmtree(other, ignore_errors=True)
+            move_into_place(draft, folder)
+
+
+def _fill(dataset: EpisodeDataset, draft: Path) -> None:
     rows = dataset.total_steps + len(dataset)
     layout = dataset.action_layout
     actions = np.zeros((rows, *layout.shape), layout.dtype)
     rewards, terminated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
-    try:
-        # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.
-        with (draft / "frames.npy").open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *dataset.frame_shape)}
-            np.lib.format.write_array_header_1_0(file, header)
-            row = 0
-            for episode in dataset:
-                steps = slice(row + 1, row + 1 + len(episode))
-                file.write(np.ascontiguousarray(episode.frames).data)
-                actions[steps], rewards[steps] = episode.actions, episode.rewards
-                terminated[steps.stop - 1] = episode.terminated
-                row = steps.stop
-            file.flush()
-            os.fsync(file.fileno())
-        for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
-            np.save(draft / f"{name}.npy", array, allow_pickle=False)
-        sync_folder(draft)
-        move_into_place(draft, folder)  # if another process was faster, its cache is the same
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    for other in folder.parent.iterdir():  # caches of fewer episodes; who has one mapped keeps it
-        if other.name != folder.name and not other.name.startswith("."):
-            shutil.rmtree(other, ignore_errors=True)
+    # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.
+    with (draft / "frames.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *dataset.frame_shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        row = 0
+        for episode in dataset:
+            steps = slice(row + 1, row + 1 + len(episode))
+            file.write(np.ascontiguousarray(episode.frames).data)
+            actions[steps], rewards[steps] = episode.actions, episode.rewards
+            terminated[steps.stop - 1] = episode.terminated
+            row = steps.stop
+    for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
+        np.save(draft / f"{name}.npy", array, allow_pickle=False)
 
 
 def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import traceback
 from collections.abc import Callable
@@ -21,10 +20,10 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import write_episode
-from dreamenv.data.files import move_into_place, storage_errors
 from dreamenv.data.policies import Policy
 from dreamenv.data.spaces import space_to_json
 from dreamenv.errors import ConfigError, StorageError
+from dreamenv.storage import draft_folder, move_into_place, storage_errors
 
 __all__ = ["Description", "Player", "Stopped", "episode_seed", "work", "write_pending"]
 
@@ -130,14 +129,10 @@ class Player:
 
 def write_pending(folder: Path, number: int, episode: Episode) -> None:
     """Write an episode to ``<folder>/<number>``, whole or not at all."""
-    with storage_errors(f"write an episode of {len(episode)} steps to {folder}"):
-        draft = folder / f".{number}-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            write_episode(draft, episode, number)
-            move_into_place(draft, folder / str(number))
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    place = folder / str(number)
+    with storage_errors(f"write an episode of {len(episode)} steps to {folder}"), draft_folder(place) as draft:
+        write_episode(draft, episode, number)
+        move_into_place(draft, place)
 
 
 def work(connection: Connection, make_env: CloudpickleWrapper, make_policy: Any, home: Path, stop: Event) -> None:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from dreamenv.dream.frames import frames_from_model
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import StateError
+from dreamenv.frames import frames_from_model
 from dreamenv.world_model import Imagined, State, SupportsEmbed, WorldModel
 
 __all__ = ["Dreams", "Moment"]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.dream.actions import ActionReader, one_row
-from dreamenv.dream.frames import frames_to_model
 from dreamenv.dream.options import read_seeds
 from dreamenv.dream.settings import with_precision
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
+from dreamenv.frames import frames_to_model
 from dreamenv.world import World
 from dreamenv.world_model import State, SupportsEmbed
 

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamenv.dream.frames import frames_from_model
 from dreamenv.errors import ConfigError
+from dreamenv.frames import frames_from_model, frames_to_model
 from dreamenv.world import World
 from dreamenv.world_model import SupportsReconstruct
 
 __all__ = ["NEEDS_WORLD", "Reconstruction"]
 
-NEEDS_WORLD = "reconstructed frames: give the world that redraws them"
+NEEDS_WORLD = "reconstructed frames: give the world that reconstructs them"
 
 
 class Reconstruction:
@@ -39,6 +39,6 @@ class Reconstruction:
 
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Redraw frames."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device).movedim(-1, 1).float().div_(255.0)
+        """Reconstruct frames."""
+        pixels = frames_to_model(frames, self._device, channels_last=True)
         return frames_from_model(self._model.reconstruct(pixels)).cpu().numpy()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.data.starts import Starts
-from dreamenv.dream.frames import frames_to_model
 from dreamenv.errors import ConfigError, FrameError
+from dreamenv.frames import frames_to_model
 from dreamenv.world_model import State, WorldModel
 
 __all__ = ["StartStates"]

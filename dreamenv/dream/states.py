@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from tensordict import TensorDict
 from torch import Tensor
 
-from dreamenv.errors import SeedError, StateError, StorageError
+from dreamenv.errors import SeedError, StateError
 from dreamenv.randomness import philox4x32
+from dreamenv.storage import read_sealed_tensors, write_sealed_tensors
 from dreamenv.world_model import State
 
 __all__ = ["branch_state", "check_world", "load_state", "save_state"]
@@ -31,32 +29,19 @@ def save_state(state: State, path: str | Path) -> None:
     leaves: dict[str, Tensor] = {}
     for key, value in state.items(include_nested=True, leaves_only=True):
         names = key if isinstance(key, tuple) else (key,)
-        leaves[_SEPARATOR.join(names)] = value.detach().cpu().clone()
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(save(leaves, metadata={"rows": str(state.batch_size[0])}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(error.errno, f"the state could not be written ({error.strerror})", str(path)) from error
+        leaves[_SEPARATOR.join(names)] = value
+    write_sealed_tensors(Path(path), leaves, "the state")
 
 
 def load_state(path: str | Path) -> State:
     """Read a state that `save_state` wrote.
 
     Raises:
-        StateError: no such file, or not a whole one.
+        StateError: no such file, or one that is not whole or was altered.
     """
-    try:
-        leaves = load(Path(path).read_bytes())
-    except OSError as error:
-        raise StateError(f"there is no state at {path}: {error.strerror}.") from error
-    except SafetensorError as error:
-        raise StateError(f"{path} is damaged or no state: {error}.") from error
+    if not Path(path).exists():
+        raise StateError(f"there is no state at {path}; save one with save_state.")
+    leaves = read_sealed_tensors(Path(path), StateError, "Save the state again.")
     if not leaves:
         raise StateError(f"{path} holds no state.")
     state = TensorDict({}, batch_size=[next(iter(leaves.values())).shape[0]])

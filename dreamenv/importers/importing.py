@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from dreamenv.data.files import storage_errors
 from dreamenv.data.starts import Starts
 from dreamenv.errors import ConfigError, UnknownNameError, WeightsError
 from dreamenv.importers.adapter import Adapter, Options, fitted
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.starts import read_starts
+from dreamenv.storage import atomic_file, file_digest, write_tensors
 from dreamenv.world import World
 
 __all__ = ["adapter_for", "export_world", "import_world", "systems"]
@@ -94,7 +92,7 @@ def import_world(
             "title": adapter.title,
             "licence": adapter.licence,
             "source": adapter.source,
-            "files": {Path(file).name: _sha256(Path(file)) for file in files},
+            "files": {Path(file).name: file_digest(Path(file)) for file in files},
             "rewards": architecture.rewards,
             "notes": list(architecture.notes),
         }
@@ -121,23 +119,11 @@ def export_world(world: World, folder: str | Path, system: str | None = None) ->
     if name is None:
         raise ConfigError("this world was not imported from published weights; name the system whose form they take.")
     folder, written = Path(folder), []
-    with storage_errors(f"write the weights {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, tensors in adapter_for(name).write(world).items():
-            whole = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-            path, draft = folder / file, folder / f".{file}.part"
-            if path.suffix == ".safetensors":
-                save_file(whole, draft)
+    for file, tensors in adapter_for(name).write(world).items():
+        with atomic_file(folder / file, "the weights") as draft:
+            if draft.suffix == ".safetensors":
+                write_tensors(draft, tensors)
             else:
-                torch.save(whole, draft)
-            draft.replace(path)
-            written.append(path)
+                torch.save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, draft)
+        written.append(folder / file)
     return written
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.errors import DatasetError
+from dreamenv.frames import frames_to_model
 
 __all__ = ["horizontal_shift", "response"]
 
@@ -125,7 +126,7 @@ def _context(
         episode = dataset[number]
         frames.append(episode.frames[step - context : step + 1])
         actions.append(episode.actions[step - context : step])
-    pictures = torch.from_numpy(np.stack(frames)).to(device).movedim(-1, 2).float() / 255
+    pictures = frames_to_model(np.stack(frames), device, channels_last=True)
     return pictures, torch.from_numpy(np.stack(actions)).to(device)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import read_windows
 from dreamenv.errors import DatasetError
+from dreamenv.frames import frames_to_model
 from dreamenv.world_model import Batch, State
 
 __all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step"]
@@ -123,7 +124,7 @@ def predict_one_step(
         episodes = chosen[begin : begin + _EPISODES]
         lengths, firsts = store.lengths[episodes], store.starts[episodes]
         seeds = torch.arange(begin, begin + len(episodes), device=device) + (seed << 32)
-        state = model.start(_pixels(store.frames[firsts], device), seeds)
+        state = model.start(frames_to_model(store.frames[firsts], device, channels_last=True), seeds)
         for at in range(0, int(lengths.max()), _STEPS):
             running = int((lengths > at).sum())
             lengths, firsts, state = lengths[:running], firsts[:running], state[:running]
@@ -133,7 +134,8 @@ def predict_one_step(
             )  # b t; past the end the last step again
             inside = reach < lengths[:, None]
             actions = torch.from_numpy(store.actions[rows]).to(device)
-            rewards, endings, state = _one_by_one(model, state, actions, _pixels(store.frames[rows], device))
+            frames = frames_to_model(store.frames[rows], device, channels_last=True)
+            rewards, endings, state = _one_by_one(model, state, actions, frames)
             yield {
                 "reward": rewards[inside],
                 "real_reward": store.rewards[rows][inside].astype(np.float64),
@@ -166,7 +168,3 @@ def _whole_chunks(actions: Tensor, chunk: int) -> Tensor:
     """Repeat the last action until the steps are a multiple of the chunk."""
     missing = -actions.shape[1] % chunk
     return torch.cat((actions, actions[:, -1:].expand(-1, missing, *actions.shape[2:])), dim=1) if missing else actions
-
-
-def _pixels(frames: npt.NDArray[np.uint8], device: torch.device | str) -> Tensor:
-    return torch.from_numpy(frames).to(device).movedim(-1, -3).float().div_(255.0)

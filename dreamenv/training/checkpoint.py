@@ -1,34 +1,38 @@
-"""Checkpoints: everything a run needs to go on exactly where it stood, without pickle.
+"""Checkpoints: everything a run needs to go on exactly where it stood, without pickle. Worlds and agents use the same.
 
-A checkpoint is a folder ``step-00001500`` of ``model.safetensors``, ``optimizer.safetensors`` (optimiser states,
-weight averages and random streams as flat tensors) and ``state.json`` (where the run stands, and the digests of the
-two). It is written under another name and renamed, so a killed run leaves it whole or not at all; the newest two are
-kept, so a disk that lies about what it wrote costs one interval.
+A checkpoint is a folder ``step-00001500`` of safetensors files and ``state.json``, which says where the run stands and
+holds the digests of all. It is written whole or not at all; the newest two are kept, and a damaged one is passed over
+for the one before, so a disk that lies about what it wrote costs one interval.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamenv.errors import CheckpointError, StorageError
+from dreamenv.errors import CheckpointDamagedError, CheckpointError
+from dreamenv.storage import FolderFormat, read_tensors, write_tensors
 
-__all__ = ["Checkpoint", "Checkpoints", "flatten_optimizer", "restore_optimizer"]
+__all__ = ["Checkpoint", "Checkpoints", "flatten_optimizer", "read_checkpoint", "restore_optimizer"]
 
-_VERSION = 1
 _KEPT = 2
-_FILES = ("model.safetensors", "optimizer.safetensors")
+_REMEDY = "Delete this checkpoint to go on from the one before."
+_FORMAT = FolderFormat(
+    kind="checkpoint",
+    manifest="state.json",
+    version=1,
+    missing=CheckpointDamagedError,
+    damaged=CheckpointDamagedError,
+    newer=CheckpointError,
+    remedy=_REMEDY,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +40,13 @@ class Checkpoint:
     """One checkpoint.
 
     Attributes:
-        step: optimiser steps done in the whole run.
-        model: name -> tensor, the model's state dict.
-        extra: name -> tensor, what else the run needs.
+        step: how far the run was: a trainer counts optimiser steps, an agent environment steps.
+        tensors: file -> name -> tensor, such as "model" -> the model's state dict.
         state: JSON values.
     """
 
     step: int
-    model: Mapping[str, Tensor]
-    extra: Mapping[str, Tensor]
+    tensors: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
 
 
@@ -59,60 +61,57 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then drop all but the newest two.
+        """Write a checkpoint, then drop those of later steps, which the run has left, and all but the newest two.
 
         Raises:
             StorageError: the disk refused; the earlier checkpoints are untouched.
         """
-        target = self.folder / f"step-{checkpoint.step:08d}"
-        draft = self.folder / f".{target.name}.part"
-        try:
-            for litter in self.folder.glob(".step-*.part"):  # of a run that was killed while writing
-                shutil.rmtree(litter, ignore_errors=True)
-            draft.mkdir(parents=True)
-            for name, tensors in zip(_FILES, (checkpoint.model, checkpoint.extra), strict=True):
-                save_file(_storable(tensors), draft / name)
-            state = {
-                "format_version": _VERSION,
-                "step": checkpoint.step,
-                "sha256": {name: _digest(draft / name) for name in _FILES},
-                **checkpoint.state,
-            }
-            (draft / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-            for path in (*draft.iterdir(), draft):
-                _flush(path)
-            if target.exists():  # the same step again, after going back to an earlier checkpoint
-                shutil.rmtree(target)
-            draft.rename(target)
-            _flush(self.folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise StorageError(
-                f"could not write the checkpoint {target}: {error}. Free some space and run again: it resumes from "
-                f"{'the checkpoint before' if self._found() else 'the start'}."
-            ) from error
-        for old in self._found()[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-        return target
+        for litter in self.folder.glob(".step-*"):  # of a run that was killed while writing
+            shutil.rmtree(litter, ignore_errors=True)
+        path = self.folder / f"step-{checkpoint.step:08d}"
+
+        def fill(draft: Path) -> dict[str, Any]:
+            for name, tensors in checkpoint.tensors.items():
+                write_tensors(draft / f"{name}.safetensors", tensors)
+            return {"step": checkpoint.step, "state": checkpoint.state}
+
+        if path.exists() and not (path / _FORMAT.manifest).exists():
+            shutil.rmtree(path, ignore_errors=True)  # damaged, and passed over
+        _FORMAT.write(path, fill)
+        earlier = [other for other in self._found() if _step(other) <= checkpoint.step]
+        for old in self._found():
+            if old not in earlier[-_KEPT:]:
+                shutil.rmtree(old, ignore_errors=True)
+        return path
 
     def latest(self) -> Checkpoint | None:
         """Read the newest checkpoint that is whole; None if there never was one.
 
+        Warns of damaged ones that are newer.
+
         Raises:
-            CheckpointError: there are checkpoints but none is whole, or they are of a newer dreamenv.
+            CheckpointDamagedError: there are checkpoints but none is whole.
+            CheckpointError: the newest whole one is of a newer dreamenv.
         """
-        problems = []
+        path = self.newest()
+        return None if path is None else read_checkpoint(path)
+
+    def newest(self) -> Path | None:
+        """Return the folder of the newest checkpoint that is whole, see `latest`."""
+        problems: list[str] = []
         for path in reversed(self._found()):
             try:
-                return _read(path)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
-                if isinstance(error, CheckpointError):
-                    raise
-                problems.append(f"{path.name}: {error}")
+                _FORMAT.read(path)
+            except CheckpointDamagedError as error:
+                problems.append(str(error).removesuffix(_REMEDY).strip())
+                continue
+            if problems:
+                warnings.warn(f"going on from {path}, the newest that is whole: {' '.join(problems)}", stacklevel=3)
+            return path
         if problems:
-            raise CheckpointError(
-                f"no checkpoint in {self.folder} is whole ({'; '.join(problems)}). Delete the folder or train with "
-                "resume=False to begin anew."
+            raise CheckpointDamagedError(
+                f"no checkpoint in {self.folder} is whole: {' '.join(problems)} Delete the folder, or run with "
+                "resume=False, to begin anew."
             )
         return None
 
@@ -121,7 +120,25 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _found(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+        found = (path for path in self.folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
+        return sorted(found, key=_step)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the checkpoint in a folder.
+
+    Raises:
+        CheckpointDamagedError: a file is missing, cut short or altered.
+        CheckpointError: it is of a newer dreamenv.
+    """
+    values = _FORMAT.read(path)
+    files = [path / name for name in values["files"]]
+    tensors = {file.stem: read_tensors(file, CheckpointDamagedError, _REMEDY) for file in files}
+    return Checkpoint(step=values["step"], tensors=tensors, state=values["state"])
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -146,42 +163,3 @@ def restore_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapp
             like = torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.ndim else value
             state.setdefault(int(index), {})[entry] = like
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if state["format_version"] > _VERSION:
-        raise CheckpointError(f"{path} was written by a newer dreamenv (format {state['format_version']}). Upgrade.")
-    for name in _FILES:
-        if _digest(path / name) != state["sha256"][name]:
-            raise ValueError(f"{name} is cut short or altered")
-    return Checkpoint(
-        step=state["step"], model=load_file(path / _FILES[0]), extra=load_file(path / _FILES[1]), state=state
-    )
-
-
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Move to the CPU; tensors that share memory are copied apart, as the format demands."""
-    seen: set[int] = set()
-    storable = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
-        if value.numel() and value.untyped_storage().data_ptr() in seen:
-            value = value.clone()
-        seen.add(value.untyped_storage().data_ptr())
-        storable[name] = value
-    return storable
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have the disk really write a file or a folder's entries."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,11 +12,12 @@ from einops import pack, unpack
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler, windows_for_evaluation
+from dreamenv.frames import frames_to_numpy
 from dreamenv.metrics.fidelity import HORIZONS, calibration, dream_fidelity
 from dreamenv.metrics.windows import dreamed, longest_horizon
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.events import Events
-from dreamenv.training.films import beside, strip, to_uint8, write_mp4
+from dreamenv.training.films import beside, strip, write_mp4
 from dreamenv.world_model import Batch, Stage
 
 __all__ = ["Evaluator"]
@@ -83,8 +84,8 @@ class Evaluator:
             seed=self._config.seed,
             device=self._device,
         ):
-            real.append(to_uint8(batch.frames[:, self._context :]))
-            dream.append(to_uint8(imagined))
+            real.append(frames_to_numpy(batch.frames[:, self._context :]))
+            dream.append(frames_to_numpy(imagined))
         truths, dreams = np.concatenate(real), np.concatenate(dream)
         both, rate = beside(truths, dreams), store.dataset.provenance.frame_rate
         events.film("dream_beside_reality", both, rate, step)

@@ -13,17 +13,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dreamenv.errors import StorageError
+from dreamenv.frames import frames_to_model
+from dreamenv.storage import atomic_file
 
-__all__ = ["compute_features", "frames_to_float"]
+__all__ = ["compute_features"]
 
 _CHUNK = 256  # frames at a time
 _CHUNK_ON_A_PROCESSOR = 32  # so that activations stay in its cache
-
-
-def frames_to_float(frames: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Turn (..., h, w, c) uint8 into (..., c, h, w) float32 in [0, 1] on the device."""
-    return torch.from_numpy(np.array(frames)).to(device).movedim(-1, -3).float().div(255.0)
 
 
 def compute_features(
@@ -41,30 +37,24 @@ def compute_features(
     Raises:
         StorageError: the disk refused.
     """
-    draft = path.with_name(f".{path.name}.part")
     chunk = _CHUNK_ON_A_PROCESSOR if device.type == "cpu" else _CHUNK
     stored: np.memmap[Any, np.dtype[Any]] | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:
-            for begin in range(0, len(frames), chunk):
-                with torch.no_grad():
-                    part = precompute(frames_to_float(frames[begin : begin + chunk], device))
-                values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
-                if stored is None:
-                    shape = (len(frames), *values.shape[1:])
-                    stored = np.lib.format.open_memmap(draft, mode="w+", dtype=values.dtype, shape=shape)
-                    _reserve(draft)
-                stored[begin : begin + len(values)] = values
-                bar.update(len(values))
+    with (
+        atomic_file(path, f"the features of {len(frames)} frames,") as draft,
+        tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar,
+    ):
+        for begin in range(0, len(frames), chunk):
+            with torch.no_grad():
+                part = precompute(frames_to_model(frames[begin : begin + chunk], device, channels_last=True))
+            values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
+            if stored is None:
+                shape = (len(frames), *values.shape[1:])
+                stored = np.lib.format.open_memmap(draft, mode="w+", dtype=values.dtype, shape=shape)
+                _reserve(draft)
+            stored[begin : begin + len(values)] = values
+            bar.update(len(values))
         if stored is not None:
             stored.flush()
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(
-            f"could not write the features {path} ({len(frames)} frames): {error}. Free some space; the run resumes."
-        ) from error
 
 
 def _reserve(path: Path) -> None:

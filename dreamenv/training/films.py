@@ -6,7 +6,6 @@ Frames here are numpy uint8 ``t h w c``. Films are GIFs inside TensorBoard's eve
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,21 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange, repeat
 from PIL import Image
-from torch import Tensor
 
-from dreamenv.errors import FrameError, StorageError
+from dreamenv.errors import FrameError
+from dreamenv.storage import atomic_file
 
-__all__ = ["beside", "gif_bytes", "strip", "to_uint8", "write_mp4"]
+__all__ = ["beside", "gif_bytes", "strip", "write_mp4"]
 
 Frames = npt.NDArray[np.uint8]
 _GAP = 2  # pixels between panels
 _GREY = 128
-
-
-def to_uint8(frames: Tensor) -> Frames:
-    """Turn (..., c, h, w) float32 in [0, 1] into (..., h, w, c) uint8, rounding as the environments do."""
-    values = frames.detach().float().clamp(0.0, 1.0).mul(255.0).round().byte().cpu().numpy()
-    return np.ascontiguousarray(np.moveaxis(values, -3, -1))
 
 
 def beside(*films: Frames) -> Frames:
@@ -84,21 +77,14 @@ def write_mp4(path: str | Path, frames: Frames, frame_rate: float, *, scale: int
         large = np.repeat(large, 3, axis=-1)
     # H.264's 4:2:0 colours need even sides.
     large = np.pad(large, ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0)), mode="edge")
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(draft), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
-            stream.height, stream.width = large.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": "18", "preset": "veryfast"}
-            for frame in large:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StorageError(f"could not write {path}: {error}. Free some space or choose another path.") from error
+    with atomic_file(path, "the film") as draft, av.open(str(draft), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1000))
+        stream.height, stream.width = large.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18", "preset": "veryfast"}
+        for frame in large:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
     return path
 
 

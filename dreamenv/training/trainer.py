@@ -211,8 +211,8 @@ class _Run:
         """Make the stage's optimisers, as they were if it goes on."""
         stepper = Stepper(self.stages[index], self.config, self.fabric, self.module, self.average)
         if checkpoint:
-            stepper.restore(checkpoint.extra)
-            set_random_state(checkpoint.extra, self.fabric.device)
+            stepper.restore(checkpoint.tensors["optimizer"])
+            set_random_state(checkpoint.tensors["optimizer"], self.fabric.device)
         else:
             torch.manual_seed(derived_seed(self.config.seed, index, self.fabric.global_rank))
             if self.average:
@@ -285,10 +285,11 @@ class _Run:
                 f"the run in {self.out} was begun with other settings ({'; '.join(different)}). Train into another "
                 "folder, restore the settings, or pass resume=False to begin anew."
             )
-        self.model.load_state_dict(checkpoint.model)
+        self.model.load_state_dict(checkpoint.tensors["model"])
         self.done, self.seconds = checkpoint.step, checkpoint.state["seconds"]
         if self.average:
-            self.average.load({name.removeprefix("average/"): tensor for name, tensor in checkpoint.extra.items()})
+            extra = checkpoint.tensors["optimizer"]
+            self.average.load({name.removeprefix("average/"): tensor for name, tensor in extra.items()})
         return int(checkpoint.state["stage"]), checkpoint
 
     def _checkpoint(self, stage: int, stage_step: int, stepper: Stepper | None) -> None:
@@ -300,7 +301,8 @@ class _Run:
             if stepper:
                 extra |= stepper.tensors()
             state = {"stage": stage, "stage_step": stage_step, "seconds": self._elapsed(), "identity": self.identity}
-            self.checkpoints.save(Checkpoint(step=self.done, model=self.model.state_dict(), extra=extra, state=state))
+            tensors = {"model": self.model.state_dict(), "optimizer": extra}
+            self.checkpoints.save(Checkpoint(step=self.done, tensors=tensors, state=state))
         self.fabric.barrier()
 
     def _finish(self) -> World:

@@ -13,10 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.data.files import storage_errors
 from dreamenv.data.readers.source import Source, Sources
 from dreamenv.data.recording import folder_lock, open_or_create
 from dreamenv.errors import RecordingError
+from dreamenv.storage import storage_errors
 
 __all__ = ["Conversion", "convert"]
 

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
-from dreamenv.data.files import read_json
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minerl_actions import ACTION, ActionSurvey, arrays_of
 from dreamenv.data.readers.source import Piece, Sources, check_names, cut, open_each
 from dreamenv.data.readers.video import Video, strips
 from dreamenv.errors import ConfigError, RecordingError
+from dreamenv.storage import read_json
 
 __all__ = ["MineRLSettings", "open_minerl"]
 
@@ -166,10 +166,8 @@ class _MineRL:
         file = self.path / "metadata.json"
         if not file.is_file():
             return {}
-        try:
-            return read_json(file)
-        except (OSError, ValueError) as error:
-            raise RecordingError(f"{file} is damaged: {error}. Download the recording again.") from error
+        facts: dict[str, Any] = read_json(file, RecordingError, "Download the recording again.")
+        return facts
 
     @cached_property
     def _first_state(self) -> int:
