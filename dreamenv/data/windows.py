@@ -9,9 +9,10 @@ of the T + t - 1 raw starts (2t - 1 if T = t), so it weighs t / coverage(i), whi
 in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than
 t starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
 
-So an episode ends at the last step of a window, and a memory that begins empty with the window could learn to foretell
-endings by counting steps. Where that would hurt, ``ragged`` windows are cut off at the episode's ends instead: how long
-a window has lasted then says next to nothing of what comes, and every real step weighs 1.
+So an episode ends at the last step of a window, and a recurrent head whose state is empty at the window's start could
+learn to predict termination by counting steps. With ``crop_at_episode_ends``, windows are not clamped but cropped where
+they cross the start or the end of their episode, and padded to t steps. The age of the state then says next to nothing
+about termination, and every real step weighs 1.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class WindowSampler:
         seed: at least 0.
         features: (n, ...) one row per frame of the store; handed over instead of frames. Floats come out as float32,
             integers as int64.
-        ragged: cut windows off at the episode's ends, see the module's docstring.
+        crop_at_episode_ends: crop windows at the episode's ends instead of clamping them, see the module's docstring.
 
     Raises:
         DatasetError: the features are of other data.
@@ -56,7 +57,7 @@ class WindowSampler:
         sequence_length: int,
         seed: int,
         features: npt.NDArray[Any] | None = None,
-        ragged: bool = False,
+        crop_at_episode_ends: bool = False,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
             raise ConfigError(
@@ -69,7 +70,7 @@ class WindowSampler:
                 f"there are {len(features)} features for {len(store.frames)} frames; compute them for this dataset."
             )
         self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
-        self.features, self.ragged = features, ragged
+        self.features, self.crop_at_episode_ends = features, crop_at_episode_ends
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
@@ -80,7 +81,7 @@ class WindowSampler:
         episode = np.searchsorted(self._ends, chosen, side="right")
         steps = self.store.lengths[episode]
         raw = chosen - (self._ends[episode] - steps - length + 1) - (length - 1)
-        if self.ragged:
+        if self.crop_at_episode_ends:
             begin = np.maximum(raw, 0)
             real = np.minimum(steps, raw + length) - begin
             weights = (np.arange(length) < real[:, None]).astype(np.float32)
