@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.minerl.interpreter import find_minerl, minerl_interpreter
 from dreamenv.envs.minerl.process import MinerlProcess
 from dreamenv.envs.minerl.tasks import GOAL_REWARD, MINERL_TASKS, MinerlTask
@@ -94,7 +94,7 @@ class MinerlEnv(RealEnv):
         """What the worker must measure; nothing for a native reward, so that it works with every client."""
         if reward not in _REWARD_MEASURES:
             return ()
-        return tuple(sorted({_REWARD_MEASURES[reward], self.task.scores} & set(_INFO)))
+        return tuple(sorted({_REWARD_MEASURES[reward], self.task.score_metric} & set(_INFO)))
 
     def _ready_worker(self) -> MinerlProcess:
         """Return the worker; start one if there is none, or if the last one has failed."""
@@ -105,36 +105,36 @@ class MinerlEnv(RealEnv):
             )
         return self._worker
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         worker = self._ready_worker()
         facts = worker.ask("reset", seconds=self._seconds["reset"], seed=seed)["facts"]
         self._stand_in = bool(facts["stand_in"])
         self._totals, self._score = dict.fromkeys(self._measures, 0.0), 0.0
-        return Outcome(screen=worker.frame, facts=self._facts(facts))
+        return SimStep(screen=worker.frame, info=self._sim_info(facts))
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
         worker = self._worker
         assert worker is not None
         told = worker.ask("step", seconds=self._seconds["step"], action=_plain(action), ticks=native_steps)
         for measure in self._measures:
             self._totals[measure] += told[measure]
-        if self.task.scores == "goal":
+        if self.task.score_metric == "goal":
             self._score = max(self._score, float(told["peak"] > GOAL_REWARD / 2))
-        elif self.task.scores == "paid":
+        elif self.task.score_metric == "return":
             self._score += told["reward"]
         else:
-            self._score = self._totals.get(self.task.scores, 0.0)
+            self._score = self._totals.get(self.task.score_metric, 0.0)
         computed = _REWARD_MEASURES.get(self.reward)
-        return Outcome(
+        return SimStep(
             screen=worker.frame,
             reward=told["reward"] if computed is None else told[computed],
             terminated=told["done"],
             native_steps=told["ticks"],
             score=self._score,
-            facts=self._facts(told["facts"]),
+            info=self._sim_info(told["facts"]),
         )
 
-    def _facts(self, told: dict[str, Any]) -> dict[str, Any]:
+    def _sim_info(self, told: dict[str, Any]) -> dict[str, Any]:
         facts: dict[str, Any] = {key: told[key] for key in ("compass_angle", "inventory") if key in told}
         measured = {_INFO[measure]: total for measure, total in self._totals.items()}
         return {**facts, **measured, "stand_in": self._stand_in}

@@ -35,13 +35,13 @@ class MinerlTask(RealTask):
 
     Attributes:
         env_id: MineRL's own id.
-        scores: "goal" is 1.0 once the game paid for the goal, "paid" the sum of its rewards, "logs" and "metres" what
-            was gathered and walked.
+        score_metric: "goal" is 1.0 once the goal was reached, "return" sums MineRL's rewards, "logs" and "metres" are
+            the logs collected and the metres walked.
         since: the first version of MineRL that has it, as (major, minor).
     """
 
     env_id: str
-    scores: Literal["goal", "paid", "logs", "metres"]
+    score_metric: Literal["goal", "return", "logs", "metres"]
     since: tuple[int, int] = (0, 4)
     native_rate: float = TICKS_PER_SECOND
     frame_skip: int = 4  # five decisions a second, in each of which a walker covers 0.86 m
@@ -87,7 +87,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             **_table(_TRAVEL),
             max_native_steps=6000 - _EARLY,
             score="goal reached (0 or 1)",
-            scores="goal",
+            score_metric="goal",
             solved=1.0,
             about="Find a diamond block 64 m away, with a compass in info. Reward: +100 at the block, and per tick the "
             "metres by which it came nearer. The block, or death, terminates; 5,900 ticks (295 s) truncate.",
@@ -99,7 +99,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             **_table(_TRAVEL),
             max_native_steps=6000 - _EARLY,
             score="goal reached (0 or 1)",
-            scores="goal",
+            score_metric="goal",
             solved=1.0,
             about="Find a diamond block 64 m away, with a compass in info. Reward: +100 at the block. The block, or "
             "death, terminates; 5,900 ticks (295 s) truncate.",
@@ -111,7 +111,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             **_table(_CHOP),
             max_native_steps=8000 - _EARLY,
             score="logs collected",
-            scores="paid",
+            score_metric="return",
             solved=64.0,
             about="Chop trees with an iron axe. Reward: +1 per log. 64 logs, or death, terminate; 7,900 ticks (395 s) "
             "truncate.",
@@ -124,7 +124,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             max_native_steps=3600 - _EARLY,
             rewards=("distance", "logs", "native"),
             score="metres walked",
-            scores="metres",
+            score_metric="metres",
             solved=float("inf"),
             about=f"Look for a cave; whether one was found is for people to judge, so success stays false. {_COMPUTED} "
             "Death terminates; 3,500 ticks (175 s) truncate.",
@@ -138,7 +138,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             max_native_steps=12_000,
             rewards=("logs", "distance", "native"),
             score="logs collected",
-            scores="logs",
+            score_metric="logs",
             solved=64.0,
             about=f"Live in an open world. {_COMPUTED} Death terminates; 12,000 ticks (10 min) truncate.",
         ),

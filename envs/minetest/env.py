@@ -12,9 +12,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.minetest.engine import Engine
-from dreamenv.envs.minetest.tasks import ARRIVAL_WORTH, MINETEST_TASKS, MinetestTask
+from dreamenv.envs.minetest.tasks import ARRIVAL_REWARD, MINETEST_TASKS, MinetestTask
 from dreamenv.errors import UnknownNameError, WorkerError
 
 __all__ = ["MinetestEnv"]
@@ -61,7 +61,7 @@ class MinetestEnv(RealEnv):
             self._engine.close()
             self._engine = None
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         if self._episodes >= _EPISODES:
             self.close()
         if self._engine is None:
@@ -74,9 +74,9 @@ class MinetestEnv(RealEnv):
             raise
         self._episodes += 1
         self._score = 0.0
-        return Outcome(screen=picture, facts=_facts(answer))
+        return SimStep(screen=picture, info=_info(answer))
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
         assert self._engine is not None
         try:
             answer, picture = self._engine.act([float(value) for value in action], native_steps)
@@ -85,17 +85,17 @@ class MinetestEnv(RealEnv):
             raise
         events = float(answer["events"])
         self._score += events
-        reward = float(answer["progress"]) + ARRIVAL_WORTH * events if self.reward == "progress" else events
-        return Outcome(
+        reward = float(answer["progress"]) + ARRIVAL_REWARD * events if self.reward == "progress" else events
+        return SimStep(
             screen=picture,
             reward=reward,
             terminated=bool(answer["over"]),
             native_steps=int(answer["passed"]),
             score=self._score,
-            facts=_facts(answer),
+            info=_info(answer),
         )
 
 
-def _facts(answer: dict[str, Any]) -> dict[str, Any]:
+def _info(answer: dict[str, Any]) -> dict[str, Any]:
     place = {"position": tuple(answer["position"]), "yaw": answer["yaw"], "pitch": answer["pitch"]}
     return {**place, **{name: float(value) for name, value in (answer["facts"] or {}).items()}}

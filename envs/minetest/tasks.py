@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from dreamenv.envs.task import RealTask
 
-__all__ = ["ARRIVAL_WORTH", "MINETEST_TASKS", "NATIVE_RATE", "MinetestTask"]
+__all__ = ["ARRIVAL_REWARD", "MINETEST_TASKS", "NATIVE_RATE", "MinetestTask"]
 
 NATIVE_RATE = 10.0
 """Native steps per second of the world's time, in hertz."""
 
-ARRIVAL_WORTH = 10.0
+ARRIVAL_REWARD = 10.0
 """Metres of progress that the arrival is worth in the reward "progress"."""
 
 
