@@ -249,7 +249,7 @@ class Remembering:
         self.taken.append(0)
         return 0
 
-    def took(self, action):
+    def set_last_action(self, action):
         self.taken[-1] = int(action)
 
 

@@ -1,9 +1,9 @@
-"""All recorded frames as flat, memory-mapped arrays: what training reads.
+"""All recorded frames as flat, memory-mapped arrays, from which training reads.
 
-Made once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
-**frame**, episode after episode; the row of a frame holds the action that led to it, and the reward and the ending that
-came with it. An episode of t steps takes t + 1 rows, and the first of them holds no step (zeros). So the window of t
-steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
+Built once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
+**frame**, episode after episode; the row of a frame has the action that led to it, and the reward and termination of
+that step. An episode of t steps has t + 1 rows, of which the first has no step (zeros). So the window of t steps from
+row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FrameStore:
             episodes only.
 
     Attributes:
-        frames: (n, h, w, c) uint8, memory-mapped; what is written to it stays in memory and never reaches the disk.
+        frames: (n, h, w, c) uint8, memory-mapped; copy-on-write: changes stay in memory.
         actions: (n, *a) int64 or float32, the action that led to the frame.
         rewards: (n,) float32.
         terminated: (n,) bool.
@@ -45,7 +45,7 @@ class FrameStore:
 
     Raises:
         DatasetError: it is empty or damaged.
-        StorageError: the disk refused; run again when there is room.
+        StorageError: the disk could not be written; try again when there is space.
     """
 
     def __init__(self, dataset: EpisodeDataset) -> None:
@@ -54,7 +54,7 @@ class FrameStore:
         whole = dataset.whole()
         folder = dataset.path / "cache" / whole.content_hash()[:_HASH_DIGITS]
         if not folder.is_dir():
-            with storage_errors(f"make the training cache {folder} ({_megabytes(whole)} MB)"):
+            with storage_errors(f"build the training cache {folder} ({_megabytes(whole)} MB)"):
                 _build(whole, folder)
         rows = np.concatenate(([0], np.cumsum(whole.lengths + 1)))
         self.dataset = dataset
@@ -65,7 +65,7 @@ class FrameStore:
         self.rewards: npt.NDArray[np.float32] = _load(folder / "rewards.npy")
         self.terminated: npt.NDArray[np.bool_] = _load(folder / "terminated.npy")
         if len(self.frames) != rows[-1]:
-            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is made again from the recording.")
+            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is built again from the recording.")
 
     @property
     def total_steps(self) -> int:
@@ -73,7 +73,7 @@ class FrameStore:
         return int(self.lengths.sum())
 
     def statistics(self) -> DataStatistics:
-        """Compute the facts that models may set themselves up with, over these episodes."""
+        """Compute the statistics of these episodes that models are initialised with."""
         total = np.zeros(self.frames.shape[1:], np.float64)
         for start, length in zip(self.starts, self.lengths, strict=True):
             for begin in range(start, start + length + 1, _BLOCK):
@@ -92,11 +92,11 @@ class FrameStore:
         )
 
     def _step_rows(self) -> npt.NDArray[np.bool_]:
-        """Return (n,) bool: the rows that hold a step of these episodes."""
-        held = np.zeros(len(self.rewards), np.bool_)
+        """Return (n,) bool, the rows that have a step of these episodes."""
+        has_step = np.zeros(len(self.rewards), np.bool_)
         for start, length in zip(self.starts, self.lengths, strict=True):
-            held[start + 1 : start + length + 1] = True
-        return held
+            has_step[start + 1 : start + length + 1] = True
+        return has_step
 
     def __repr__(self) -> str:
         return f"FrameStore(episodes={len(self.starts)}, steps={self.total_steps}, frames={self.frames.shape} uint8)"
@@ -111,7 +111,7 @@ def _build(dataset: EpisodeDataset, folder: Path) -> None:
     actions = np.zeros((rows, *layout.shape), layout.dtype)
     rewards, terminated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
     try:
-        # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.
+        # Written as a stream, which is an error on a full disk; writing to a mapped file would kill the process.
         with (draft / "frames.npy").open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *dataset.frame_shape)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -127,10 +127,10 @@ def _build(dataset: EpisodeDataset, folder: Path) -> None:
         for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
             np.save(draft / f"{name}.npy", array, allow_pickle=False)
         sync_folder(draft)
-        move_into_place(draft, folder)  # if another process was faster, its cache is the same
+        move_into_place(draft, folder)  # the cache of a process that was faster is the same
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for other in folder.parent.iterdir():  # caches of fewer episodes; who has one mapped keeps it
+    for other in folder.parent.iterdir():  # caches of fewer episodes; processes that have one mapped keep it
         if other.name != folder.name and not other.name.startswith("."):
             shutil.rmtree(other, ignore_errors=True)
 
@@ -140,7 +140,7 @@ def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(
-            f"the cache {path.parent} is damaged ({error}). Delete it; it is made again from the recording."
+            f"the cache {path.parent} is damaged ({error}). Delete it; it is built again from the recording."
         ) from error
     return array
 

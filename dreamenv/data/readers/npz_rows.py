@@ -152,8 +152,8 @@ class Rows:
             inner = np.flatnonzero(self.read_terminated()[:-1])
             if len(inner):
                 raise RecordingError(
-                    f"{self.file.path} terminates at step {inner[0]} and continues to step {self.steps - 1}, and has no "
-                    "array that marks the start of episodes; name it with keys.first, or use a file per episode."
+                    f"{self.file.path} terminates at step {inner[0]} and continues to step {self.steps - 1}, without "
+                    "an array that marks where episodes start; name it with keys.first, or use a file per episode."
                 )
             return [0]
         first = self._read("first").astype(np.bool_).reshape(-1)
