@@ -246,7 +246,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _worker_main(
     connection: Connection,
     make_env: CloudpickleWrapper,
-    make_policy: CloudpickleWrapper,
+    make_policy: Any,  # a CloudpickleWrapper, whose annotations are those of an environment's factory
     working_directory: Path,
     stop: Event,
 ) -> None:

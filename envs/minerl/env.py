@@ -136,7 +136,7 @@ class MinerlEnv(RealEnv):
         )
 
     def _sim_info(self, worker_info: dict[str, Any]) -> dict[str, Any]:
-        kept = {key: worker_info[key] for key in ("compass_angle", "inventory") if key in worker_info}
+        kept: dict[str, Any] = {key: worker_info[key] for key in ("compass_angle", "inventory") if key in worker_info}
         measured = {_INFO_KEYS[measure]: total for measure, total in self._totals.items()}
         return {**kept, **measured, "fake_malmo": self._fake_malmo}
 

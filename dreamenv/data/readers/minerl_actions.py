@@ -64,8 +64,8 @@ class ActionSpaceBuilder:
         self._keys = here
         for key, number in largest.items():
             self._largest[key] = max(self._largest.get(key, 1), number)
-        for key, values in used.items():
-            self._used.setdefault(key, set()).update(values)
+        for key, names in used.items():
+            self._used.setdefault(key, set()).update(names)
         return folder
 
     def enum_values(self, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
