@@ -256,8 +256,8 @@ def test_settings_that_cannot_work_are_refused(recorded, wrong):
         WindowSampler(FrameStore(recorded), **{"batch_size": 1, "sequence_length": 1, "seed": 0, **wrong})
 
 
-def test_ragged_windows_tell_nothing_by_their_length(tmp_path):
-    """An ending is about as likely at every place of a window."""
+def test_windows_cropped_at_episode_ends_say_nothing_by_their_length(tmp_path):
+    """A termination is about as likely at every step of a window."""
     dataset = empty_dataset(tmp_path / "long")
     for number in range(3):
         dataset.append(random_episode(40, seed=number, terminated=True))
