@@ -37,7 +37,7 @@ minetest:
 	apt-get update
 	apt-get install -y --no-install-recommends minetest lua-socket xvfb
 
-# Built once, in .venv-minerl; the tests of Minecraft run against it, with a stand-in in the game's place.
+# Built once, in .venv-minerl; the tests of Minecraft run against it, with a fake Malmo server in place of the game.
 minerl: $(VENV)/.installed
 	$(BIN)/python tests/minerl_client.py
 

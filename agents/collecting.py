@@ -79,6 +79,6 @@ class CollectionPolicy:
         self._action = self._translated.to_arrays(chosen)
         return self._translated.to_environment(self._action)[0]
 
-    def took(self, action: Any) -> None:
+    def set_last_action(self, action: Any) -> None:
         """Take note that another action was taken than the one chosen, as `EpsilonPolicy` tells."""
         self._action = self._translated.layout.pack(action)[None]

@@ -6,10 +6,10 @@
     python -m dreamenv.benchmarks.minerl_speed --minerl-python .venv-minerl/bin/python --out minerl_speed.json
 
 Ticks per second of MineRL's bare client, stepped by a loop in its own interpreter, and of the same client through
-dreamenv's worker: `make_real`, the face, its action table and ``info`` included. They are timed in turn.
+dreamenv's worker: `make_real`, its action table and ``info`` included. They are timed in turn.
 
-The game is the stand-in, with pictures made beforehand. Where it takes no time at all, the ratios are at their worst; a
-tick of Minecraft's, which simulates and renders a world, takes milliseconds, and so do those of ``--tick-ms 2``.
+The game is the fake Malmo server with precomputed frames. Where it takes no time at all, the ratios are at their worst;
+a tick of Minecraft's, which simulates and renders a world, takes milliseconds, and so do those of ``--tick-ms 2``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dreamenv.envs import find_task, make_real
 from dreamenv.envs.minerl.interpreter import find_minerl, minerl_interpreter
 from dreamenv.errors import ConfigError, UnavailableError, WorkerError
 
-__all__ = ["BareClient", "MinerlSpeed", "main", "measure", "stand_in"]
+__all__ = ["BareClient", "MinerlSpeed", "fake_malmo", "main", "measure"]
 
 _EPISODE = 4_000  # ticks until either side resets: before the game's own limit
 
@@ -59,12 +59,12 @@ for line in sys.stdin:
     print("done", flush=True)
 """
 
-# A stand-in that watches its input, which closes when we end.
-_STAND_IN = """
+# A fake Malmo server that watches its input, which closes when we end.
+_FAKE_MALMO = """
 import os, sys, threading
-from dreamenv.envs.minerl.stand_in import main
+from dreamenv.envs.minerl.fake_malmo import main
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-main(["--port", "0", "--still", "--tick-ms", sys.argv[1]])
+main(["--port", "0", "--random-frames", "--tick-ms", sys.argv[1]])
 """
 
 
@@ -76,7 +76,7 @@ class MinerlSpeed:
         task: one of MineRL 0.4's, by its short name.
         minerl_python: the interpreter that has MineRL; None for what DREAMENV_MINERL_PYTHON names.
         frame_skips: ticks per agent step, each timed; 1 is the hardest.
-        tick_ms: milliseconds that the stand-in works in every tick; each is measured by itself.
+        tick_ms: milliseconds of computation that the fake game adds to every tick; each is measured by itself.
         steps: ticks per round of each candidate.
         rounds: how often each figure is taken; they are taken in turn.
         out: JSON file to write; nothing is written without it.
@@ -143,13 +143,13 @@ class BareClient:
 
 
 @contextlib.contextmanager
-def stand_in(tick_ms: float = 0.0) -> Iterator[int]:
-    """Run a stand-in for the game that takes so many milliseconds a tick; yield its port.
+def fake_malmo(tick_ms: float = 0.0) -> Iterator[int]:
+    """Run a fake Malmo server that takes this many milliseconds a tick; yield its port.
 
     It has a session of its own, as the game has that MineRL starts: Linux shares out a busy processor by session. It
     ends with us, however we end.
     """
-    command = [sys.executable, "-c", _STAND_IN, str(tick_ms)]
+    command = [sys.executable, "-c", _FAKE_MALMO, str(tick_ms)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -205,11 +205,11 @@ def measure(settings: MinerlSpeed) -> dict[str, Any]:
 
 def _compare(settings: MinerlSpeed, python: str, env_id: str, tick_ms: float) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        bare = BareClient(python, env_id, stack.enter_context(stand_in(tick_ms)))
+        bare = BareClient(python, env_id, stack.enter_context(fake_malmo(tick_ms)))
         stack.callback(bare.close)
         candidates: dict[str, Callable[[], float]] = {"bare client": lambda: bare.step(settings.steps)}
         for skip in settings.frame_skips:
-            port = stack.enter_context(stand_in(tick_ms))
+            port = stack.enter_context(fake_malmo(tick_ms))
             env = make_real(settings.task, frame_skip=skip, minerl_python=python, port=port)
             stack.callback(env.close)
             candidates[f"through the worker, frame skip {skip}"] = _stepping(env, skip, settings.steps)

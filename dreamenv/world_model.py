@@ -192,7 +192,7 @@ class Stage:
             begins and handed over as ``Batch.features``; frames are then not read at all. Stages that follow one
             another and name the same function share what it gave, which must not change by what they learn. None reads
             frames.
-        ragged: cut windows off at the episode's ends, see `dreamenv.data.windows`.
+        crop_at_episode_ends: let the episode's ends crop windows, see `dreamenv.data.windows`.
     """
 
     name: str
@@ -202,7 +202,7 @@ class Stage:
     sequence_length: int
     learning_rate: float
     precompute: Callable[[Tensor], Tensor] | None = field(default=None)
-    ragged: bool = False
+    crop_at_episode_ends: bool = False
 
 
 class WorldModel(nn.Module, ABC):

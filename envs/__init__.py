@@ -1,4 +1,4 @@
-"""Real environments with one face: small RGB frames, a discrete table of actions, frame skip, score and success."""
+"""Real environments behind one interface: small RGB frames, discrete actions, frame skip, score and success."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The table of families of real environments: which tasks each has, which class plays them, what they need.
+"""The families of real environments: the tasks of each, its class, and the dependencies it needs.
 
-Cheap to import: no simulator, no torch. A missing family never breaks another: what it needs is looked for, and its
-simulator imported, when one of its tasks is made.
+Cheap to import: no simulator, no torch. A family that is not installed never breaks another: its dependencies are
+checked, and its simulator imported, when one of its tasks is made.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ __all__ = ["FAMILIES", "Family", "family_of", "find_task", "full_id", "task_name
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Tasks that one simulator plays.
+    """The tasks of one simulator.
 
     Attributes:
-        title: what people call it.
+        title: the simulator's name, for people.
         tasks: by short name.
-        entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
-        find_missing: says what the simulator lacks on this machine; looks only, starts nothing that stays.
-        looks_at: what `find_missing` takes: "task", and arguments of the environment such as where the simulator is.
-        required: whether dreamenv installs it always.
-        quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
+        entry_point: "module:class", a `dreamenv.envs.base.RealEnv` that takes the task's short name first.
+        find_missing: returns the missing dependencies on this machine; it only checks, and leaves nothing running.
+        find_missing_args: the arguments of `find_missing`: "task", or names of the environment's own arguments.
+        required: whether it is always installed with dreamenv.
+        quick: whether a task starts within about a second, so that ``dreamenv doctor`` can start it.
     """
 
     title: str
     tasks: Mapping[str, RealTask]
     entry_point: str
     find_missing: Callable[..., Missing | None]
-    looks_at: tuple[str, ...] = ()
+    find_missing_args: tuple[str, ...] = ()
     required: bool = False
     quick: bool = True
 
     def missing_for(self, task: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> Missing | None:
-        """Say what one of the tasks lacks on this machine, given the arguments that its environment gets."""
+        """Return the missing dependencies of a task, given the keyword arguments of its environment."""
         known = {**arguments, "task": task}
-        return self.find_missing(**{name: known[name] for name in self.looks_at if name in known})
+        return self.find_missing(**{name: known[name] for name in self.find_missing_args if name in known})
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -94,14 +94,14 @@ FAMILIES: tuple[Family, ...] = (
         tasks=MINERL_TASKS,
         entry_point="dreamenv.envs.minerl.env:MinerlEnv",
         find_missing=find_minerl,
-        looks_at=("task", "minerl_python"),
+        find_missing_args=("task", "minerl_python"),
         quick=False,
     ),
 )
 
 
 def task_names() -> list[str]:
-    """Return the short names of all real tasks, whether they can run here or not."""
+    """Return the short names of all real tasks, installed or not."""
     return sorted(name for family in FAMILIES for name in family.tasks)
 
 
@@ -109,7 +109,7 @@ def find_task(name: str) -> RealTask:
     """Return a task given its short name or its gymnasium id.
 
     Raises:
-        UnknownNameError: no such task; the message suggests near ones.
+        UnknownNameError: there is no such task; the message suggests similar names.
     """
     tasks = {key: task for family in FAMILIES for task in family.tasks.values() for key in (task.name, task.id)}
     if name not in tasks:
@@ -121,11 +121,11 @@ def full_id(name: str) -> str:
     """Return the gymnasium id of a task given its short name or its id.
 
     Raises:
-        UnknownNameError: no such task; the message suggests near ones.
+        UnknownNameError: there is no such task; the message suggests similar names.
     """
     return find_task(name).id
 
 
 def family_of(task: RealTask) -> Family:
-    """Return the family that plays a task."""
+    """Return the family of a task."""
     return next(family for family in FAMILIES if task.name in family.tasks)

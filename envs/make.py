@@ -1,4 +1,4 @@
-"""One way to make any real environment."""
+"""Make any real environment by its id."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def make_real(
         size: height and width of the frames, in pixels.
         frame_skip: native steps per action, over which rewards are summed; None for the task's own.
         reward: a reward setting of the task; None for its default.
-        seed: of the first episode, for programs that never seed `reset` (a seed given there has the last word).
-        render_mode: "rgb_array", "human" where there is a window, or None.
+        seed: of the first episode, for programs that never pass a seed to `reset` (a seed passed there overrides it).
+        render_mode: "rgb_array", "human" where the simulator has a window, or None.
         kwargs: further arguments of the environment.
 
     Returns:
@@ -42,9 +42,9 @@ def make_real(
         ``provenance`` attribute (``env.get_wrapper_attr("provenance")``).
 
     Raises:
-        UnknownNameError: no such environment or reward; near names are suggested.
-        UnavailableError: it cannot run on this machine; the message says which command makes it run.
-        ConfigError: a setting that cannot work.
+        UnknownNameError: there is no such environment or reward; the message suggests similar names.
+        UnavailableError: it cannot run on this machine; the message gives the command that installs what is missing.
+        ConfigError: an argument is not valid.
     """
     register()
     settings = {"size": size, "frame_skip": frame_skip, "reward": reward, "render_mode": render_mode, **kwargs}
@@ -55,32 +55,32 @@ def make_real(
 
 
 def build(task: str, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Make the environment of a task's short name; what the registered ids call.
+    """Make the environment of a task's short name; the entry point of the registered ids.
 
     Raises:
-        UnavailableError: its simulator is not here.
-        ConfigError: an argument that it does not take.
+        UnavailableError: its simulator is not installed.
+        ConfigError: the environment has no such argument.
     """
     family = family_of(find_task(task))
     missing = family.missing_for(task, kwargs)
     if missing is not None:
         raise UnavailableError(task, missing.what, missing.remedy)
     module, name = family.entry_point.split(":")
-    make = getattr(importlib.import_module(module), name)
-    unknown = sorted(kwargs.keys() - _arguments(make))
+    cls = getattr(importlib.import_module(module), name)
+    unknown = sorted(kwargs.keys() - _keyword_names(cls))
     if unknown:
-        known = ", ".join(sorted(_arguments(make) - {"self", "task"}))
+        known = ", ".join(sorted(_keyword_names(cls) - {"self", "task"}))
         raise ConfigError(f"{task} takes no argument {' nor '.join(unknown)}; it takes {known}.")
-    env: gym.Env[Any, Any] = make(task, **kwargs)
+    env: gym.Env[Any, Any] = cls(task, **kwargs)
     return env
 
 
-def _arguments(make: type) -> set[str]:
-    """Return the names of what a class and those it stands on take by name."""
+def _keyword_names(cls: type) -> set[str]:
+    """Return the keyword arguments of a class and of its base classes."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {
         name
-        for base in make.__mro__
+        for base in cls.__mro__
         if "__init__" in vars(base)
         for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items()
         if parameter.kind in kinds

@@ -1,4 +1,4 @@
-"""What a real environment needs that is not part of dreamenv, and the command that brings it."""
+"""Check for the dependencies of real environments, and name the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Missing", "combine", "missing_libraries", "missing_package"]
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Something that is not here.
+    """A missing dependency.
 
     Attributes:
         what: one clause, such as "the package minigrid is not installed".
-        remedy: the command that brings it.
+        remedy: the command that installs it.
     """
 
     what: str
@@ -24,14 +24,14 @@ class Missing:
 
 
 def missing_package(package: str, remedy: str) -> Missing | None:
-    """Say whether a Python package is missing, without importing it."""
+    """Check for a Python package, without importing it."""
     if importlib.util.find_spec(package) is not None:
         return None
     return Missing(what=f"the package {package} is not installed", remedy=remedy)
 
 
 def missing_libraries(names: Sequence[str], remedy: str) -> Missing | None:
-    """Say which shared libraries ("libGL.so.1") the system's loader does not find, or cannot load."""
+    """Check that the system's loader can load shared libraries such as "libGL.so.1"."""
     absent = [name for name in names if not _loads(name)]
     if not absent:
         return None
@@ -40,7 +40,7 @@ def missing_libraries(names: Sequence[str], remedy: str) -> Missing | None:
 
 
 def combine(*parts: Missing | None) -> Missing | None:
-    """Make one of several things that are missing; None if none is."""
+    """Merge several missing dependencies into one; None if nothing is missing."""
     found = [part for part in parts if part is not None]
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Registers the real environments with gymnasium. Cheap: imports no simulator and no torch."""
+"""Register the real environments with Gymnasium. Cheap: imports no simulator and no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Register every real task's id; calling it again changes nothing."""
+    """Register the id of every real task; calling it again changes nothing."""
     for family in FAMILIES:
         for task in family.tasks.values():
             if task.id not in gym.registry:

@@ -1,4 +1,4 @@
-"""What a task is: a name, an id, a table of actions, a clock, a reward, a score, an end. Plain data, no simulator."""
+"""Describe a task of a real environment: id, action table, time limit, rewards, score. Plain data, no simulator."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class RealTask:
         name: short name, such as "take_cover".
         id: gymnasium id.
         action_names: one name per discrete action; the first is the no-op.
-        action_table: per discrete action, the simulator's native action, in JSON values; the first does nothing.
-        native_rate: native steps per second of the simulator's own time, in hertz.
+        action_table: the native action of each discrete action, as JSON values; the first is the no-op.
+        native_rate: native steps per second of simulated time, in hertz.
         frame_skip: native steps per agent step, by default.
-        max_native_steps: the time limit in native steps; reaching it truncates.
-        rewards: the reward settings this task knows; the first is the default.
+        max_native_steps: the time limit in native steps, at which the episode is truncated.
+        rewards: the names of the reward settings; the first is the default.
         score: what ``info["score"]`` is, with its unit.
         solved: the score from which ``info["success"]`` is true.
-        about: one paragraph: the task, its reward and its ending.
-        example_arguments: of a task that cannot be made without arguments: some that will do, for trying it.
+        about: one paragraph: the task, its reward, and what terminates or truncates an episode.
+        example_arguments: keyword arguments to try a task with that cannot be made without any.
     """
 
     name: str
@@ -45,4 +45,7 @@ class RealTask:
 
     def __post_init__(self) -> None:
         if not self.action_table or len(self.action_names) != len(self.action_table):
-            raise ConfigError(f"{self.name}: every action needs a name, and there must be one at least.")
+            raise ConfigError(
+                f"{self.name} has {len(self.action_names)} action names and {len(self.action_table)} actions; "
+                "give one name per action, and at least one action."
+            )

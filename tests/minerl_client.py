@@ -1,4 +1,4 @@
-"""Builds a virtual environment with the real MineRL Python client of PyPI, 0.4.4, but without the game.
+"""Build a virtual environment with the real MineRL Python client of PyPI, 0.4.4, but without the game.
 
 ::
 
@@ -6,9 +6,9 @@
 
 The game (Minecraft 1.11.2 with Malmo) must be downloaded from other hosts than PyPI and needs JDK 8. MineRL's own
 switch READTHEDOCS=1 leaves it out. What is left is every line of Python that a user's environment runs. The game's
-launch script is replaced by one that starts `dreamenv.envs.minerl.stand_in` with this interpreter, so that the client's
-whole way of launching runs too. gym 0.19.0, which this client needs, no longer builds as a wheel, so its package is
-unpacked beside the others. Nothing of either is part of dreamenv.
+launch script is replaced by one that starts `dreamenv.envs.minerl.fake_malmo` with this interpreter, so that the
+client's whole way of launching runs too. gym 0.19.0, which this client needs, no longer builds as a wheel, so its
+package is unpacked next to the others. Nothing of either is part of dreamenv.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def build(folder: Path = DEFAULT_FOLDER) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             stamp.write_text(_PLAN)
-        _stand_in_for_the_game(next(folder.glob("lib/python*/site-packages/minerl")))
+        _replace_the_game(next(folder.glob("lib/python*/site-packages/minerl")))
     finally:
         os.close(lock)
     return python
 
 
-def _stand_in_for_the_game(client: Path) -> None:
+def _replace_the_game(client: Path) -> None:
     script = client / "Malmo" / "Minecraft" / "launchClient.sh"
-    wanted = f'#!/bin/sh\nexec "{sys.executable}" -m dreamenv.envs.minerl.stand_in "$@"\n'
+    wanted = f'#!/bin/sh\nexec "{sys.executable}" -m dreamenv.envs.minerl.fake_malmo "$@"\n'
     if script.read_text() != wanted:
         script.write_text(wanted)
         script.chmod(0o755)

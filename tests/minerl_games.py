@@ -1,4 +1,4 @@
-"""What tests of Minecraft share: MineRL's real client, stand-ins for its game, and a look at what is left running."""
+"""What tests of Minecraft share: MineRL's real client, the fake game, and a check of what is left running."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from minerl_client import CannotBuildError, build
 
-from dreamenv.envs.minerl.stand_in import StandIn
-from dreamenv.envs.minerl.worker import MARK
+from dreamenv.envs.minerl.fake_malmo import FakeMalmo
+from dreamenv.envs.minerl.worker.watchdog import MARK
 
-__all__ = ["client_python", "gone", "marked", "stand_in", "stand_in_here"]
+__all__ = ["client_python", "fake_malmo", "fake_malmo_here", "gone", "marked"]
 
 
 def client_python() -> str:
@@ -31,12 +31,12 @@ def client_python() -> str:
 
 
 @contextlib.contextmanager
-def stand_in(*flags: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """Run a stand-in for Minecraft; gives its port and its process."""
+def fake_malmo(*flags: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Run the fake Malmo server; yield its port and its process."""
     command = [
         sys.executable,
         "-m",
-        "dreamenv.envs.minerl.stand_in",
+        "dreamenv.envs.minerl.fake_malmo",
         *(flags if "--port" in flags else ("--port", "0", *flags)),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -52,10 +52,10 @@ def stand_in(*flags: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
 
 
 @contextlib.contextmanager
-def stand_in_here(*, still: bool = False) -> Iterator[int]:
-    """Run a stand-in in a thread, which starts faster; gives its port."""
+def fake_malmo_here(*, random_frames: bool = False) -> Iterator[int]:
+    """Run the fake Malmo server in a thread, which starts faster; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=StandIn(still=still).serve, args=(listener,))
+        thread = threading.Thread(target=FakeMalmo(random_frames=random_frames).serve, args=(listener,))
         thread.start()
         try:
             yield listener.getsockname()[1]

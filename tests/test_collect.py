@@ -16,8 +16,8 @@ import pytest
 from toy import ToyEnv, toy_dataset
 
 from dreamenv.data import EpisodeDataset, RandomPolicy, StickyRandomPolicy, collect
+from dreamenv.data.episode_runner import episode_seed
 from dreamenv.data.policies import EpsilonPolicy, MixturePolicy
-from dreamenv.data.worker import episode_seed
 from dreamenv.errors import ConfigError, DatasetError, StorageError, WorkerError
 
 SPACE = gym.spaces.Discrete(3)
@@ -131,8 +131,8 @@ def test_a_killed_recording_goes_on_with_nothing_lost_doubled_or_half_written(tm
     assert [record.sha256 for record in resumed.records][: len(kept)] == kept
 
 
-def test_the_death_of_a_worker_is_told_and_what_was_recorded_stays(tmp_path):
-    with pytest.raises(WorkerError, match=r"recording worker 0 \(process \d+\), playing episode 2 .*signal 9.*go on"):
+def test_the_death_of_a_worker_is_an_error_and_what_was_recorded_stays(tmp_path):
+    with pytest.raises(WorkerError, match=r"recording worker 0 \(process \d+\), playing episode 2 .*signal 9.*resume"):
         collect(SelfishEnv, sticky, tmp_path / "d", episodes=5, num_workers=1, progress=False)
     assert len(collect(ToyEnv, sticky, tmp_path / "d", episodes=5, num_workers=0, progress=False)) == 5
 
@@ -249,7 +249,7 @@ class Remembering:
         self.taken.append(0)
         return 0
 
-    def took(self, action):
+    def set_last_action(self, action):
         self.taken[-1] = int(action)
 
 

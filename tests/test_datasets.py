@@ -138,7 +138,7 @@ def test_no_episode_moves_between_the_sides_of_a_split_when_more_are_recorded(tm
     assert same(held_out[0], dataset[int(held_out.indices[0])])
     assert train.content_hash() != held_out.content_hash()
     assert len({tuple(dataset.split(0.2, seed=seed)[1].indices) for seed in range(9)}) > 1
-    with pytest.raises(DatasetError, match="part of a dataset"):
+    with pytest.raises(DatasetError, match="view of a dataset"):
         train.append(play(0))
     assert len(train.whole()) == 30
 
@@ -181,7 +181,7 @@ def test_a_missing_dataset_is_named_with_near_names(tmp_path):
     empty_dataset(tmp_path / "take_cover")
     with pytest.raises(DatasetError, match=r"take_cove.*Did you mean 'take_cover'"):
         EpisodeDataset.open(tmp_path / "take_cove")
-    with pytest.raises(DatasetError, match="holds a dataset already"):
+    with pytest.raises(DatasetError, match="has a dataset already"):
         empty_dataset(tmp_path / "take_cover")
     with pytest.raises(DatasetError, match="from_minari"):
         EpisodeDataset.open(tmp_path / "take_cover" / "data")
@@ -206,13 +206,13 @@ def test_damage_is_found_and_named(tmp_path):
     with pytest.raises(DatasetError, match=f"{arrow.parent} cannot be read"):
         EpisodeDataset.open(path)[1]
     shutil.copy(path / "data" / "2" / "part-0.arrow", arrow)
-    with pytest.raises(DatasetError, match=f"{arrow.parent} was altered"):
+    with pytest.raises(DatasetError, match=f"{arrow.parent} was changed"):
         EpisodeDataset.open(path)[1]
     (path / "data" / "1" / "metadata.json").write_text("{")
     with pytest.raises(DatasetError, match=r"1/metadata.json is damaged"):
         EpisodeDataset.open(path)
     shutil.rmtree(path / "data" / "1")
-    with pytest.raises(DatasetError, match=r"should hold 3 episodes.*1 is missing"):
+    with pytest.raises(DatasetError, match=r"should have 3 episodes.*1 is missing"):
         EpisodeDataset.open(path)
     (path / "data" / "metadata.json").write_text("[]")
     with pytest.raises(DatasetError, match="damaged"):

@@ -42,7 +42,7 @@ def test_as_many_frames_as_actions_is_refused():
 
 def test_mixed_frame_sizes_within_an_episode_are_refused_by_name():
     frames = [np.zeros((16, 16, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)]
-    with pytest.raises(EpisodeError, match=r"mixed sizes \(8, 8, 3\), \(16, 16, 3\)"):
+    with pytest.raises(EpisodeError, match=r"different sizes \(8, 8, 3\), \(16, 16, 3\)"):
         Episode(frames=frames, actions=[0], rewards=[0.0], terminated=True, truncated=False)
 
 

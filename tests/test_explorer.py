@@ -12,7 +12,7 @@ from dreamenv.data.explorer import ExplorerConfig
 from dreamenv.errors import ConfigError
 
 WALK = ("noop", "turn_left", "turn_right", "forward")
-STRAIGHT = ExplorerConfig(wander=0.0)
+STRAIGHT = ExplorerConfig(turn_probability=0.0)
 
 
 def picture(value):
@@ -36,7 +36,7 @@ def test_it_turns_one_way_for_a_while_when_it_gets_nowhere_then_walks_on():
         policy.reset(seed)
         done = acts(policy, [7, 7, *range(20, 40)])
         turns = done[1 : done.index("forward", 1)]
-        assert 1 <= len(turns) <= STRAIGHT.longest_turn
+        assert 1 <= len(turns) <= STRAIGHT.max_turn_steps
         assert set(turns) in ({"turn_left"}, {"turn_right"})
         assert set(done[1 + len(turns) :]) == {"forward"}
 
@@ -50,14 +50,14 @@ def test_a_picture_that_stays_while_it_turns_is_no_wall():
 
 
 def test_it_wanders_at_random_too():
-    done = acts(ExplorerPolicy(WALK, ExplorerConfig(wander=0.2)), np.arange(200) % 100)
+    done = acts(ExplorerPolicy(WALK, ExplorerConfig(turn_probability=0.2)), np.arange(200) % 100)
     assert {"forward", "turn_left", "turn_right"} == set(done)
     assert done.count("forward") > 40
 
 
-def test_it_tries_its_hands_on_what_is_in_the_way_and_then_the_way():
+def test_it_tries_its_hands_on_what_is_in_the_way_and_then_the_walk_action():
     names = (*WALK, "toggle")
-    policy = ExplorerPolicy(names, ExplorerConfig(wander=0.0, hands=1.0))
+    policy = ExplorerPolicy(names, ExplorerConfig(turn_probability=0.0, interact_probability=1.0))
     assert [names[policy.act(picture(7))] for _ in range(5)] == ["forward", "toggle", "forward", "toggle", "forward"]
 
 
@@ -73,11 +73,11 @@ def test_where_there_are_directions_it_keeps_one_until_it_is_stopped():
 def test_another_action_in_place_of_its_own_is_no_wall():
     policy = ExplorerPolicy(WALK, STRAIGHT)
     policy.act(picture(7))
-    policy.took(0)
+    policy.set_last_action(0)
     assert acts(policy, [7]) == ["forward"]
 
 
-def test_the_same_seed_explores_the_same_way():
+def test_the_same_seed_explores_the_same_walk_action():
     values = np.random.default_rng(0).integers(4, size=200)
     policy = ExplorerPolicy(WALK)
     runs = []
@@ -93,7 +93,10 @@ def test_a_world_without_ways_to_walk_is_refused(names):
         ExplorerPolicy(names)
 
 
-@pytest.mark.parametrize("settings", [{"wander": 1.5}, {"hands": -0.1}, {"longest_turn": 0}, {"unchanged": 300.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"turn_probability": 1.5}, {"interact_probability": -0.1}, {"max_turn_steps": 0}, {"stuck_threshold": 300.0}],
+)
 def test_settings_that_cannot_work_are_named(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         ExplorerConfig(**settings)

@@ -1,4 +1,4 @@
-"""Promises of Minecraft, with MineRL's real Python client and a stand-in where the game would be."""
+"""Promises of Minecraft, with MineRL's real Python client and a fake Malmo server in place of the game."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from minerl_games import client_python, stand_in_here
+from minerl_games import client_python, fake_malmo_here
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from dreamenv.agents import AgentConfig, ObservationConfig, evaluate, train_agent
@@ -37,7 +37,7 @@ def make(python):
         def make_one(task, **settings):
             key = (task, *sorted(settings.items()))
             if key not in made:
-                port = stack.enter_context(stand_in_here())
+                port = stack.enter_context(fake_malmo_here())
                 made[key] = make_real(task, minerl_python=python, port=port, **settings)
                 stack.callback(made[key].close)
             return made[key]
@@ -83,7 +83,7 @@ def test_every_task_has_small_rgb_frames_and_a_noop_first(task, make, monkeypatc
     assert frames[0].std() > 5
     assert info["native_action"] == {}
     assert info["success"] is False
-    assert info["stand_in"] is True  # it does not pass for Minecraft
+    assert info["fake_malmo"] is True  # it does not pass for Minecraft
     provenance = env.get_wrapper_attr("provenance")
     assert (provenance.environment_id, provenance.frame_skip, provenance.frame_rate) == (full_id(task), 4, 5.0)
     assert "minerl_python" not in provenance.environment_kwargs
@@ -224,7 +224,7 @@ def test_rewards_that_the_game_does_not_pay_are_computed_from_position_and_inven
 
 
 def test_it_is_recorded_learned_from_and_evaluated_like_any_other(python, tmp_path):
-    with stand_in_here(still=True) as port:
+    with fake_malmo_here(random_frames=True) as port:
         where = {"minerl_python": python, "port": port}
         maker = partial(make_real, "minerl_find_cave", reward="native", frame_skip=100, **where)
         size = len(MINERL_TASKS["minerl_find_cave"].action_table)

@@ -1,4 +1,4 @@
-"""Minecraft's tasks of MineRL 1.0, against stand-ins for both that client and its game.
+"""Minecraft's tasks of MineRL 1.0, against fakes of both that client and its game.
 
 PyPI does not serve MineRL 1.0, so nothing here ran with it: these tests hold what dreamenv does with 360x640 pictures,
 a Java side that pays nothing, missions that ask for the picture alone, and the larger set of keys.
@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from minerl_games import stand_in
+from minerl_games import fake_malmo
 from test_import_oasis import tiny_world
 
 from dreamenv.agents import AgentConfig, ObservationConfig, evaluate, train_agent
@@ -27,7 +27,7 @@ TASKS = ("minerl_find_cave", "minerl_survival")
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An interpreter that finds the stand-ins for MineRL 1.0 and gym."""
+    """An interpreter that finds the fakes of MineRL 1.0 and gym."""
     path = tmp_path_factory.mktemp("minerl-1.0") / "python"
     modules = Path(__file__).parent / "minerl_1_0"
     path.write_text(f'#!/bin/sh\nPYTHONPATH="{modules}" exec "{sys.executable}" "$@"\n')
@@ -37,7 +37,7 @@ def python(tmp_path_factory):
 
 @pytest.fixture
 def port():
-    with stand_in() as (port, _):
+    with fake_malmo() as (port, _):
         yield port
 
 
@@ -61,7 +61,7 @@ def test_a_wide_picture_is_shrunk_by_area_to_a_square(python, port):
     assert frame.shape == (64, 64, 3)
     blocks = whole.reshape(360, 64, 10, 3).mean(axis=2)  # 10 columns to one, exactly
     assert np.abs(blocks.mean(axis=0) - frame.astype(float).mean(axis=0)).max() < 1.5
-    assert info["stand_in"]
+    assert info["fake_malmo"]
     assert whole[:60, :, 2].mean() > whole[-60:, :, 2].mean() + 40  # the sky is above
     env.close()
 
@@ -72,7 +72,7 @@ def test_reward_distance_is_the_metres_walked(python, port):
     env.reset(seed=3)
     walked = [env.step(action)[1] for action in (noop, forward, turn, forward)]
     assert walked[0] == walked[2] == 0.0
-    assert walked[1] == pytest.approx(4 * 0.216, abs=1e-6)  # four ticks of the stand-in's walker
+    assert walked[1] == pytest.approx(4 * 0.216, abs=1e-6)  # four ticks of the fake game's player
     *_, info = env.step(noop)
     assert info["score"] == pytest.approx(sum(walked))
     assert info["success"] is False
@@ -89,7 +89,7 @@ def test_reward_logs_pays_every_log_once(python, port):
         assert env.step(forward)[1] == 0.0
     rewards = [env.step(attack)[1] for _ in range(12)]
     *_, info = env.step(attack)
-    assert sum(rewards) == info["score"] == 4.0  # a trunk of the stand-in has four logs
+    assert sum(rewards) == info["score"] == 4.0  # a trunk of the fake game has four logs
     assert set(rewards) == {0.0, 1.0}
     env.close()
 
@@ -151,7 +151,7 @@ def test_its_own_keys_are_those_of_an_imported_oasis_world(python, port):
 
 
 def test_the_death_of_the_game_is_an_error_and_the_next_reset_says_what_lacks(python):
-    with stand_in("--crash-at", "9") as (port, _):
+    with fake_malmo("--crash-at", "9") as (port, _):
         env = make_real("minerl_survival", minerl_python=python, port=port, size=16)
         env.reset(seed=0)
         env.step(0)

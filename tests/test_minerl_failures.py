@@ -1,4 +1,4 @@
-"""Whatever dies, hangs or is missing around MineRL is a typed error, is started anew, and leaves nothing running."""
+"""Whatever dies, hangs or is missing around MineRL is a typed error, is started again, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,13 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from minerl_games import client_python, gone, marked, stand_in
+from minerl_games import client_python, fake_malmo, gone, marked
 
 from dreamenv.commands.doctor import check_real_environments
 from dreamenv.envs import FAMILIES, make_real
 from dreamenv.envs.minerl import process, worker
 from dreamenv.envs.minerl.interpreter import find_minerl
 from dreamenv.envs.minerl.tasks import MINERL_TASKS
+from dreamenv.envs.minerl.worker import messages
 from dreamenv.errors import ConfigError, ResetNeededError, UnavailableError, WorkerError
 
 TASK = "minerl_treechop"
@@ -55,7 +57,7 @@ def begin(started, python, port, **settings):
 
 
 def test_the_death_of_the_game_is_an_error_and_the_next_reset_plays_in_a_new_game(python, started):
-    with stand_in() as (port, game):
+    with fake_malmo() as (port, game):
         env, mark, folder = begin(started, python, port)
         game.kill()
         began = time.monotonic()
@@ -67,13 +69,13 @@ def test_the_death_of_the_game_is_an_error_and_the_next_reset_plays_in_a_new_gam
             env.step(0)
         with pytest.raises(ConfigError, match=f"nothing listens on port {port}"):
             env.reset(seed=0)
-    with stand_in("--port", str(port)):
+    with fake_malmo("--port", str(port)):
         env.reset(seed=0)
         env.step(1)
 
 
-def test_a_game_that_falls_silent_is_given_up(python, started):
-    with stand_in("--hang-at", "6") as (port, _):
+def test_a_game_that_stops_answering_is_given_up(python, started):
+    with fake_malmo("--hang-at", "6") as (port, _):
         env, mark, folder = begin(started, python, port, step_timeout=1.5)
         env.step(0)
         with pytest.raises(WorkerError, match=r"did not answer 'step' within 1\.5 s"):
@@ -81,19 +83,19 @@ def test_a_game_that_falls_silent_is_given_up(python, started):
         assert gone(mark, folder)
 
 
-def test_the_death_of_worker_or_guard_is_an_error_and_the_next_reset_starts_another(python, started):
-    with stand_in() as (port, _):
+def test_the_death_of_server_or_watchdog_is_an_error_and_the_next_reset_starts_another(python, started):
+    with fake_malmo() as (port, _):
         env, mark, folder = begin(started, python, port)
-        guard = env._worker._process.pid
-        (player,) = set(marked(mark)) - {guard}
-        os.kill(player, signal.SIGKILL)
+        watchdog = env._worker._process.pid
+        (server,) = set(marked(mark)) - {watchdog}
+        os.kill(server, signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"died during 'step'"):
             env.step(0)
         assert gone(mark, folder)
         env.reset(seed=0)
         mark, folder = env._worker.mark, env._worker.folder
         os.kill(env._worker._process.pid, signal.SIGKILL)
-        assert gone(mark, folder)  # the player does the guard's work
+        assert gone(mark, folder)  # the server does the watchdog's work
         with pytest.raises(WorkerError, match=r"died"):
             env.step(0)
         env.reset(seed=0)
@@ -101,7 +103,7 @@ def test_the_death_of_worker_or_guard_is_an_error_and_the_next_reset_starts_anot
 
 
 def test_closing_leaves_nothing_and_can_be_undone_by_a_reset(python, started):
-    with stand_in() as (port, _):
+    with fake_malmo() as (port, _):
         env, mark, folder = begin(started, python, port)
         assert len(marked(mark)) == 2
         env.close()
@@ -119,17 +121,17 @@ def test_a_game_that_minerl_starts_ends_with_us_even_if_we_are_killed(python, st
         "info = env.reset(seed=0)[1]\n"
         "info = env.step(1)[4]\n"
         "worker = env.unwrapped._worker\n"
-        "print(worker.mark, worker.folder, info['stand_in'], flush=True)\n"
+        "print(worker.mark, worker.folder, info['fake_malmo'], flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, python], stdout=subprocess.PIPE, text=True) as ours:
         try:
             line = ours.stdout.readline().split()
             assert line, "it did not start"
-            mark, folder, is_stand_in = line
-            assert is_stand_in == "True"
+            mark, folder, is_fake = line
+            assert is_fake == "True"
             commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in marked(mark)]
-            assert any("stand_in" in command for command in commands)  # in Java's place, in a session of its own
+            assert any("fake_malmo" in command for command in commands)  # in Java's place, in a session of its own
             assert any("process_watcher" in command for command in commands)
         finally:
             ours.kill()
@@ -140,7 +142,7 @@ def test_a_game_that_minerl_starts_ends_with_us_even_if_we_are_killed(python, st
 
 
 def test_two_environments_never_play_in_one_game(python, started):
-    with stand_in() as (port, _):
+    with fake_malmo() as (port, _):
         env, *_ = begin(started, python, port)
         with pytest.raises(ConfigError, match=f"another environment plays in the game on port {port}"):
             begin(started, python, port)
@@ -157,7 +159,7 @@ def test_another_program_behind_the_port_is_named(python, started):
 
 
 def test_a_busy_game_is_waited_for(python, started):
-    with stand_in("--busy", "1") as (port, _):
+    with fake_malmo("--busy", "1") as (port, _):
         env, *_ = begin(started, python, port)
         env.step(0)
 
@@ -173,8 +175,8 @@ def test_an_interpreter_without_minerl_is_named_with_the_remedy(tmp_path, monkey
         None: "DREAMENV_MINERL_PYTHON is not set",
         sys.executable: "has no package minerl",
         str(tmp_path / "nowhere"): "no interpreter at .*nowhere",
-        str(broken): "does not answer as a Python interpreter",
-        str(tmp_path): "does not answer as a Python interpreter",
+        str(broken): "does not run as a Python interpreter",
+        str(tmp_path): "does not run as a Python interpreter",
     }
     family = next(family for family in FAMILIES if TASK in family.tasks)
     for chosen, named in cases.items():
@@ -223,7 +225,7 @@ def test_doctor_and_the_error_say_which_task_needs_a_newer_minerl(python, monkey
     findings = {finding.name: finding for finding in check_real_environments()}
     assert [name for name, finding in findings.items() if not finding.ok] == ["minerl_survival"]
     with pytest.raises(
-        UnavailableError, match=r"has MineRL 0\.4\.4, and MineRLHumanSurvival-v0 came with 1\.0"
+        UnavailableError, match=r"has MineRL 0\.4\.4, and MineRLHumanSurvival-v0 needs MineRL 1\.0"
     ) as raised:
         make_real("minerl_survival")
     assert findings["minerl_survival"].detail in str(raised.value)
@@ -237,17 +239,27 @@ def test_an_environment_that_this_minerl_lacks_is_named(python, monkeypatch):
 
 
 def test_a_worker_of_another_dreamenv_is_refused(python, monkeypatch):
-    monkeypatch.setattr(process.worker, "PROTOCOL", 2)
+    monkeypatch.setattr(process, "PROTOCOL", 2)
     with pytest.raises(WorkerError, match="version 2, the worker 1"):
         make_real(TASK, minerl_python=python).reset()
 
 
-def test_the_worker_is_one_file_for_python_3_7():
-    tree = ast.parse(Path(worker.__file__).read_text(), feature_version=(3, 7))
+@pytest.mark.parametrize("file", sorted(Path(worker.__file__).parent.glob("*.py")), ids=lambda file: file.name)
+def test_the_worker_needs_no_dreamenv_and_python_3_7_only(file):
+    tree = ast.parse(file.read_text(), feature_version=(3, 7))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= sys.stdlib_module_names | {"numpy"}
+    others = {name for name in modules if not name.startswith(f"{worker.__name__}.")}
+    assert others <= sys.stdlib_module_names | {"numpy"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "pickle"]
+
+
+def test_the_worker_runs_where_no_dreamenv_is_installed(tmp_path):
+    folder = shutil.copytree(Path(worker.__file__).parent, tmp_path / "worker")
+    command = [sys.executable, "-S", str(folder), "0"]  # too few arguments
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={})
+    assert str(folder / "watchdog.py") in run.stderr
+    assert "ValueError: not enough values to unpack" in run.stderr
 
 
 # Messages
@@ -255,68 +267,74 @@ def test_the_worker_is_one_file_for_python_3_7():
 
 @pytest.fixture
 def pipe():
-    """A pipe: where it is read, where it is written; and the line that reads it."""
+    """A pipe: where it is read, where it is written; and what sends and receives on it."""
     reads, writes = os.pipe()
-    yield reads, writes, worker.Line(reads, writes)
+    yield reads, writes, messages.MessagePipe(reads, writes)
     os.close(reads)
 
 
 def test_messages_are_json_behind_their_length(pipe):
-    _, writes, line = pipe
-    line.send({"op": "step", "ticks": 4})
-    assert line.receive() == {"op": "step", "ticks": 4}
+    _, writes, end = pipe
+    end.send({"op": "step", "ticks": 4})
+    assert end.receive() == {"op": "step", "ticks": 4}
     body = json.dumps({"op": "close", "why": "é" * 70_000}).encode()
     whole = len(body).to_bytes(4, "big") + body
     sender = threading.Thread(target=lambda: [os.write(writes, piece) for piece in (whole[:2], whole[2:9], whole[9:])])
     sender.start()
-    assert line.receive(seconds=60)["why"] == "é" * 70_000
+    assert end.receive(seconds=60)["why"] == "é" * 70_000
     sender.join()
     with pytest.raises(TimeoutError):
-        line.receive(seconds=0.01)
+        end.receive(seconds=0.01)
     os.close(writes)
     with pytest.raises(EOFError):
-        line.receive()
+        end.receive()
 
 
-def looks_while_nothing_comes(line, monkeypatch):
-    """How often a line looks, after a message that was there at once, by a clock that ticks with every glance at it."""
-    clock, looks = itertools.count(), []
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    monkeypatch.setattr(worker.os, "sched_yield", lambda: looks.append(1))
-    line.send({})
-    line.receive()
+def polls_while_nothing_comes(end, monkeypatch):
+    """How often it polls, after a message that was there at once, by a clock that ticks with every look at it."""
+    clock, polls = itertools.count(), []
+    monkeypatch.setattr(messages, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(messages.os, "sched_yield", lambda: polls.append(1))
+    end.send({})
+    end.receive()
     with pytest.raises(TimeoutError):
-        line.receive(seconds=5)
-    return len(looks)
+        end.receive(seconds=5)
+    return len(polls)
 
 
 @pytest.mark.parametrize(
-    ("why", "settings", "looks"),
+    ("why", "settings", "polls"),
     [
-        ("messages come swiftly, and a core is to spare", {}, 4),
+        ("messages follow quickly, and a core is to spare", {}, 4),
         ("on one core the other end needs it", {"CORES": 1}, 0),
-        ("messages take their time", {"BRIEF": 0.5}, 0),
-        ("somebody took the core between two looks", {"DISPLACED": 0.5}, 1),
+        ("messages take their time", {"SPIN_SECONDS": 0.5}, 0),
+        ("another process took the core between two polls", {"PREEMPTED_SECONDS": 0.5}, 1),
     ],
 )
-def test_only_swift_messages_are_looked_for_and_only_with_a_core_to_spare(why, settings, looks, pipe, monkeypatch):
-    for name, value in {"CORES": 2, "BRIEF": 60.0, "DISPLACED": 60.0, "CROWDED": 60.0, **settings}.items():
-        monkeypatch.setattr(worker, name, value)
-    _, writes, line = pipe
-    assert looks_while_nothing_comes(line, monkeypatch) == looks, why
-    if "DISPLACED" in settings:
-        assert looks_while_nothing_comes(line, monkeypatch) == 0  # for as long as cores are taken to be crowded
+def test_only_quick_messages_are_polled_for_and_only_with_a_core_to_spare(why, settings, polls, pipe, monkeypatch):
+    for name, value in {
+        "CORES": 2,
+        "SPIN_SECONDS": 60.0,
+        "PREEMPTED_SECONDS": 60.0,
+        "BACKOFF_SECONDS": 60.0,
+        **settings,
+    }.items():
+        monkeypatch.setattr(messages, name, value)
+    _, writes, end = pipe
+    assert polls_while_nothing_comes(end, monkeypatch) == polls, why
+    if "PREEMPTED_SECONDS" in settings:
+        assert polls_while_nothing_comes(end, monkeypatch) == 0  # until the back-off is over
     os.close(writes)
 
 
-def test_a_message_that_comes_while_it_is_looked_for_is_received(pipe, monkeypatch):
-    for name, value in {"CORES": 2, "BRIEF": 60.0, "DISPLACED": 60.0}.items():
-        monkeypatch.setattr(worker, name, value)
-    _, writes, line = pipe
-    line.send({})
-    line.receive()
-    monkeypatch.setattr(worker.os, "sched_yield", lambda: line.send({"ticks": 1}))
-    assert line.receive(seconds=60) == {"ticks": 1}
-    monkeypatch.setattr(worker.os, "sched_yield", lambda: os.close(writes))
+def test_a_message_that_comes_while_polling_is_received(pipe, monkeypatch):
+    for name, value in {"CORES": 2, "SPIN_SECONDS": 60.0, "PREEMPTED_SECONDS": 60.0}.items():
+        monkeypatch.setattr(messages, name, value)
+    _, writes, end = pipe
+    end.send({})
+    end.receive()
+    monkeypatch.setattr(messages.os, "sched_yield", lambda: end.send({"ticks": 1}))
+    assert end.receive(seconds=60) == {"ticks": 1}
+    monkeypatch.setattr(messages.os, "sched_yield", lambda: os.close(writes))
     with pytest.raises(EOFError):
-        line.receive(seconds=60)
+        end.receive(seconds=60)

@@ -239,15 +239,17 @@ def test_every_frame_shows_its_own_step_over_many_random_turns_and_steps(maze):
 
 
 @needs_minetest
-def test_a_picture_that_python_missed_is_shown_once_more(navigate, monkeypatch):
+def test_a_frame_that_python_missed_is_rendered_again(navigate, monkeypatch):
     expected, _ = play(navigate, 5, [LEFT, FORWARD])
     navigate.reset(seed=5)
     engine = engine_of(navigate)
-    shows, ask, asked = engine._screen.shows, engine.ask, []
-    monkeypatch.setattr(engine, "ask", lambda command, *rest: (asked.append(command), ask(command, *rest))[1])
-    monkeypatch.setattr(engine._screen, "shows", lambda number: {"again": True} in asked and shows(number))
+    shows, request, requested = engine._screen.shows, engine.request, []
+    monkeypatch.setattr(
+        engine, "request", lambda command, *rest: (requested.append(command), request(command, *rest))[1]
+    )
+    monkeypatch.setattr(engine._screen, "shows", lambda number: {"again": True} in requested and shows(number))
     turned = navigate.step(LEFT)[0]
-    assert asked.count({"again": True}) >= 1
+    assert requested.count({"again": True}) >= 1
     monkeypatch.undo()
     np.testing.assert_array_equal(turned, expected[1])
     np.testing.assert_array_equal(navigate.step(FORWARD)[0], expected[2])
@@ -348,12 +350,12 @@ def test_eight_run_side_by_side_and_each_as_if_alone(maze):
 
 
 @needs_minetest
-@pytest.mark.parametrize("victim", ["minetest", "xvfb", "keeper"])
-def test_a_killed_engine_is_noticed_and_the_next_reset_starts_anew(victim):
+@pytest.mark.parametrize("victim", ["minetest", "xvfb", "supervisor"])
+def test_a_killed_engine_is_noticed_and_the_next_reset_starts_another(victim):
     env = make_real("minetest_maze")
     frame, _ = env.reset(seed=0)
     engine = engine_of(env)
-    pids = {**engine.pids, "keeper": engine.keeper_pid}
+    pids = {**engine.pids, "supervisor": engine.supervisor_pid}
     os.kill(pids[victim], signal.SIGKILL)
     began = time.monotonic()
     with pytest.raises(WorkerError, match="Minetest engine"):
@@ -385,7 +387,7 @@ def test_nothing_is_left_when_python_itself_is_killed():
         "from dreamenv.envs import make_real\n"
         "import time\n"
         "env = make_real('minetest_maze'); env.reset(seed=0); engine = env.unwrapped.engine\n"
-        "print(*engine.pids.values(), engine.keeper_pid, engine.display, engine.folder, flush=True)\n"
+        "print(*engine.pids.values(), engine.supervisor_pid, engine.display, engine.folder, flush=True)\n"
         "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

@@ -38,7 +38,7 @@ def test_the_pictures_are_miniworlds_own():
     env = make("miniworld_four_rooms", size=60, render_mode="rgb_array")
     env.reset(seed=4)
     seed = int(np.random.default_rng(np.random.PCG64(4)).integers(2**31))  # what a reset makes of its seed
-    np.testing.assert_array_equal(env.render(), opengl.in_drawing_thread(draw_with_miniworld_alone))
+    np.testing.assert_array_equal(env.render(), opengl.call_in_render_thread(draw_with_miniworld_alone))
     env.close()
 
 

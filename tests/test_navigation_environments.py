@@ -113,7 +113,7 @@ def test_crafter_repeats_itself_where_crafter_itself_does_not(name):
             kept = [object() for _ in range(clutter)]
             env = make(name)
             env.reset()
-            env.unwrapped._begin(seed)
+            env.unwrapped._reset_sim(seed)
             actions = np.random.default_rng(seed).integers(7, size=130)
             lives.append([env.step(chosen)[0] for chosen in actions])
             env.close()

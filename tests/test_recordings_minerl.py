@@ -69,7 +69,7 @@ def test_actions_are_a_dictionary(tmp_path):
     assert action["attack"] == 1
     assert action["camera"].tolist() == [1.5, -1.5]
     assert action["place"] == 1  # none, cobblestone, dirt
-    assert dataset.provenance.environment_kwargs["words"] == {"place": ["none", "cobblestone", "dirt"]}
+    assert dataset.provenance.environment_kwargs["enum_values"] == {"place": ["none", "cobblestone", "dirt"]}
 
 
 def test_minari_loads_what_was_converted(tmp_path):
@@ -97,20 +97,20 @@ def test_all_recordings_of_a_conversion_share_one_space(tmp_path):
     assert len(convert(sources, tmp_path / "data", progress=False).dataset) == 4
 
 
-def test_words_can_be_given_so_that_later_recordings_fit(tmp_path, monkeypatch):
+def test_enum_values_can_be_given_so_that_later_recordings_fit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a")
-    words = ["--words", "place=none,dirt,cobblestone,torch"]
-    assert main(["convert", "minerl", "a", "--out", "data", "--size", "8", *words]) == 0
+    values = ["--enum-values", "place=none,dirt,cobblestone,torch"]
+    assert main(["convert", "minerl", "a", "--out", "data", "--size", "8", *values]) == 0
     write(tmp_path / "b", **{"action$place": np.array(["torch"] * 10)})
-    assert main(["convert", "minerl", "b/rendered.npz", "--out", "data", "--size", "8", *words]) == 0
+    assert main(["convert", "minerl", "b/rendered.npz", "--out", "data", "--size", "8", *values]) == 0
     dataset = EpisodeDataset.open("data")
     assert [record.policy for record in dataset.records] == ["a", "b"]
     assert dataset.action_layout.unpack(dataset[1].actions[0])["place"] == 3
-    with pytest.raises(ConfigError, match=r"the words of 'place' lack cobblestone, dirt"):
-        open_minerl(["a"], MineRLSettings(words=("place=none,torch",)))
+    with pytest.raises(ConfigError, match=r"the values of 'place' lack cobblestone, dirt"):
+        open_minerl(["a"], MineRLSettings(enum_values=("place=none,torch",)))
     with pytest.raises(ConfigError, match="'place=none,dirt,stone', not 'place'"):
-        MineRLSettings(words=("place",))
+        MineRLSettings(enum_values=("place",))
 
 
 def test_a_task_that_was_not_solved_ran_out_of_time(tmp_path):
@@ -152,7 +152,7 @@ def test_a_file_that_is_cut_or_missing_is_named(tmp_path):
         open_minerl([folder], SMALL)
     (tmp_path / "b" / "metadata.json").write_text("{")
     with pytest.raises(RecordingError, match=r"metadata\.json is damaged"):
-        open_minerl([tmp_path / "b"], SMALL).sources[0].pieces()
+        open_minerl([tmp_path / "b"], SMALL).sources[0].segments()
 
 
 def test_a_damaged_recording_can_be_skipped_and_is_named_at_the_end(tmp_path):

@@ -1,4 +1,4 @@
-"""Npz files become episodes, whichever habit they follow."""
+"""Npz files become episodes, for either action timing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown(episode: Any) -> list[int]:
     return episode.frames[:, 0, 0, 0].tolist()
 
 
-def test_an_action_that_arrived_led_to_its_rows_frame(tmp_path):
+def test_an_action_before_its_frame_led_to_its_rows_frame(tmp_path):
     [episode] = read(tmp_path, write(tmp_path / "a.npz"))
     assert shown(episode) == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose(episode.actions[:, 0], [0.1, 0.2, 0.3, 0.4, 0.5])
@@ -46,17 +46,17 @@ def test_an_action_that_arrived_led_to_its_rows_frame(tmp_path):
     assert (episode.policy, episode.seed, episode.truncated) == ("a", 0, True)
 
 
-def test_an_action_that_was_taken_led_to_the_next_rows_frame(tmp_path):
+def test_an_action_after_its_frame_led_to_the_next_rows_frame(tmp_path):
     [episode] = read(tmp_path, write(tmp_path / "a.npz"), actions_are="taken")
     assert shown(episode) == [0, 1, 2, 3, 4, 5]
     np.testing.assert_allclose(episode.actions[:, 0], [0.0, 0.1, 0.2, 0.3, 0.4])
     assert episode.rewards.tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("habit", ["arrived", "taken"])
-def test_with_one_frame_more_than_actions_nothing_is_ambiguous(tmp_path, habit):
+@pytest.mark.parametrize("timing", ["arrived", "taken"])
+def test_with_one_frame_more_than_actions_nothing_is_ambiguous(tmp_path, timing):
     file = write(tmp_path / "a.npz", action=np.arange(5) % 4, reward=np.arange(5.0), is_terminal=np.arange(6) == 5)
-    dataset = read(tmp_path, file, actions_are=habit)
+    dataset = read(tmp_path, file, actions_are=timing)
     assert dataset.action_space == gym.spaces.Discrete(4)
     [episode] = dataset
     assert episode.actions.tolist() == [0, 1, 2, 3, 0]
@@ -85,7 +85,7 @@ def test_a_file_of_many_episodes_is_cut_where_they_begin(tmp_path):
     assert [shown(episode) for episode in dataset] == [[0, 1, 2], [3, 4, 5]]
     assert [episode.rewards.tolist() for episode in dataset] == [[1, 2], [4, 5]]
     assert [episode.terminated for episode in dataset] == [True, False]
-    with pytest.raises(RecordingError, match=r"ends a task at step 1 and goes on to step 4.*keys\.first"):
+    with pytest.raises(RecordingError, match=r"terminates at step 1 and continues to step 4.*keys\.first"):
         read(tmp_path, write(tmp_path / "b.npz", is_terminal=terminal))
 
 
@@ -154,7 +154,7 @@ def test_keys_can_be_mapped_on_the_command_line(tmp_path, monkeypatch, capsys):
         ({"action": np.array([None] * ROWS)}, {}, "Object arrays cannot be loaded"),
         ({"image": np.zeros((ROWS, 8, 8, 3))}, {}, "is float64; frames must be uint8"),
         ({"image": np.zeros((ROWS, 64), np.uint8)}, {}, r"is \(6, 64\); frames must be"),
-        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, {}, "make no step"),
+        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, {}, "too few for a step"),
         ({"reward": np.zeros(3)}, {}, "'reward' in .* has 3 rows for 6 frames"),
     ],
 )

@@ -98,10 +98,10 @@ def test_a_long_video_is_never_held_whole(tmp_path):
     write_lines(tmp_path / "long.jsonl", [line() for _ in range(600)])
     sources = open_vpt([tmp_path / "long.mp4"], VPTSettings(size=64, max_steps=20))
     source = sources.sources[0]
-    pieces = source.pieces()
+    segments = source.segments()
     tracemalloc.start()
     try:
-        steps = sum(len(episode) for episode in source.episodes(pieces))
+        steps = sum(len(episode) for episode in source.episodes(segments))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -264,7 +264,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path, spoilt, message):
     lines = (tmp_path / "walk.jsonl").read_text().splitlines()
     lines[2] = spoilt
     (tmp_path / "walk.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(RecordingError, match=rf"walk\.jsonl, {message}.*mend or delete"):
+    with pytest.raises(RecordingError, match=rf"walk\.jsonl, {message}.*correct or delete"):
         convert(open_vpt([file], SMALL), tmp_path / "data", progress=False)
 
 
@@ -272,23 +272,23 @@ def test_a_recording_without_its_other_half_is_named(tmp_path):
     file = write_recording(tmp_path, "walk", counted(5))
     (tmp_path / "walk.jsonl").unlink()
     with pytest.raises(RecordingError, match=r"there is no .*walk\.jsonl"):
-        open_vpt([file], SMALL).sources[0].pieces()
+        open_vpt([file], SMALL).sources[0].segments()
     write_lines(tmp_path / "talk.jsonl", [line()] * 5)
     with pytest.raises(RecordingError, match=r"there is no video .*talk\.mp4"):
-        open_vpt([tmp_path / "talk.jsonl"], SMALL).sources[0].pieces()
+        open_vpt([tmp_path / "talk.jsonl"], SMALL).sources[0].segments()
 
 
 def test_no_recordings_two_of_one_name_and_bad_settings_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing to convert"):
         open_vpt([])
-    with pytest.raises(ConfigError, match="would have one name, 'x'"):
+    with pytest.raises(ConfigError, match="have the same name, 'x'"):
         open_vpt([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])
     for settings in ({"size": 0}, {"gui": "open"}, {"gui_scale": 0.0}, {"max_steps": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             VPTSettings(**settings)
     file = write_recording(tmp_path, "walk", counted(5))
     with pytest.raises(RecordingError, match="leave no step"):
-        open_vpt([file], VPTSettings(offset=5)).sources[0].pieces()
+        open_vpt([file], VPTSettings(offset=5)).sources[0].segments()
 
 
 # Going on

@@ -69,7 +69,7 @@ def test_a_share_ends_shortly_before_a_reward(tmp_path):
         dataset.append(dataclasses.replace(episode, rewards=rewards.astype(episode.rewards.dtype)))
     near = {}
     for share in (0.0, 0.5):
-        starts = Starts.from_dataset(dataset, count=60, context=4, seed=0, before_reward=share, reach=8)
+        starts = Starts.from_dataset(dataset, count=60, context=4, seed=0, before_reward=share, max_steps_to_reward=8)
         assert len(starts) == 60
         near[share] = 0
         for first, length in zip(starts.first_frames, starts.lengths, strict=True):
@@ -132,10 +132,10 @@ def test_bad_input_is_named(recorded, tmp_path):
         Starts.from_dataset(empty_dataset(tmp_path / "d"), count=1, context=1, seed=0)
     with pytest.raises(ConfigError, match="count"):
         Starts.from_dataset(recorded, count=0, context=1, seed=0)
-    with pytest.raises(ConfigError, match=r"before_reward must lie in \[0, 0.75\], not 0.9"):
+    with pytest.raises(ConfigError, match=r"before_reward must be in \[0, 0.75\].*not 0.9"):
         Starts.from_dataset(recorded, count=4, context=1, seed=0, before_reward=0.9)
-    with pytest.raises(ConfigError, match="reach be at least 1, not 0"):
-        Starts.from_dataset(recorded, count=4, context=1, seed=0, before_reward=0.5, reach=0)
+    with pytest.raises(ConfigError, match=r"max_steps_to_reward at least 1, not 0\.5 and 0"):
+        Starts.from_dataset(recorded, count=4, context=1, seed=0, before_reward=0.5, max_steps_to_reward=0)
     good = Starts.from_dataset(recorded, count=4, context=2, seed=0)
     with pytest.raises(FrameError, match="lengths"):
         Starts(**{**vars(good), "lengths": good.lengths + 3})

@@ -121,7 +121,7 @@ def test_a_missing_file_is_named(tmp_path):
         make_real("vizdoom", config="deadly_corridr")
     with pytest.raises(ConfigError, match="config="):
         make_real("vizdoom")
-    with pytest.raises(ConfigError, match="set already"):
+    with pytest.raises(ConfigError, match="neither config nor solved"):
         make_real("take_cover", config="basic")
 
 

@@ -256,13 +256,13 @@ def test_settings_that_cannot_work_are_refused(recorded, wrong):
         WindowSampler(FrameStore(recorded), **{"batch_size": 1, "sequence_length": 1, "seed": 0, **wrong})
 
 
-def test_ragged_windows_tell_nothing_by_their_length(tmp_path):
-    """An ending is about as likely at every place of a window."""
+def test_windows_cropped_at_episode_ends_say_nothing_by_their_length(tmp_path):
+    """A termination is about as likely at every step of a window."""
     dataset = empty_dataset(tmp_path / "long")
     for number in range(3):
         dataset.append(random_episode(40, seed=number, terminated=True))
     store, length = FrameStore(dataset), 6
-    sampler = WindowSampler(store, batch_size=64, sequence_length=length, seed=0, ragged=True)
+    sampler = WindowSampler(store, batch_size=64, sequence_length=length, seed=0, crop_at_episode_ends=True)
     ends, seen = np.zeros(length), np.zeros(length)
     for step in range(200):
         batch = sampler.batch(step)
@@ -276,4 +276,4 @@ def test_ragged_windows_tell_nothing_by_their_length(tmp_path):
     assert rates.max() < 1.5 * rates.min()
     whole = WindowSampler(store, batch_size=64, sequence_length=length, seed=0)
     last = sum(whole.batch(step).terminated.numpy().sum(0) for step in range(20))
-    assert last[:-1].sum() < last[-1]  # the windows that are not ragged do
+    assert last[:-1].sum() < last[-1]  # windows that are clamped into the episode do

@@ -1,6 +1,6 @@
-"""Recordings of real environments: episodes, datasets on disk, windows to learn from, starts to dream from, collecting.
+"""Recordings of real environments: collecting, episodes, datasets on disk, training windows and start segments.
 
-Names are imported on first use, so that a recording process needs neither torch nor Minari.
+Names are imported on first use, so that a recording process imports neither torch nor Minari.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A dataset: a folder of recorded episodes of one real environment. On disk it is a Minari dataset.
+"""A dataset of recorded episodes of one environment, stored as a Minari dataset.
 
 ::
 
@@ -6,10 +6,10 @@
         metadata.json          spaces, provenance, totals
         0/ 1/ 2/ ...           one folder per episode, see episode_files.py
     <path>/pending/            episodes being written; never read
-    <path>/cache/              made by FrameStore; may be deleted
+    <path>/cache/              built by FrameStore; may be deleted
 
-An episode's folder gets its name when it is complete, so an episode is whole or absent. The folders are the truth; the
-totals in metadata.json, which Minari reads, follow them and lag by one episode at most after a crash.
+An episode's folder is renamed into place when it is complete, so an episode is never written in part. After a crash the
+totals in metadata.json, which Minari reads, may lack the last episode; the folders are what counts.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _REMEDY = "Restore it from a copy."
 
 
 class EpisodeDataset(Sequence[Episode]):
-    """Recorded episodes of one environment. Make one with `create` or `open`.
+    """Recorded episodes of one environment; use `create` or `open` to get one.
 
     Attributes:
         path: the folder.
-        provenance: the environment they are of.
+        provenance: the setup of the environment.
         action_space: its action space.
-        action_layout: how its actions are carried as arrays; of a Dict, Minari sees the flat space.
+        action_layout: how its actions are packed into arrays; for a Dict, Minari stores the flat space.
         frame_shape: (h, w, c) of every frame.
-        indices: (n,) int64, the numbers of these episodes in the folder; a view made by `split` has some of them.
-        records: what is known of each episode without reading it.
+        indices: (n,) int64, the numbers of these episodes in the folder; a view returned by `split` has a part of them.
+        records: the metadata of each episode.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class EpisodeDataset(Sequence[Episode]):
     records: list[EpisodeRecord]
 
     def __init__(self) -> None:
-        raise TypeError("make one with EpisodeDataset.create(...) or .open(path).")
+        raise TypeError("use EpisodeDataset.create(...) or .open(path).")
 
     @classmethod
     def create(
@@ -73,21 +73,21 @@ class EpisodeDataset(Sequence[Episode]):
         action_space: gym.Space[Any],
         frame_shape: tuple[int, int, int],
     ) -> EpisodeDataset:
-        """Make an empty dataset.
+        """Create an empty dataset.
 
         Args:
-            path: a folder that holds no dataset yet.
+            path: a folder without a dataset.
             provenance: the environment that will be recorded.
-            action_space: of one action.
+            action_space: its action space.
             frame_shape: (h, w, c).
 
         Raises:
-            DatasetError: there is one already.
-            StorageError: the disk refused.
+            DatasetError: the folder has a dataset.
+            StorageError: the disk could not be written.
         """
         path = Path(path).absolute()
         if (path / "data" / "metadata.json").exists():
-            raise DatasetError(f"{path} holds a dataset already; open it, or choose another folder.")
+            raise DatasetError(f"{path} has a dataset already; open it, or choose another folder.")
         frame_shape = (int(frame_shape[0]), int(frame_shape[1]), int(frame_shape[2]))
         frames = gym.spaces.Box(0, 255, frame_shape, np.uint8)
         values = {
@@ -116,7 +116,7 @@ class EpisodeDataset(Sequence[Episode]):
         """Open a dataset.
 
         Raises:
-            DatasetError: missing, damaged, or written by a newer dreamenv.
+            DatasetError: it is missing, damaged, or written by a newer dreamenv.
         """
         path = Path(path).absolute()
         metadata = _read_metadata(path)
@@ -141,7 +141,7 @@ class EpisodeDataset(Sequence[Episode]):
         self._find_new_episodes()
         if len(self.records) < promised:
             raise DatasetError(
-                f"{path} is damaged: it should hold {promised} episodes, and the folder "
+                f"{path} is damaged: it should have {promised} episodes, and the folder "
                 f"{self._folder(len(self.records))} is missing. Restore it from a copy."
             )
         return self
@@ -179,7 +179,7 @@ class EpisodeDataset(Sequence[Episode]):
         return np.array([record.steps for record in self.records], dtype=np.int64)
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the environment's facts and all episodes, in order; 64 hexadecimal digits."""
+        """Return the SHA-256 of the provenance and all episodes, in order; 64 hexadecimal digits."""
         content = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode())
         for record in self.records:
             content.update(bytes.fromhex(record.sha256))
@@ -188,9 +188,9 @@ class EpisodeDataset(Sequence[Episode]):
     def split(self, holdout: float, seed: int) -> tuple[EpisodeDataset, EpisodeDataset]:
         """Split by episode into views (train, held_out).
 
-        Every 1/holdout-th episode is held out, counted from a place chosen by the seed. So episodes that are recorded
-        later never move an earlier one from one side to the other. With two episodes or more, and a share above 0,
-        neither side is empty; the whole dataset is `whole` of either.
+        Every 1/holdout-th episode is held out, counted from an offset given by the seed, so that episodes recorded
+        later never change the side of an earlier one. With two episodes or more and a share above 0, neither side is
+        empty. `whole` of either view is the whole dataset.
 
         Args:
             holdout: share of episodes to hold out, in [0, 1).
@@ -214,12 +214,12 @@ class EpisodeDataset(Sequence[Episode]):
     # Writing
 
     def append(self, episode: Episode) -> None:
-        """Add an episode: afterwards it is on the disk; killed on the way, it is absent.
+        """Add an episode atomically.
 
         Raises:
             EpisodeError: its frames have another size.
             ActionError: its actions are outside the action space.
-            StorageError: the disk refused; the dataset is as it was.
+            StorageError: the disk could not be written; the dataset is unchanged.
         """
         self._check(episode)
         action, pending = f"write an episode of {len(episode)} steps to {self.path}", self.path / "pending" / "append"
@@ -228,9 +228,9 @@ class EpisodeDataset(Sequence[Episode]):
             self.adopt(draft)
 
     def adopt(self, draft: Path) -> None:
-        """Take a complete episode folder, written by `write_episode` on the same disk, as the next episode."""
+        """Move an episode folder, written by `write_episode` on the same disk, into the dataset as its next episode."""
         if not self._whole:
-            raise DatasetError("this is a part of a dataset; append to the whole one: dataset.whole().append(...).")
+            raise DatasetError("this is a view of a dataset; append to the whole one: dataset.whole().append(...).")
         with storage_errors(f"add an episode to {self.path}"):
             while True:
                 number = len(self)
@@ -287,11 +287,11 @@ class EpisodeDataset(Sequence[Episode]):
         inside = layout.inside(actions)
         if not inside.all():
             step = int(np.argmin(inside))
-            raise ActionError(f"the action of step {step} is {actions[step]}, which lies outside {self.action_space}.")
+            raise ActionError(f"the action of step {step} is {actions[step]}, which is outside {self.action_space}.")
 
 
 def _dataset_id(provenance: Provenance) -> str:
-    """Make an id that Minari accepts: (namespace/)name-v0."""
+    """Return an id that Minari accepts: (namespace/)name-v0."""
     name = re.sub(r"[^-\w/]+", "-", provenance.environment_id).strip("-/") or "recording"
     return name if re.search(r"-v\d+$", name) else f"{name}-v0"
 

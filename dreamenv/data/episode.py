@@ -1,4 +1,4 @@
-"""One recorded episode: t actions and t + 1 frames. ``actions[i]`` led from ``frames[i]`` to ``frames[i + 1]``."""
+"""A recorded episode: t actions and t + 1 frames; ``actions[i]`` led from ``frames[i]`` to ``frames[i + 1]``."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Episode"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Episode:
-    """What happened from one reset to the end.
+    """An episode, from its reset to its end.
 
     Attributes:
-        frames: (t + 1, h, w, c) uint8; ``frames[0]`` is what reset showed.
+        frames: (t + 1, h, w, c) uint8; ``frames[0]`` is the observation of reset.
         actions: (t, *a) int64 or float32, laid out as `dreamenv.action_layout` says.
         rewards: (t,) float32, in the real environment's units.
-        terminated: whether the last step ended the task.
-        truncated: whether the last step hit a limit of time or of the recording.
-        policy: the name of what chose the actions.
-        seed: what the environment was reset with.
-        score: the environment's own score at the end, in the unit its provenance names; None if unknown.
+        terminated: whether the last step terminated the episode.
+        truncated: whether the last step reached a limit of time or of the recording.
+        policy: the name of the policy.
+        seed: the seed of reset.
+        score: the environment's own score at the end, in the unit of its provenance; None if unknown.
         success: whether the task was solved; None if unknown.
 
     Raises:
-        EpisodeError: too short, frames of mixed sizes, lengths that disagree, or NaN.
+        EpisodeError: there is no step, frames differ in size, lengths disagree, or a value is not finite.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -44,14 +44,14 @@ class Episode:
     success: bool | None = None
 
     def __post_init__(self) -> None:
-        frames, actions = _frames(self.frames), _actions(self.actions)
+        frames, actions = _check_frames(self.frames), _check_actions(self.actions)
         rewards = np.asarray(self.rewards, dtype=np.float32)
         if len(actions) < 1:
             raise EpisodeError("an episode needs at least one step (one action, two frames); this one has none.")
         if len(frames) != len(actions) + 1 or rewards.shape != (len(actions),):
             raise EpisodeError(
                 f"{len(actions)} actions need {len(actions) + 1} frames and rewards of shape ({len(actions)},), "
-                f"not {len(frames)} frames and rewards of shape {rewards.shape}. The frame of reset comes first."
+                f"not {len(frames)} frames and rewards of shape {rewards.shape}. The first frame is that of reset."
             )
         if not np.isfinite(rewards).all():
             step = int(np.flatnonzero(~np.isfinite(rewards))[0])
@@ -69,7 +69,7 @@ class Episode:
         return len(self.actions)
 
     def digest(self) -> str:
-        """Return the SHA-256 of what happened: frames, actions, rewards and the ending."""
+        """Return the SHA-256 of frames, actions, rewards, terminated and truncated."""
         content = hashlib.sha256()
         for array in (self.frames, self.actions, self.rewards):
             content.update(f"{array.dtype.str}{array.shape}".encode())
@@ -78,26 +78,26 @@ class Episode:
         return content.hexdigest()
 
     def __repr__(self) -> str:
-        ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
+        end = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
         return (
             f"Episode(steps={len(self)}, frames={self.frames.shape} uint8, "
-            f"actions={self.actions.shape} {self.actions.dtype}, return={float(self.rewards.sum()):g}, {ending}, "
+            f"actions={self.actions.shape} {self.actions.dtype}, return={float(self.rewards.sum()):g}, {end}, "
             f"policy={self.policy!r}, seed={self.seed}, score={self.score}, success={self.success})"
         )
 
 
-def _frames(values: Any) -> npt.NDArray[np.uint8]:
+def _check_frames(values: Any) -> npt.NDArray[np.uint8]:
     if not isinstance(values, np.ndarray):
         sizes = sorted({np.shape(frame) for frame in values})
         if len(sizes) > 1:
-            raise EpisodeError(f"the frames have mixed sizes {', '.join(map(str, sizes))}; resize them to one.")
+            raise EpisodeError(f"the frames have different sizes {', '.join(map(str, sizes))}; resize them to one.")
     frames = np.asarray(values)
     if frames.ndim != 4 or frames.dtype != np.uint8 or min(frames.shape[1:]) < 1:
         raise EpisodeError(f"frames must be (t + 1, h, w, c) uint8, not {frames.shape} {frames.dtype}.")
     return frames
 
 
-def _actions(values: Any) -> npt.NDArray[Any]:
+def _check_actions(values: Any) -> npt.NDArray[Any]:
     actions = np.asarray(values)
     if actions.ndim < 1 or actions.dtype.kind not in "biuf":
         raise EpisodeError(f"actions must be numbers of shape (t, ...), not {actions.shape} {actions.dtype}.")

@@ -1,7 +1,8 @@
-"""One episode as one folder, in the layout of Minari's Arrow storage: ``part-0.arrow`` and ``metadata.json``.
+"""Write and read an episode as a folder in the layout of Minari's Arrow storage.
 
-Frames are stored exactly, as raw pixels under Zstandard (about 4 kB for a 64x64 frame of Doom), not as the JPEG that
-Minari would write by default. Steps are padded to the t + 1 rows of the frames, as Minari wants.
+The folder has ``part-0.arrow`` and ``metadata.json``. Frames are stored losslessly, as pixels under
+Zstandard (about 4 kB for a 64x64 frame of Doom), not as JPEG, which is Minari's default. Steps are padded to the t + 1
+rows of the frames, as in Minari.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _COMPRESSION_LEVEL = 1  # 75 us and 4.2 kB a frame of Doom at 64x64; level 9: 41
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRecord:
-    """What is known of an episode without reading it.
+    """The metadata of an episode.
 
     Attributes:
         steps: t.
         terminated, truncated: how it ended.
         total_reward: the sum of its rewards.
         policy, seed, score, success: as in `Episode`.
-        sha256: the digest of its content.
+        sha256: its digest.
     """
 
     steps: int
@@ -54,7 +55,7 @@ class EpisodeRecord:
         """Read the record of the episode in a folder.
 
         Raises:
-            DatasetError: missing, damaged or altered.
+            DatasetError: it is missing, damaged or altered.
         """
         values = _read_metadata(folder)
         try:
@@ -65,10 +66,10 @@ class EpisodeRecord:
 
 
 def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
-    """Write an episode into an empty folder, which must be moved into its place afterwards.
+    """Write an episode into an empty folder, which the caller then moves into its place.
 
     Raises:
-        OSError: the disk refused.
+        OSError: the disk could not be written.
     """
     record = EpisodeRecord(
         steps=len(episode),
@@ -102,21 +103,21 @@ def number_episode(folder: Path, number: int) -> None:
 def read_episode(
     folder: Path, record: EpisodeRecord, frame_shape: tuple[int, int, int], action_shape: tuple[int, ...]
 ) -> Episode:
-    """Read an episode of frames (h, w, c) and actions (*a) back and check it against its record.
+    """Read an episode of frames (h, w, c) and actions (*a), and check it against its record.
 
     Raises:
-        DatasetError: missing, damaged or altered.
+        DatasetError: it is missing, damaged or was changed.
     """
     try:
         with pa.memory_map(str(folder / _ARROW)) as file:
             table = pa.ipc.open_file(file).read_all()
-        ending = _numbers(table["terminations"])[-2], _numbers(table["truncations"])[-2]
+        terminated, truncated = (_numbers(table[name])[-2] for name in ("terminations", "truncations"))
         episode = Episode(
             frames=np.array(_numbers(table["observations"])).reshape(-1, *frame_shape),  # Arrow's own is read-only
             actions=np.array(_numbers(table["actions"])[:-1]).reshape(-1, *action_shape),
             rewards=np.array(_numbers(table["rewards"])[:-1]),
-            terminated=ending[0],
-            truncated=ending[1],
+            terminated=terminated,
+            truncated=truncated,
             policy=record.policy,
             seed=record.seed,
             score=record.score,
@@ -126,7 +127,7 @@ def read_episode(
         raise DatasetError(f"the episode in {folder} cannot be read: {error}. {_REMEDY}") from error
     if episode.digest() != record.sha256:
         raise DatasetError(
-            f"the episode in {folder} was altered after it was recorded: its SHA-256 is {episode.digest()[:12]}…, "
+            f"the episode in {folder} was changed after it was recorded: its SHA-256 is {episode.digest()[:12]}…, "
             f"its record says {record.sha256[:12]}…. {_REMEDY}"
         )
     return episode

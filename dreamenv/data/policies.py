@@ -1,4 +1,4 @@
-"""Who acts while a real environment is recorded."""
+"""The policies that act while a real environment is recorded."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy.typing as npt
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import ConfigError
 
-__all__ = ["Corrected", "EpsilonPolicy", "MixturePolicy", "Policy", "RandomPolicy", "StickyRandomPolicy"]
+__all__ = ["EpsilonPolicy", "MixturePolicy", "Policy", "RandomPolicy", "StickyRandomPolicy", "TracksLastAction"]
 
 _Frame = npt.NDArray[np.uint8]
 
 
 class Policy(Protocol):
-    """Chooses actions for one environment, one episode after another. All it does follows from the seed and the frames.
+    """Chooses actions for one environment. They are a function of the seed and the frames of an episode.
 
     Attributes:
-        name: what the recording calls it; read after `reset`.
+        name: its name in the recording; read after `reset`.
     """
 
     @property
     def name(self) -> str:
-        """What the recording calls it."""
+        """Its name in the recording."""
         ...
 
     def reset(self, seed: int) -> None:
-        """Begin an episode; whatever was before it is forgotten."""
+        """Start an episode and forget the previous one."""
         ...
 
     def act(self, frame: _Frame) -> Any:
@@ -39,37 +39,37 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Corrected(Protocol):
-    """A policy with a memory of its own actions, which wants to know when another one was taken instead."""
+class TracksLastAction(Protocol):
+    """A policy that remembers its last action, and must know if another action was executed instead."""
 
-    def took(self, action: Any) -> None:
-        """Hear that this action was taken after the last frame, not the one that `act` returned."""
+    def set_last_action(self, action: Any) -> None:
+        """Set the action that was executed after the last frame, in place of the one that `act` returned."""
         ...
 
 
 class RandomPolicy:
-    """Draws every action uniformly from the action space."""
+    """Samples every action uniformly from the action space."""
 
     name = "random"
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        self._space = _own(space)
+        self._space = _copy(space)
 
     def reset(self, seed: int) -> None:
-        """Begin an episode."""
+        """Start an episode."""
         self._space.seed(seed)
 
-    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it is blind)
-        """Draw an action."""
+    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it does not see)
+        """Sample an action."""
         return self._space.sample()
 
 
 class StickyRandomPolicy:
-    """Keeps its last action with a probability, and else draws one uniformly: it gets further than a random walk.
+    """Repeats its last action with a probability, and else samples one uniformly: it gets further than a random walk.
 
     Args:
         space: the action space.
-        stickiness: the probability, in [0, 1); actions then last 1 / (1 - stickiness) steps or a little more.
+        stickiness: probability of repeating, in [0, 1); an action lasts 1 / (1 - stickiness) steps or a little more.
     """
 
     name = "sticky"
@@ -77,18 +77,18 @@ class StickyRandomPolicy:
     def __init__(self, space: gym.Space[Any], stickiness: float = 0.75) -> None:
         if not 0 <= stickiness < 1:
             raise ConfigError(f"stickiness must be in [0, 1), not {stickiness}.")
-        self._space, self.stickiness = _own(space), stickiness
+        self._space, self.stickiness = _copy(space), stickiness
         self._random = np.random.default_rng(0)
         self._action: Any = None
 
     def reset(self, seed: int) -> None:
-        """Begin an episode."""
+        """Start an episode."""
         self._space.seed(seed)
         self._random = np.random.default_rng(seed)
         self._action = None
 
-    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it is blind)
-        """Keep the last action or draw one."""
+    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it does not see)
+        """Repeat the last action or sample one."""
         if self._action is None or self._random.random() >= self.stickiness:
             self._action = self._space.sample()
         return self._action
@@ -106,7 +106,7 @@ class MixturePolicy:
         if len(parts) == 0 or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
             raise ConfigError(f"a mixture needs weights of at least 0 that are not all 0, not {weights.tolist()}.")
         self._policies = [policy for _, policy in parts]
-        self._shares = weights / weights.sum()
+        self._probabilities = weights / weights.sum()
         self._current = self._policies[0]
 
     @property
@@ -115,57 +115,57 @@ class MixturePolicy:
         return self._current.name
 
     def reset(self, seed: int) -> None:
-        """Choose who plays this episode."""
-        chosen = np.random.default_rng((seed, 0x313)).choice(len(self._policies), p=self._shares)
+        """Choose the policy of this episode."""
+        chosen = np.random.default_rng((seed, 0x313)).choice(len(self._policies), p=self._probabilities)
         self._current = self._policies[chosen]
         self._current.reset(seed)
 
     def act(self, frame: _Frame) -> Any:
-        """Let the chosen one act."""
+        """Choose an action with the policy of this episode."""
         return self._current.act(frame)
 
-    def took(self, action: Any) -> None:
-        """Pass it on."""
-        if isinstance(self._current, Corrected):
-            self._current.took(action)
+    def set_last_action(self, action: Any) -> None:
+        """Set the last action of the policy of this episode."""
+        if isinstance(self._current, TracksLastAction):
+            self._current.set_last_action(action)
 
 
 class EpsilonPolicy:
     """Replaces a policy's action by a uniformly random one with probability epsilon.
 
     Args:
-        policy: whose actions they are otherwise.
+        policy: the policy.
         epsilon: in [0, 1].
-        space: where random actions come from.
+        space: the action space.
     """
 
     def __init__(self, policy: Policy, epsilon: float, space: gym.Space[Any]) -> None:
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"epsilon must be in [0, 1], not {epsilon}.")
-        self._policy, self._epsilon, self._space = policy, epsilon, _own(space)
+        self._policy, self._epsilon, self._space = policy, epsilon, _copy(space)
         self._random = np.random.default_rng(0)
 
     @property
     def name(self) -> str:
-        """The policy's name and the share of random actions."""
+        """The policy's name and epsilon."""
         return f"{self._policy.name}, epsilon {self._epsilon:g}"
 
     def reset(self, seed: int) -> None:
-        """Begin an episode."""
+        """Start an episode."""
         self._policy.reset(seed)
         self._random = np.random.default_rng((seed, 0xE95))
         self._space.seed(seed)
 
     def act(self, frame: _Frame) -> Any:
-        """Let the policy act, or chance."""
-        action = self._policy.act(frame)  # always, so that its memory sees every frame
+        """Return the policy's action or a random one."""
+        action = self._policy.act(frame)  # always, since a policy with a memory must see every frame
         if self._random.random() < self._epsilon:
             action = self._space.sample()
-            if isinstance(self._policy, Corrected):
-                self._policy.took(action)
+            if isinstance(self._policy, TracksLastAction):
+                self._policy.set_last_action(action)
         return action
 
 
-def _own(space: gym.Space[Any]) -> gym.Space[Any]:
-    """Copy a space, because sampling draws from a generator inside it."""
+def _copy(space: gym.Space[Any]) -> gym.Space[Any]:
+    """Copy a space, since sampling changes the generator inside it."""
     return space_from_json(space_to_json(space))

@@ -1,7 +1,7 @@
-"""Where recorded frames come from: the real environment, and everything that shapes what its frames and actions mean.
+"""Describe how a real environment was set up: its id, and everything that defines its frames and actions.
 
-It travels from the environment through the dataset into the world, and is compared before a policy is let loose on a
-real environment.
+It is passed from the environment to the dataset and to the world, and is compared before a policy acts in a real
+environment.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _COMPARED = ("action_table", "frame_skip", "frame_size", "resize")
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a real environment was set up when it was recorded. All values are JSON.
+    """The setup of a recorded environment. All values are JSON.
 
     Attributes:
-        environment_id: the id that makes it again.
-        environment_kwargs: the arguments that make it again.
-        action_names: a name per discrete action, or per number of an action of another space; empty if they have none.
+        environment_id: its Gymnasium id.
+        environment_kwargs: its keyword arguments.
+        action_names: a name per discrete action, or per value of an action of another space; empty if they have none.
         action_table: the native action of each discrete value; empty for other spaces.
         frame_skip: native frames per agent step.
         frame_size: height and width of a frame, in pixels: one number if they are equal, else a pair.
-        resize: how native frames were brought to that size ("area").
-        frame_rate: agent steps per second of the environment's own time, in hertz.
+        resize: the method by which native frames were resized ("area").
+        frame_rate: agent steps per second of simulated time, in hertz.
         max_episode_steps: agent steps until an episode is truncated; None if never.
         score: what ``info["score"]`` is, with its unit; "" if there is none.
     """
@@ -75,11 +75,11 @@ class Provenance:
             return cls(**values)
         except TypeError as error:
             raise DatasetError(
-                f"this provenance cannot be read: {error}. It was written by another dreamenv."
+                f"this provenance cannot be read: {error}. It was written by another version of dreamenv."
             ) from None
 
     def differences(self, other: Provenance) -> list[str]:
-        """Name what makes frames and actions of the two mean different things, with both values; empty if nothing."""
+        """Return the settings in which frames or actions differ, with both values."""
         return [
             f"{name}: {getattr(self, name)} against {getattr(other, name)}"
             for name in _COMPARED
@@ -87,11 +87,15 @@ class Provenance:
         ]
 
     def check_matches(self, other: Provenance) -> None:
-        """Raise WorldMismatchError, naming each difference, unless frames and actions mean the same in both."""
+        """Check that frames and actions have the same meaning in both.
+
+        Raises:
+            WorldMismatchError: they differ; the message names each difference.
+        """
         differences = self.differences(other)
         if differences:
             raise WorldMismatchError(
-                f"{self.environment_id} and {other.environment_id} do not show and accept the same: "
+                f"{self.environment_id} and {other.environment_id} differ in frames or actions: "
                 f"{'; '.join(differences)}. Make the environment with "
                 f"{', '.join(f'{k}={v!r}' for k, v in self.environment_kwargs.items()) or 'the same arguments'}."
             )

@@ -1,8 +1,8 @@
-"""Recording a real environment with several processes, so that the result depends on the seed alone.
+"""Record a real environment with several processes, so that the result depends on the seed alone.
 
 Episode j is always played with the seed `episode_seed(seed, j)`, whichever worker plays it. Workers write finished
-episodes to ``<dataset>/pending/<run>/<j>``; this process gives them their place in the dataset in the order of j. After
-a kill both are kept: what is in the dataset stays, whole pending episodes are taken over, the rest is played again.
+episodes to ``<dataset>/pending/<run>/<j>``; this process moves them into the dataset in the order of j. After a kill
+both are kept: what is in the dataset stays, complete pending episodes are reused, the rest is played again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import gymnasium as gym
 from tqdm.auto import tqdm
 
-from dreamenv.data.crew import Crew, Here, Order, Processes
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode_files import EpisodeRecord, read_episode
+from dreamenv.data.episode_runner import Description, RecordingJob
 from dreamenv.data.policies import Policy
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
-from dreamenv.data.worker import Description
+from dreamenv.data.workers import InProcess, ProcessPool, WorkerPool
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.storage import locked, storage_errors
 
@@ -44,15 +44,15 @@ def collect(
     seed: int = 0,
     progress: bool = True,
 ) -> EpisodeDataset:
-    """Record until a dataset holds so many steps or episodes; go on with what is there.
+    """Record until a dataset holds so many steps or episodes; resume a recording that was interrupted.
 
     Scripts must guard their entry with ``if __name__ == "__main__":``, since workers are spawned.
 
     Args:
         make_env: makes the environment; called in every worker. It must have the attribute ``provenance`` and be
             deterministic by the seed of reset; ``info["score"]`` and ``info["success"]`` are recorded where given.
-        make_policy: makes who acts; called in every worker.
-        path: the dataset's folder, new or begun.
+        make_policy: makes the policy; called in every worker.
+        path: the dataset's folder; an existing dataset is extended.
         steps: record exactly this many agent steps in all. The last episode is cut there, and then has ``truncated``
             set and neither score nor success.
         episodes: record this many episodes in all; give this or ``steps``.
@@ -63,8 +63,8 @@ def collect(
     Raises:
         ConfigError: a setting that cannot work.
         DatasetError: the dataset is damaged, of another environment, or being recorded by another process.
-        WorkerError: a worker died; run it again to go on.
-        StorageError: the disk refused; run it again when there is room.
+        WorkerError: a worker died; call it again to resume.
+        StorageError: the disk could not be written; call it again when there is space.
     """
     if (steps is None) == (episodes is None):
         raise ConfigError("give either steps or episodes, such as steps=50_000.")
@@ -79,63 +79,68 @@ def collect(
             return dataset
     with storage_errors(f"record to {path}"):
         path.mkdir(parents=True, exist_ok=True)
-    makers, home = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
+    factories, working_directory = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
     with folder_lock(path):
-        crew: Crew = Processes(makers, num_workers, home) if num_workers else Here(makers)
-        with closing(crew):
-            dataset = _record(path, crew, goal, by_steps=steps is not None, seed=seed, home=home, progress=progress)
-        _clear(path / "pending", keep=())  # only now: until they have ended, workers may be writing episodes to spare
+        pool: WorkerPool = (
+            ProcessPool(factories, num_workers, working_directory) if num_workers else InProcess(factories)
+        )
+        with closing(pool):
+            dataset = _record(
+                path, pool, goal, by_steps=steps is not None, seed=seed, keep=working_directory, progress=progress
+            )
+        _clear(path / "pending", keep=())  # only now: running workers may still write episodes that are not needed
         return dataset
 
 
 def _record(
-    path: Path, crew: Crew, goal: int, *, by_steps: bool, seed: int, home: Path, progress: bool
+    path: Path, pool: WorkerPool, goal: int, *, by_steps: bool, seed: int, keep: Path, progress: bool
 ) -> EpisodeDataset:
-    description = crew.describe()
+    description = pool.describe()
     dataset = _dataset(path, description)
     run = path / "pending" / _run_name(description, seed, goal if by_steps else None)
-    order = Order(folder=run, seed=seed, limit=goal if by_steps else None)
+    job = RecordingJob(folder=run, seed=seed, max_steps=goal if by_steps else None)
     with storage_errors(f"record to {path}"):
-        _clear(path / "pending", keep=(run, home))
+        _clear(path / "pending", keep=(run, keep))
         run.mkdir(parents=True, exist_ok=True)
-    following = len(dataset)  # the next episode to hand out
+    number = len(dataset)  # the next episode to submit
     done = dataset.total_steps if by_steps else len(dataset)
     with tqdm(
         total=goal, initial=done, desc="recording", unit="step" if by_steps else "episode", disable=not progress,
         mininterval=0.5,
     ) as bar:  # fmt: skip
         while done < goal:
-            while crew.free() and (by_steps or following < goal):
-                if not (run / str(following)).exists():  # else it was played before a kill
-                    crew.play(order, following)
-                following += 1
+            while pool.has_capacity() and (by_steps or number < goal):
+                if not (run / str(number)).exists():  # else it was played before a kill
+                    pool.submit(job, number)
+                number += 1
             draft = run / str(len(dataset))
             if draft.exists():
-                _take(dataset, draft, goal - done if by_steps else None)
+                _add_pending(dataset, draft, goal - done if by_steps else None)
                 before, done = done, dataset.total_steps if by_steps else len(dataset)
                 bar.update(done - before)
             else:
-                crew.wait()
+                pool.wait()
     return dataset
 
 
-def _take(dataset: EpisodeDataset, draft: Path, room: int | None) -> None:
-    """Add a pending episode, cut to the steps there is room for."""
+def _add_pending(dataset: EpisodeDataset, draft: Path, max_steps: int | None) -> None:
+    """Add a pending episode to the dataset, cut to the steps that are still missing."""
     record = EpisodeRecord.read(draft)
-    if room is None or record.steps <= room:
+    if max_steps is None or record.steps <= max_steps:
         dataset.adopt(draft)
         return
     whole = read_episode(draft, record, dataset.frame_shape, dataset.action_layout.shape)
     dataset.append(
         replace(
-            whole, frames=whole.frames[: room + 1], actions=whole.actions[:room], rewards=whole.rewards[:room],
+            whole, frames=whole.frames[: max_steps + 1], actions=whole.actions[:max_steps],
+            rewards=whole.rewards[:max_steps],
             terminated=False, truncated=True, score=None, success=None,
         )
     )  # fmt: skip
 
 
 def _dataset(path: Path, description: Description) -> EpisodeDataset:
-    """Open the dataset, or create it, and see that it is of this environment."""
+    """Open or create the dataset, and check that it is of this environment."""
     height, width, channels = description["frame_shape"]
     return open_or_create(
         path,
@@ -148,10 +153,10 @@ def _dataset(path: Path, description: Description) -> EpisodeDataset:
 def open_or_create(
     path: Path, provenance: Provenance, space: gym.Space[Any], frame_shape: tuple[int, int, int]
 ) -> EpisodeDataset:
-    """Open the dataset in a folder, or create it, and see that it is of this environment.
+    """Open or create the dataset in a folder, and check that it is of this environment.
 
     Raises:
-        DatasetError: it is of another one; names what differs.
+        DatasetError: it is of another environment; the message names what differs.
     """
     if not (path / "data" / "metadata.json").exists():
         return EpisodeDataset.create(path, provenance, space, frame_shape)
@@ -174,7 +179,7 @@ def open_or_create(
 
 
 def _run_name(description: Description, seed: int, limit: int | None) -> str:
-    """Name the pending episodes so that only the same recording takes them over."""
+    """Name the folder of pending episodes so that only the same recording reuses them."""
     content = json.dumps([description, seed, limit], sort_keys=True, default=str)
     return f"run-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 

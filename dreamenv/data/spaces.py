@@ -1,4 +1,4 @@
-"""Gymnasium spaces as JSON, in the form Minari stores them, so that either program reads the other's."""
+"""Convert Gymnasium spaces to JSON and back, in the format of Minari."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
     Infinite bounds become the numbers that Python's json writes as ``Infinity``.
 
     Raises:
-        ConfigError: another kind of space.
+        ConfigError: the space is of another kind.
     """
     match space:
         case spaces.Discrete():
@@ -42,14 +42,14 @@ def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:
-    """Read back what `space_to_json` wrote.
+    """Convert the result of `space_to_json` back to a space.
 
     Raises:
-        ConfigError: an unknown kind of space, or one of its values is missing.
+        ConfigError: the kind of space is unknown, or a value is missing.
     """
     kind = values.get("type")
     if kind not in _MAKERS:
-        raise ConfigError(f"{kind!r} is no known space; known: {', '.join(_MAKERS)}.")
+        raise ConfigError(f"{kind!r} is no known space; the known ones are {', '.join(_MAKERS)}.")
     try:
         return _MAKERS[kind](values)
     except KeyError as error:

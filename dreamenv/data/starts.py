@@ -1,7 +1,7 @@
-"""Starts: short real segments that dreams begin from. They travel inside a world's folder.
+"""Start segments: short real segments from which dreams start, stored in a world's folder.
 
-A segment is one first frame and the steps that followed it; a dream goes on after its last frame, which never ends an
-episode. On disk: ``frames.npy.zst`` (lossless, about 2.6 kB per 64x64 frame of Doom) and ``segments.npz``.
+A segment is a first frame and the steps that followed it. A dream continues after its last frame, which never
+terminates an episode. On disk: ``frames.npy.zst`` (lossless, about 2.6 kB per 64x64 frame of Doom), ``segments.npz``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Starts"]
 
 _FRAMES, _SEGMENTS = "frames.npy.zst", "segments.npz"
 _COMPRESSION_LEVEL = 12  # 0.7 ms and 2.6 kB a frame; level 19: 7 ms and 2.2 kB
-_EPISODE_START_SHARE = 0.25  # of the segments, so that dreams can be compared with whole real episodes
+_EPISODE_START_SHARE = 0.25  # of the segments, to compare dreams with whole real episodes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +35,11 @@ class Starts:
         first_frames: (n, h, w, c) uint8.
         actions: (n, t, *a) int64 or float32; ``actions[:, i]`` led to ``frames[:, i]``.
         frames: (n, t, h, w, c) uint8.
-        lengths: (n,) int64, how many of the t steps are real; the rest repeats the last one. At least 0.
-        at_episode_start: (n,) bool, whether the first frame is the one an episode began with.
+        lengths: (n,) int64, the number of recorded steps, at least 0; the last one is repeated up to t.
+        at_episode_start: (n,) bool, whether the first frame is the first of an episode.
 
     Raises:
-        FrameError: the arrays do not fit together.
+        FrameError: the shapes of the arrays do not match.
     """
 
     first_frames: npt.NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Starts:
                 f"not {self.actions.shape}, {self.lengths.shape}, {self.at_episode_start.shape}."
             )
         if n and not (self.lengths.min() >= 0 and self.lengths.max() <= t):
-            raise FrameError(f"lengths must lie in 0 … {t}, not {self.lengths.min()} … {self.lengths.max()}.")
+            raise FrameError(f"lengths must be in 0 … {t}, not {self.lengths.min()} … {self.lengths.max()}.")
 
     @classmethod
     def from_dataset(
@@ -75,54 +75,56 @@ class Starts:
         seed: int,
         episode_starts_only: bool = False,
         before_reward: float = 0.0,
-        reach: int = 64,
+        max_steps_to_reward: int = 64,
     ) -> Starts:
-        """Cut segments out of recorded episodes.
+        """Sample segments of recorded episodes.
 
-        A quarter of them are the beginnings of different episodes (all of them, with ``episode_starts_only``). The
-        others end at steps drawn uniformly from all that do not end an episode, and are shorter than ``context`` only
-        where the episode had not lasted longer.
+        A quarter of them are the first steps of different episodes (all of them, with ``episode_starts_only``). The
+        others end at steps sampled uniformly from all that do not terminate an episode, and are shorter than
+        ``context`` only near the start of an episode.
 
-        Where a reward is rare, few dreams of a policy that knows nothing would meet it. ``before_reward`` has a share
-        of the segments end a few steps before one: the nearest are found by chance, and what is learned there leads on
-        to those further away (a reverse curriculum, Florensa et al. 2017).
+        Where rewards are rare, an untrained policy gets hardly any. With ``before_reward``, a share of the segments
+        ends a few steps before one, so that the policy learns from there to ever earlier starts (a reverse curriculum,
+        Florensa et al. 2017).
 
         Args:
             dataset: the recording.
-            count: n, at least 1; fewer come back if the recording has fewer.
-            context: t, steps that a dream's memory is filled with, at least 0.
+            count: n, at least 1; fewer are returned if the recording has fewer.
+            context: t, the steps that initialise a dream's state, at least 0.
             seed: at least 0.
-            episode_starts_only: take beginnings only.
-            before_reward: share of the segments, at most 0.75, that end before a positive reward; as many as there
-                are, and none where none was recorded.
-            reach: longest way from such a segment's end to the reward, in steps, at least 1.
+            episode_starts_only: take first steps of episodes only.
+            before_reward: share of the segments, at most 0.75, that end before a positive reward; fewer if the
+                recording has fewer.
+            max_steps_to_reward: the most steps from the end of such a segment to the reward, at least 1.
 
         Raises:
             DatasetError: the dataset has no episodes.
         """
         if count < 1 or context < 0 or seed < 0:
             raise ConfigError(f"count must be at least 1, context and seed at least 0, not {count}, {context}, {seed}.")
-        if not 0 <= before_reward <= 1 - _EPISODE_START_SHARE or reach < 1:
+        if not 0 <= before_reward <= 1 - _EPISODE_START_SHARE or max_steps_to_reward < 1:
             raise ConfigError(
-                f"before_reward must lie in [0, {1 - _EPISODE_START_SHARE}], not {before_reward}, "
-                f"and reach be at least 1, not {reach}."
+                f"before_reward must be in [0, {1 - _EPISODE_START_SHARE}] and max_steps_to_reward at least 1, not "
+                f"{before_reward} and {max_steps_to_reward}."
             )
         if len(dataset) == 0:
             raise DatasetError(f"{dataset.path} has no episodes to start from. Record some with: dreamenv collect")
         random = np.random.default_rng((seed, 0x57A7))
-        places = _beginnings(dataset, count if episode_starts_only else _share(count), context, random)
+        segments = _episode_starts(
+            dataset, count if episode_starts_only else _episode_start_count(count), context, random
+        )
         if not episode_starts_only:
             if before_reward > 0:
-                places += _approaches(dataset, round(before_reward * count), context, reach, random)
-            places += _middles(dataset, count - len(places), context, random)
-        return _cut(dataset, sorted(places), context)
+                segments += _before_rewards(dataset, round(before_reward * count), context, max_steps_to_reward, random)
+            segments += _random_segments(dataset, count - len(segments), context, random)
+        return _read_segments(dataset, sorted(segments), context)
 
     def __len__(self) -> int:
         """Return n."""
         return len(self.first_frames)
 
     def __getitem__(self, indices: Any) -> Starts:
-        """Take some of the segments: a slice, or an array of indices or booleans."""
+        """Return some of the segments, given a slice or an array of indices or booleans."""
         if isinstance(indices, int | np.integer):
             raise TypeError(f"starts are indexed by a slice or an array, not by {indices}; use [[{indices}]].")
         return Starts(**{name: getattr(self, name)[indices] for name in self.__dataclass_fields__})
@@ -134,22 +136,22 @@ class Starts:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write into a folder, which is made if need be.
+        """Write into a folder, which is created if needed.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk could not be written.
         """
         folder = Path(folder)
-        strips = np.concatenate((self.first_frames[:, None], self.frames), axis=1)
+        clips = np.concatenate((self.first_frames[:, None], self.frames), axis=1)
         pixels, segments = io.BytesIO(), io.BytesIO()
-        np.save(pixels, strips, allow_pickle=False)
+        np.save(pixels, clips, allow_pickle=False)
         np.savez(segments, actions=self.actions, lengths=self.lengths, at_episode_start=self.at_episode_start)
         write_file(folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True))
         write_file(folder / _SEGMENTS, segments.getvalue())
 
     @classmethod
     def load(cls, folder: str | Path) -> Starts:
-        """Read what `save` wrote.
+        """Read segments written by `save`.
 
         Raises:
             WorldDamagedError: a file is missing or damaged.
@@ -157,78 +159,78 @@ class Starts:
         folder = Path(folder)
         try:
             with pa.CompressedInputStream(pa.OSFile(str(folder / _FRAMES)), "zstd") as stream:
-                strips = np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
+                clips = np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
             with np.load(io.BytesIO((folder / _SEGMENTS).read_bytes()), allow_pickle=False) as segments:
                 rest = {name: segments[name] for name in ("actions", "lengths", "at_episode_start")}
-            return cls(first_frames=strips[:, 0], frames=strips[:, 1:], **rest)
+            return cls(first_frames=clips[:, 0], frames=clips[:, 1:], **rest)
         except (OSError, ValueError, KeyError, EOFError, IndexError, BadZipFile, pa.ArrowException) as error:
             raise WorldDamagedError(
                 f"the starts in {folder} cannot be read: {error}. Restore {_FRAMES} and {_SEGMENTS} from a copy."
             ) from error
 
 
-_Place = tuple[int, int, int]  # episode, first frame, steps
+_Segment = tuple[int, int, int]  # episode, first frame, steps
 
 
-def _share(count: int) -> int:
+def _episode_start_count(count: int) -> int:
     return max(1, round(_EPISODE_START_SHARE * count))
 
 
-def _beginnings(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Place]:
+def _episode_starts(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Segment]:
     chosen = random.permutation(len(dataset))[:count]
     return [(int(e), 0, min(context, _usable(dataset, int(e)))) for e in chosen]
 
 
-def _middles(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Place]:
-    """Segments that end after 1 or more steps, at steps that do not end an episode."""
+def _random_segments(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Segment]:
+    """Sample segments of at least 1 step that end at steps that do not terminate an episode, uniformly."""
     ends = np.cumsum([_usable(dataset, e) for e in range(len(dataset))])
     chosen = random.choice(ends[-1], size=min(count, int(ends[-1])), replace=False)
     episodes = np.searchsorted(ends, chosen, side="right")
-    places = []
+    segments = []
     for episode, number in zip(episodes.tolist(), chosen.tolist(), strict=True):
         last = number - (int(ends[episode - 1]) if episode else 0) + 1
         steps = min(context, last)
-        places.append((episode, last - steps, steps))
-    return places
+        segments.append((episode, last - steps, steps))
+    return segments
 
 
-def _approaches(
-    dataset: EpisodeDataset, count: int, context: int, reach: int, random: np.random.Generator
-) -> list[_Place]:
-    """Segments that end 1 to ``reach`` steps before a positive reward, each such step as likely as any other."""
+def _before_rewards(
+    dataset: EpisodeDataset, count: int, context: int, max_steps_to_reward: int, random: np.random.Generator
+) -> list[_Segment]:
+    """Sample segments that end 1 to ``max_steps_to_reward`` steps before a positive reward, uniformly."""
     ends = []
     for number, episode in enumerate(dataset):
-        ahead = reach
-        for last in range(len(episode) - 1, 0, -1):  # a segment that ends at frame i goes on with step i
-            ahead = 1 if episode.rewards[last] > 0 else ahead + 1
-            if ahead <= reach:
+        distance = max_steps_to_reward
+        for last in range(len(episode) - 1, 0, -1):  # from a segment that ends at frame i, a dream starts with step i
+            distance = 1 if episode.rewards[last] > 0 else distance + 1
+            if distance <= max_steps_to_reward:
                 ends.append((number, last))
     chosen = random.permutation(len(ends))[:count]
     return [(number, max(0, last - context), min(context, last)) for number, last in (ends[i] for i in chosen)]
 
 
 def _usable(dataset: EpisodeDataset, episode: int) -> int:
-    """Return the last step of an episode after which it goes on."""
+    """Return the number of the last step of an episode after which it continues."""
     record = dataset.records[episode]
     return record.steps - int(record.terminated)
 
 
-def _cut(dataset: EpisodeDataset, places: list[_Place], context: int) -> Starts:
-    n, layout = len(places), dataset.action_layout
-    strips = np.zeros((n, context + 1, *dataset.frame_shape), np.uint8)
+def _read_segments(dataset: EpisodeDataset, segments: list[_Segment], context: int) -> Starts:
+    n, layout = len(segments), dataset.action_layout
+    clips = np.zeros((n, context + 1, *dataset.frame_shape), np.uint8)
     actions = np.zeros((n, context, *layout.shape), layout.dtype)
     previous, read = None, -1
-    for row, (number, first, steps) in enumerate(places):
-        if previous is None or number != read:  # places are sorted, so each episode is read once
+    for row, (number, first, steps) in enumerate(segments):
+        if previous is None or number != read:  # segments are sorted, so each episode is read once
             previous, read = dataset[number], number
-        strips[row, : steps + 1] = previous.frames[first : first + steps + 1]
-        strips[row, steps + 1 :] = strips[row, steps]
+        clips[row, : steps + 1] = previous.frames[first : first + steps + 1]
+        clips[row, steps + 1 :] = clips[row, steps]
         actions[row, :steps] = previous.actions[first : first + steps]
         actions[row, steps:] = actions[row, max(steps - 1, 0)] if steps else previous.actions[0]
     return Starts(
-        first_frames=strips[:, 0],
+        first_frames=clips[:, 0],
         actions=actions,
-        frames=strips[:, 1:],
-        lengths=np.array([steps for _, _, steps in places], np.int64),
-        at_episode_start=np.array([first == 0 for _, first, _ in places], np.bool_),
+        frames=clips[:, 1:],
+        lengths=np.array([steps for _, _, steps in segments], np.int64),
+        at_episode_start=np.array([first == 0 for _, first, _ in segments], np.bool_),
     )

@@ -1,9 +1,9 @@
-"""All recorded frames as flat, memory-mapped arrays: what training reads.
+"""All recorded frames as flat, memory-mapped arrays, from which training reads.
 
-Made once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
-**frame**, episode after episode; the row of a frame holds the action that led to it, and the reward and the ending that
-came with it. An episode of t steps takes t + 1 rows, and the first of them holds no step (zeros). So the window of t
-steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
+Built once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
+**frame**, episode after episode; the row of a frame has the action that led to it, and the reward and termination of
+that step. An episode of t steps has t + 1 rows, of which the first has no step (zeros). So the window of t steps from
+row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FrameStore:
             episodes only.
 
     Attributes:
-        frames: (n, h, w, c) uint8, memory-mapped; what is written to it stays in memory and never reaches the disk.
+        frames: (n, h, w, c) uint8, memory-mapped; copy-on-write: changes stay in memory.
         actions: (n, *a) int64 or float32, the action that led to the frame.
         rewards: (n,) float32.
         terminated: (n,) bool.
@@ -44,7 +44,7 @@ class FrameStore:
 
     Raises:
         DatasetError: it is empty or damaged.
-        StorageError: the disk refused; run again when there is room.
+        StorageError: the disk could not be written; try again when there is space.
     """
 
     def __init__(self, dataset: EpisodeDataset) -> None:
@@ -53,7 +53,7 @@ class FrameStore:
         whole = dataset.whole()
         folder = dataset.path / "cache" / whole.content_hash()[:_HASH_DIGITS]
         if not folder.is_dir():
-            with storage_errors(f"make the training cache {folder} ({_megabytes(whole)} MB)"):
+            with storage_errors(f"build the training cache {folder} ({_megabytes(whole)} MB)"):
                 _build(whole, folder)
         rows = np.concatenate(([0], np.cumsum(whole.lengths + 1)))
         self.dataset = dataset
@@ -64,7 +64,7 @@ class FrameStore:
         self.rewards: npt.NDArray[np.float32] = _load(folder / "rewards.npy")
         self.terminated: npt.NDArray[np.bool_] = _load(folder / "terminated.npy")
         if len(self.frames) != rows[-1]:
-            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is made again from the recording.")
+            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is built again from the recording.")
 
     @property
     def total_steps(self) -> int:
@@ -72,7 +72,7 @@ class FrameStore:
         return int(self.lengths.sum())
 
     def statistics(self) -> DataStatistics:
-        """Compute the facts that models may set themselves up with, over these episodes."""
+        """Compute the statistics of these episodes that models are initialised with."""
         total = np.zeros(self.frames.shape[1:], np.float64)
         for start, length in zip(self.starts, self.lengths, strict=True):
             for begin in range(start, start + length + 1, _BLOCK):
@@ -91,11 +91,11 @@ class FrameStore:
         )
 
     def _step_rows(self) -> npt.NDArray[np.bool_]:
-        """Return (n,) bool: the rows that hold a step of these episodes."""
-        held = np.zeros(len(self.rewards), np.bool_)
+        """Return (n,) bool, the rows that have a step of these episodes."""
+        has_step = np.zeros(len(self.rewards), np.bool_)
         for start, length in zip(self.starts, self.lengths, strict=True):
-            held[start + 1 : start + length + 1] = True
-        return held
+            has_step[start + 1 : start + length + 1] = True
+        return has_step
 
     def __repr__(self) -> str:
         return f"FrameStore(episodes={len(self.starts)}, steps={self.total_steps}, frames={self.frames.shape} uint8)"
@@ -139,7 +139,7 @@ def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(
-            f"the cache {path.parent} is damaged ({error}). Delete it; it is made again from the recording."
+            f"the cache {path.parent} is damaged ({error}). Delete it; it is built again from the recording."
         ) from error
     return array
 

@@ -1,17 +1,18 @@
-"""Windows of consecutive steps to learn from, in which every recorded step counts equally.
+"""Sample windows of consecutive steps for training, in which every recorded step has equal weight.
 
 For an episode of T steps and windows of t <= T, a raw start s is uniform on -(t - 1) ... T - 1 and is clamped to
-0 ... T - t, so windows never leave the episode and need no padding. Clamping favours both ends: step i lies in
+0 ... T - t, so windows stay inside the episode and need no padding. Clamping oversamples both ends: step i is in
 
     coverage(i) = number of starts strictly between the ends that reach i  +  t [i < t]  +  t [i >= T - t]
 
-of the T + t - 1 raw starts (2t - 1 if T = t), so it weighs t / coverage(i), which lies in [1/2, 1]. Episodes are chosen
-in proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than
-t starts at 0 and repeats its last frame and action; what is repeated weighs 0, and its real steps t / (T + t - 1).
+of the T + t - 1 raw starts (2t - 1 if T = t), so its weight is t / coverage(i), in [1/2, 1]. Episodes are sampled in
+proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than t
+starts at 0 and repeats its last frame and action; repeated steps have weight 0, real ones t / (T + t - 1).
 
-So an episode ends at the last step of a window, and a memory that begins empty with the window could learn to foretell
-endings by counting steps. Where that would hurt, ``ragged`` windows are cut off at the episode's ends instead: how long
-a window has lasted then says next to nothing of what comes, and every real step weighs 1.
+So an episode ends at the last step of a window, and a recurrent head whose state is empty at the window's start could
+learn to predict termination by counting steps. With ``crop_at_episode_ends``, windows are not clamped but cropped where
+they cross the start or the end of their episode, and padded to t steps. The age of the state then says next to nothing
+about termination, and every real step weighs 1.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ _Rows = npt.NDArray[np.int64]
 
 
 class WindowSampler:
-    """Batches of windows as a pure function of (seed, step), so that training resumes bit for bit.
+    """Returns batches of windows as a pure function of (seed, step), so that training resumes exactly.
 
     Args:
-        store: where to read.
+        store: the recording.
         batch_size: b, windows per batch.
         sequence_length: t, steps per window.
         seed: at least 0.
-        features: (n, ...) one row per frame of the store; handed over instead of frames. Floats come out as float32,
-            integers as int64.
-        ragged: cut windows off at the episode's ends, see the module's docstring.
+        features: (n, ...) one row per frame of the store, to return instead of frames: floats as float32, integers as
+            int64.
+        crop_at_episode_ends: crop windows at the episode's ends instead of clamping them, see the module's docstring.
 
     Raises:
-        DatasetError: the features are of other data.
+        DatasetError: the number of features is not the number of frames.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class WindowSampler:
         sequence_length: int,
         seed: int,
         features: npt.NDArray[Any] | None = None,
-        ragged: bool = False,
+        crop_at_episode_ends: bool = False,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
             raise ConfigError(
@@ -69,18 +70,18 @@ class WindowSampler:
                 f"there are {len(features)} features for {len(store.frames)} frames; compute them for this dataset."
             )
         self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
-        self.features, self.ragged = features, ragged
+        self.features, self.crop_at_episode_ends = features, crop_at_episode_ends
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
-        """Return the batch of a step, with a generator on the device seeded for that step."""
+        """Return the batch of a step, with a generator on the device that is seeded by the step."""
         device, length = torch.device(device), self.sequence_length
         random = np.random.default_rng((self.seed, step))
         chosen = random.integers(self._ends[-1], size=self.batch_size)
         episode = np.searchsorted(self._ends, chosen, side="right")
         steps = self.store.lengths[episode]
         raw = chosen - (self._ends[episode] - steps - length + 1) - (length - 1)
-        if self.ragged:
+        if self.crop_at_episode_ends:
             begin = np.maximum(raw, 0)
             real = np.minimum(steps, raw + length) - begin
             weights = (np.arange(length) < real[:, None]).astype(np.float32)
@@ -101,10 +102,10 @@ class WindowSampler:
 
 
 def windows_for_evaluation(store: FrameStore, horizon: int, count: int, seed: int) -> _Rows:
-    """Choose distinct windows of ``horizon`` steps, uniformly among all that fit into an episode.
+    """Sample distinct windows of ``horizon`` steps, uniformly among all that fit into an episode.
 
     Returns:
-        (m,) int64, rows of the store in rising order; m is count, or all there are if that is less.
+        (m,) int64, sorted rows of the store; m is count, or fewer if there are fewer.
 
     Raises:
         DatasetError: every episode is shorter than the horizon.
@@ -126,14 +127,14 @@ def windows_for_evaluation(store: FrameStore, horizon: int, count: int, seed: in
 
 
 def read_windows(store: FrameStore, rows: _Rows, horizon: int, device: torch.device | str = "cpu") -> Batch:
-    """Read windows chosen by `windows_for_evaluation`; all weights are 1."""
+    """Read the windows of `windows_for_evaluation`; all weights are 1."""
     whole = np.full(len(rows), horizon)
     ones = np.ones((len(rows), horizon), np.float32)
     return _gather(store, rows, whole, horizon, ones, torch.device(device))
 
 
 def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]:
-    """Return (b, t) float32, the weights of the module's docstring for windows that begin at these steps."""
+    """Return (b, t) float32, the weights (see the module's docstring) of windows that start at these steps."""
     step = begin[:, None] + np.arange(length)  # b t
     last = (steps - length)[:, None]
     inner = np.minimum(step, last - 1) - np.maximum(step - length + 1, 1) + 1
@@ -155,16 +156,16 @@ def _gather(
     features: npt.NDArray[Any] | None = None,
     generator: torch.Generator | None = None,
 ) -> Batch:
-    """Read b windows of ``length`` steps that begin at these rows and have ``real`` steps before padding."""
+    """Read b windows of ``length`` steps from these rows; the first ``real`` steps are recorded, the rest padding."""
     count, (h, w, c) = len(rows), store.frames.shape[1:]
-    led = rows[:, None] + 1 + np.minimum(np.arange(length), real[:, None] - 1)  # b t, the rows of the steps
+    step_rows = rows[:, None] + 1 + np.minimum(np.arange(length), real[:, None] - 1)  # b t, the rows of the steps
     if features is None:
         first, frames = np.empty((count, h, w, c), np.uint8), np.empty((count, length, h, w, c), np.uint8)
         for i, row in enumerate(rows):
             first[i] = store.frames[row]
             _copy(frames[i], store.frames, row + 1, int(real[i]))
         first_frame, next_frames = (frames_to_model(part, device, channels_last=True) for part in (first, frames))
-        described = None
+        window_features = None
     else:
         values = np.empty((count, length + 1, *features.shape[1:]), features.dtype)
         for i, row in enumerate(rows):
@@ -172,22 +173,22 @@ def _gather(
         first_frame = torch.empty((count, 0, h, w), device=device)
         next_frames = torch.empty((count, length, 0, h, w), device=device)
         tensor = torch.from_numpy(values).to(device)
-        described = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+        window_features = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
     dtype = torch.float32 if store.dataset.action_layout.dtype.kind == "f" else torch.int64
     padding = torch.from_numpy(weights > 0).to(device)
     return Batch(
         first_frame=first_frame,
         frames=next_frames,
-        actions=torch.from_numpy(store.actions[led]).to(device, dtype),
-        rewards=torch.from_numpy(store.rewards[led]).to(device) * padding,
-        terminated=torch.from_numpy(store.terminated[led]).to(device) & padding,
+        actions=torch.from_numpy(store.actions[step_rows]).to(device, dtype),
+        rewards=torch.from_numpy(store.rewards[step_rows]).to(device) * padding,
+        terminated=torch.from_numpy(store.terminated[step_rows]).to(device) & padding,
         weight=torch.from_numpy(weights).to(device),
-        features=described,
+        features=window_features,
         generator=generator,
     )
 
 
 def _copy(into: npt.NDArray[Any], source: npt.NDArray[Any], row: int, real: int) -> None:
-    """Copy ``real`` consecutive rows and repeat the last one into what is left."""
+    """Copy ``real`` consecutive rows, and pad with the last one."""
     into[:real] = source[row : row + real]
     into[real:] = into[real - 1]

@@ -110,7 +110,7 @@ class Evaluator:
             batch_size=min(stage.batch_size, _LOSS_ROWS),
             sequence_length=stage.sequence_length,
             seed=self._config.seed,
-            ragged=stage.ragged,
+            crop_at_episode_ends=stage.crop_at_episode_ends,
         )
         totals: dict[str, float] = {}
         for step in range(_LOSS_BATCHES):

@@ -171,7 +171,7 @@ class _Run:
             sequence_length=stage.sequence_length,
             seed=derived_seed(config.seed, index),
             features=self._features(index, fresh=begin == 0),
-            ragged=stage.ragged,
+            crop_at_episode_ends=stage.crop_at_episode_ends,
         )
 
         def make(step: int) -> Any:

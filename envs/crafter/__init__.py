@@ -1,1 +1,1 @@
-"""Crafter: an open world of survival, seen from above."""
+"""Crafter: survival in an open world, seen from above."""

@@ -1,4 +1,4 @@
-"""Crafter's task. Facts come from Crafter's own ``data.yaml``."""
+"""The task of Crafter, with the facts of Crafter's ``data.yaml``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CRAFTER_TASKS: dict[str, RealTask] = {
         id="dreamenv/Crafter-v0",
         action_names=_ACTIONS,  # all of Crafter's own, in its order
         action_table=tuple(range(len(_ACTIONS))),
-        native_rate=5.0,  # the clock of Crafter's own window
+        native_rate=5.0,  # the frame rate of Crafter's own window
         max_native_steps=10_000,
         score="achievements unlocked, of 22",
         solved=22.0,

@@ -1,1 +1,1 @@
-"""Minecraft through MineRL, which lives in an interpreter of its own and is spoken to over a pipe."""
+"""Minecraft through MineRL, which runs as a worker process in an interpreter of its own."""

@@ -1,7 +1,7 @@
-"""Minecraft tasks as gymnasium environments, played by MineRL in an interpreter of its own.
+"""Minecraft tasks as Gymnasium environments, with MineRL in an interpreter of its own.
 
-The game has 20 ticks a second; an agent step is 4 ticks, a fifth of a second, by default. MineRL's pictures (64x64 from
-0.4, 360x640 from 1.0, RGB, top row first) are shrunk like everybody's.
+The game has 20 ticks per second; an agent step is 4 ticks, a fifth of a second, by default. MineRL's native frames are
+64x64 (0.4) or 360x640 (1.0).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.minerl.interpreter import find_minerl, minerl_interpreter
 from dreamenv.envs.minerl.process import MinerlProcess
 from dreamenv.envs.minerl.tasks import GOAL_REWARD, MINERL_TASKS, MinerlTask
@@ -20,30 +20,29 @@ from dreamenv.errors import ConfigError, UnavailableError, UnknownNameError
 
 __all__ = ["MinerlEnv"]
 
-_REWARD_MEASURES = {"logs": "logs", "distance": "metres"}
-_INFO = {"logs": "logs_gained", "metres": "metres_walked"}
+_MEASURE_OF_REWARD = {"logs": "logs", "distance": "metres"}
+_INFO_KEYS = {"logs": "logs_gained", "metres": "metres_walked"}
 
 
 class MinerlEnv(RealEnv):
-    """One Minecraft task. A native step is a tick of 1/20 s.
+    """A Minecraft task. A native step is a tick of 1/20 s.
 
-    The worker starts on the first reset (with ``native_actions`` when it is made, since MineRL must say which they
-    are), and with it the game, which takes minutes the first time. When anything fails, `step` and `reset` raise an
-    error, everything that was started is ended, and the next `reset` starts anew.
+    The worker process is started by the first reset (with ``native_actions`` by the constructor, which needs MineRL's
+    action space). It starts the game, which takes minutes the first time. When anything fails, `step` and `reset` raise
+    an error and end all processes they started; the next `reset` starts them again.
 
-    ``info`` also has, where the game tells it, ``compass_angle`` (degrees; 0: the goal lies straight ahead) and
-    ``inventory`` (number by item); where a reward or score is computed, ``logs_gained`` and ``metres_walked`` in this
-    episode; and ``stand_in``: whether what answers is dreamenv's stand-in for Minecraft and not the game.
+    ``info`` also has, where the mission provides them, ``compass_angle`` (degrees; 0: the goal is straight ahead) and
+    ``inventory`` (number by item); where the reward or the score is computed, ``logs_gained`` and ``metres_walked`` in
+    this episode; and ``fake_malmo``: whether `dreamenv.envs.minerl.fake_malmo` runs in place of the game.
 
     Args:
         task: short name, see `dreamenv.envs.minerl.tasks.MINERL_TASKS`.
-        minerl_python: MineRL's interpreter; None for the variable DREAMENV_MINERL_PYTHON's.
-        port: of a game that runs on this machine already and that nobody else plays in; None starts one.
-        reset_timeout: seconds to wait for a reset, which may build a world and start Java.
+        minerl_python: MineRL's interpreter; None for that of the variable DREAMENV_MINERL_PYTHON.
+        port: of a running game on this machine that no other environment uses; None starts a game.
+        reset_timeout: seconds to wait for a reset, which may start Java and generate a world.
         step_timeout: seconds to wait for a step.
-        settings: of every real environment, see `RealEnv`. ``native_actions`` takes MineRL's own dictionaries; an
-            entry that MineRL calls an enumeration is the number of its value here. The camera then turns in the first
-            tick of an agent step too.
+        settings: see `RealEnv`. With ``native_actions``, actions are MineRL's dictionaries, in which an Enum is the
+            index of its value. With a frame skip, the camera turns in the first tick of an agent step only.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - gymnasium's
@@ -64,24 +63,26 @@ class MinerlEnv(RealEnv):
         if port is not None and not 1 <= port <= 65535:
             raise ConfigError(f"port must be from 1 to 65535, not {port}.")
         if not (reset_timeout > 0 and step_timeout > 0):
-            raise ConfigError(f"time-outs must be positive, not {reset_timeout} and {step_timeout} s.")
+            raise ConfigError(
+                f"time limits must be positive, not reset_timeout={reset_timeout}, step_timeout={step_timeout}."
+            )
         missing = find_minerl(minerl_python, task)
         if missing is not None:
             raise UnavailableError(task, missing.what, missing.remedy)
         self.task = MINERL_TASKS[task]
         self._python = str(minerl_interpreter(minerl_python))
         self._port = port
-        self._seconds = {"reset": reset_timeout, "step": step_timeout}
+        self._timeouts = {"reset": reset_timeout, "step": step_timeout}
         self._worker: MinerlProcess | None = None
-        self._measures = self._wanted(settings.get("reward") or self.task.rewards[0])
+        self._measures = self._required_measures(settings.get("reward") or self.task.rewards[0])
         self._totals = dict.fromkeys(self._measures, 0.0)
-        self._score, self._stand_in = 0.0, False
+        self._score, self._fake_malmo = 0.0, False
         super().__init__(self.task, **settings)
 
     def native_action_space(self) -> gym.Space[Any]:
-        """Return MineRL's own action space; starts the worker, not the game."""
-        described = self._ready_worker().hello["action_space"]
-        return gym.spaces.Dict({key: _space(part) for key, part in described.items()})
+        """Return MineRL's own action space; starts the worker, but not the game."""
+        parts = self._ready_worker().hello["action_space"]
+        return gym.spaces.Dict({key: _space(part) for key, part in parts.items()})
 
     def close(self) -> None:
         """End the worker, and the game if it started one."""
@@ -90,14 +91,14 @@ class MinerlEnv(RealEnv):
             self._worker.close()
             self._worker = None
 
-    def _wanted(self, reward: str) -> tuple[str, ...]:
-        """What the worker must measure; nothing for a native reward, so that it works with every client."""
-        if reward not in _REWARD_MEASURES:
+    def _required_measures(self, reward: str) -> tuple[str, ...]:
+        """Return what the worker must measure: nothing for a native reward, which works with every client."""
+        if reward not in _MEASURE_OF_REWARD:
             return ()
-        return tuple(sorted({_REWARD_MEASURES[reward], self.task.scores} & set(_INFO)))
+        return tuple(sorted({_MEASURE_OF_REWARD[reward], self.task.score_metric} & set(_INFO_KEYS)))
 
     def _ready_worker(self) -> MinerlProcess:
-        """Return the worker; start one if there is none, or if the last one has failed."""
+        """Return the worker; start one if none is running."""
         if self._worker is None or not self._worker.alive:
             self.close()
             self._worker = MinerlProcess(
@@ -105,43 +106,43 @@ class MinerlEnv(RealEnv):
             )
         return self._worker
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         worker = self._ready_worker()
-        facts = worker.ask("reset", seconds=self._seconds["reset"], seed=seed)["facts"]
-        self._stand_in = bool(facts["stand_in"])
+        info = worker.request("reset", seconds=self._timeouts["reset"], seed=seed)["info"]
+        self._fake_malmo = bool(info["fake_malmo"])
         self._totals, self._score = dict.fromkeys(self._measures, 0.0), 0.0
-        return Outcome(screen=worker.frame, facts=self._facts(facts))
+        return SimStep(screen=worker.frame, info=self._sim_info(info))
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
         worker = self._worker
         assert worker is not None
-        told = worker.ask("step", seconds=self._seconds["step"], action=_plain(action), ticks=native_steps)
+        answer = worker.request("step", seconds=self._timeouts["step"], action=_plain(action), ticks=native_steps)
         for measure in self._measures:
-            self._totals[measure] += told[measure]
-        if self.task.scores == "goal":
-            self._score = max(self._score, float(told["peak"] > GOAL_REWARD / 2))
-        elif self.task.scores == "paid":
-            self._score += told["reward"]
+            self._totals[measure] += answer[measure]
+        if self.task.score_metric == "goal":
+            self._score = max(self._score, float(answer["max_reward"] > GOAL_REWARD / 2))
+        elif self.task.score_metric == "return":
+            self._score += answer["reward"]
         else:
-            self._score = self._totals.get(self.task.scores, 0.0)
-        computed = _REWARD_MEASURES.get(self.reward)
-        return Outcome(
+            self._score = self._totals.get(self.task.score_metric, 0.0)
+        computed = _MEASURE_OF_REWARD.get(self.reward)
+        return SimStep(
             screen=worker.frame,
-            reward=told["reward"] if computed is None else told[computed],
-            terminated=told["done"],
-            native_steps=told["ticks"],
+            reward=answer["reward"] if computed is None else answer[computed],
+            terminated=answer["done"],
+            native_steps=answer["ticks"],
             score=self._score,
-            facts=self._facts(told["facts"]),
+            info=self._sim_info(answer["info"]),
         )
 
-    def _facts(self, told: dict[str, Any]) -> dict[str, Any]:
-        facts: dict[str, Any] = {key: told[key] for key in ("compass_angle", "inventory") if key in told}
-        measured = {_INFO[measure]: total for measure, total in self._totals.items()}
-        return {**facts, **measured, "stand_in": self._stand_in}
+    def _sim_info(self, worker_info: dict[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {key: worker_info[key] for key in ("compass_angle", "inventory") if key in worker_info}
+        measured = {_INFO_KEYS[measure]: total for measure, total in self._totals.items()}
+        return {**kept, **measured, "fake_malmo": self._fake_malmo}
 
 
 def _space(part: dict[str, Any]) -> gym.Space[Any]:
-    """Turn a worker's description of one action into a space."""
+    """Return the space that the worker described."""
     match part["type"]:
         case "Enum":
             return gym.spaces.Discrete(len(part["values"]))
@@ -152,5 +153,5 @@ def _space(part: dict[str, Any]) -> gym.Space[Any]:
 
 
 def _plain(action: dict[str, Any]) -> dict[str, Any]:
-    """Turn a native action into JSON values."""
+    """Convert a native action to JSON values."""
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in action.items()}

@@ -1,4 +1,4 @@
-"""Finds the Python interpreter that MineRL lives in, and says what lacks if there is none."""
+"""Find the Python interpreter that has MineRL, and say what is missing if there is none."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ try:
     minerl = version("minerl")
 except Exception:  # a package without metadata, such as a source tree on the path
     minerl = ""
-lacks = [name for name in ("minerl", "gym", "numpy") if importlib.util.find_spec(name) is None]
-print(json.dumps({"python": sys.version_info[:2], "lacks": lacks, "minerl": minerl}))
+lacking = [name for name in ("minerl", "gym", "numpy") if importlib.util.find_spec(name) is None]
+print(json.dumps({"python": sys.version_info[:2], "lacking": lacking, "minerl": minerl}))
 """
 
 
 def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> str | None:
-    """Return the path of MineRL's interpreter: the one given, else the variable's; None if neither is set."""
+    """Return the path of MineRL's interpreter: the argument, or else the variable; None if neither is set."""
     chosen = os.fspath(minerl_python) if minerl_python is not None else os.environ.get(VARIABLE)
     if not chosen:
         return None
@@ -45,7 +45,7 @@ def minerl_interpreter(minerl_python: str | os.PathLike[str] | None = None) -> s
 
 
 def find_minerl(minerl_python: str | os.PathLike[str] | None = None, task: str | None = None) -> Missing | None:
-    """Say what lacks for MineRL, or for one of its tasks, to run; an interpreter is asked once, MineRL not imported."""
+    """Check for MineRL, or for one of its tasks. Each interpreter is run once; MineRL is not imported."""
     path = minerl_interpreter(minerl_python)
     if path is None:
         remedy = f"export {VARIABLE}=/path/to/minerl/bin/python ({_GUIDE})"
@@ -62,30 +62,30 @@ def find_minerl(minerl_python: str | os.PathLike[str] | None = None, task: str |
     if task is None:
         return None
     wanted, found = MINERL_TASKS[task].since, re.match(r"(\d+)\.(\d+)", answer)
-    if found is None or (int(found[1]), int(found[2])) >= wanted:  # of an unknown version, its worker will tell
+    if found is None or (int(found[1]), int(found[2])) >= wanted:  # of an unknown version: the worker will check
         return None
     major, minor = wanted
     return Missing(
-        what=f"{path} has MineRL {answer}, and {MINERL_TASKS[task].env_id} came with {major}.{minor}",
+        what=f"{path} has MineRL {answer}, and {MINERL_TASKS[task].env_id} needs MineRL {major}.{minor}",
         remedy=f"set {VARIABLE} to a Python that has MineRL {major}.{minor} ({_GUIDE})",
     )
 
 
 @lru_cache(maxsize=32)
 def _probe(path: str, changed: int) -> Missing | str:
-    """Ask an interpreter for the version of its MineRL; ``changed`` makes a replaced interpreter a new question."""
+    """Return the version of an interpreter's MineRL; ``changed`` is part of the cache's key only."""
     del changed
     another = f"set {VARIABLE} to a Python that has MineRL ({_GUIDE})"
     try:
         answer = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, timeout=_SECONDS, check=True)
         facts = json.loads(answer.stdout)
-        python, lacks, version = tuple(facts["python"]), facts["lacks"], str(facts["minerl"])
+        python, lacking, version = tuple(facts["python"]), facts["lacking"], str(facts["minerl"])
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         reason = type(error).__name__ if isinstance(error, ValueError) else str(error)
-        return Missing(what=f"{path} does not answer as a Python interpreter ({reason})", remedy=another)
-    if lacks:
+        return Missing(what=f"{path} does not run as a Python interpreter ({reason})", remedy=another)
+    if lacking:
         remedy = f"install MineRL into it ({_GUIDE}), or {another}"
-        return Missing(what=f"the interpreter {path} has no package {' and no '.join(lacks)}", remedy=remedy)
+        return Missing(what=f"the interpreter {path} has no package {' and no '.join(lacking)}", remedy=remedy)
     if python < (3, 7):
         return Missing(what=f"{path} is Python {python[0]}.{python[1]}, older than 3.7", remedy=another)
     return version

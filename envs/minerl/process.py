@@ -1,7 +1,7 @@
-"""Our end of the pipe to a MineRL worker: starts it, asks it, takes frames from shared memory, ends all it started.
+"""Run a MineRL worker process: start it, send requests, read frames from shared memory, kill all it started.
 
-The protocol is written down in `dreamenv.envs.minerl.worker`. The frame lies in a file without a name, in memory where
-there is /dev/shm, that both sides map: nothing is left of it when both have ended, however they ended.
+The protocol is described in `dreamenv.envs.minerl.worker`. The frame is in a file without a name, in /dev/shm where
+that exists, which both processes map: nothing is left of it when both have ended, however they ended.
 """
 
 from __future__ import annotations
@@ -24,33 +24,35 @@ from numpy.typing import NDArray
 
 from dreamenv.envs.minerl import worker
 from dreamenv.envs.minerl.interpreter import VARIABLE
+from dreamenv.envs.minerl.worker.messages import PROTOCOL, MessagePipe
+from dreamenv.envs.minerl.worker.watchdog import MARK, kill_marked
 from dreamenv.errors import ConfigError, UnavailableError, WorkerError
 
 __all__ = ["MinerlProcess"]
 
 _START_SECONDS = 300.0  # until the worker has imported MineRL
-_LEAVE_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
 _LOG_LINES = 8
 
 
 class MinerlProcess:
-    """A worker that has one MineRL environment. Whenever a method raises, the worker and its game are gone.
+    """A worker process with one MineRL environment. Whenever a method raises, the worker and its game have been ended.
 
     Args:
         python: MineRL's interpreter.
-        task: short name of the task, for messages.
+        task: short name of the task, for error messages.
         env_id: MineRL's id of the environment.
-        port: of a game that runs already; None starts one on the first reset.
-        measures: what the worker must measure, see `dreamenv.envs.minerl.worker`.
+        port: of a running game; None starts one on the first reset.
+        measures: which of "logs" and "metres" the worker measures.
 
     Attributes:
-        hello: what the worker says about itself.
-        frame: (height, width, 3) uint8 RGB, the frame last seen, in shared memory: the next call overwrites it.
+        hello: the answer to the first message, see `dreamenv.envs.minerl.worker`.
+        frame: (height, width, 3) uint8 RGB, the last frame, in shared memory: the next call overwrites it.
 
     Raises:
-        UnavailableError: MineRL is not in this interpreter, or not this environment in that MineRL.
-        ConfigError: the port leads to no game, or to one in use.
-        WorkerError: it died or did not answer.
+        UnavailableError: the interpreter has no MineRL, or its MineRL does not have this environment.
+        ConfigError: no game listens on the port, or it is in use.
+        WorkerError: the worker died or did not answer.
     """
 
     def __init__(
@@ -60,38 +62,38 @@ class MinerlProcess:
         self.mark = uuid.uuid4().hex
         self.folder = tempfile.mkdtemp(prefix="dreamenv-minerl-")
         self._frame_file = _anonymous_file()
-        theirs_in, requests = os.pipe()
-        replies, theirs_out = os.pipe()
-        theirs_life, life = os.pipe()
-        self._line = worker.Line(replies, requests)
-        given = (theirs_in, theirs_out, self._frame_file, theirs_life)
+        their_requests, requests = os.pipe()
+        replies, their_replies = os.pipe()
+        their_alive, alive = os.pipe()
+        self._pipe = MessagePipe(replies, requests)
+        descriptors = (their_requests, their_replies, self._frame_file, their_alive)
         try:
             with open(Path(self.folder) / "worker.log", "wb") as log:
                 self._process = subprocess.Popen(
-                    [python, "-u", worker.__file__, *map(str, given), str(os.getpid())],
+                    [python, "-u", os.path.dirname(worker.__file__), *map(str, descriptors), str(os.getpid())],
                     cwd=self.folder,
                     env=self._environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    pass_fds=given,
-                    # A group of its own, so that Ctrl-C reaches us only. Not a session of its own: Linux shares out a
-                    # busy processor by session, and every message would wait for a turn (measured: half the speed).
+                    pass_fds=descriptors,
+                    # A group of its own, so that Ctrl-C reaches only this process. Not a session of its own: Linux
+                    # schedules a busy processor by session, so every message would wait (measured: half the speed).
                     process_group=0,
                 )
         except OSError as error:
-            for descriptor in (*given, requests, replies, life):
+            for descriptor in (*descriptors, requests, replies, alive):
                 os.close(descriptor)
             shutil.rmtree(self.folder, ignore_errors=True)
             raise UnavailableError(task, f"{python} cannot be started: {error}", f"set {VARIABLE}") from error
-        for descriptor in (theirs_in, theirs_out, theirs_life):
+        for descriptor in (their_requests, their_replies, their_alive):
             os.close(descriptor)
-        mine = (requests, replies, life, self._frame_file)
+        mine = (requests, replies, alive, self._frame_file)
         self._end = weakref.finalize(self, _end, self._process, mine, self.mark, self.folder, os.getpid())
-        self.hello = self.ask(
+        self.hello = self.request(
             "hello",
             seconds=_START_SECONDS,
-            protocol=worker.PROTOCOL,
+            protocol=PROTOCOL,
             env_id=env_id,
             port=port,
             measures=list(measures),
@@ -102,37 +104,37 @@ class MinerlProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it runs."""
         return self._end.alive and self._process.poll() is None
 
-    def ask(self, operation: str, *, seconds: float, **values: Any) -> dict[str, Any]:
-        """Send a request and wait for the answer.
+    def request(self, operation: str, *, seconds: float, **values: Any) -> dict[str, Any]:
+        """Send a request and return the answer.
 
         Args:
-            operation: see the worker's protocol.
-            seconds: how long to wait.
-            values: of the request.
+            operation: "hello", "reset" or "step", see `dreamenv.envs.minerl.worker`.
+            seconds: time limit.
+            values: the arguments of the operation.
         """
         try:
-            self._line.send({"op": operation, **values})
-            answer = self._line.receive(seconds)
+            self._pipe.send({"op": operation, **values})
+            answer = self._pipe.receive(seconds)
         except TimeoutError:
             raise self._failed(f"did not answer {operation!r} within {seconds:g} s{self._about_port()}") from None
         except (EOFError, OSError):
             raise self._failed(f"died during {operation!r}") from None
-        except BaseException:  # an interrupt between request and answer would leave the two out of step
+        except BaseException:  # after an interrupt, the next answer would be that of this request
             self.close()
             raise
         if not answer["ok"]:
-            raise self._refused(answer["kind"], answer["message"])
+            raise self._request_error(answer["kind"], answer["message"])
         return dict(answer)
 
     def close(self) -> None:
-        """End the worker and everything it started; again does nothing."""
+        """End the worker and everything it started; calling it again does nothing."""
         if self._end.alive and os.getpid() == self._owner and self._port is not None and self._process.poll() is None:
             with contextlib.suppress(OSError, EOFError, ValueError):
-                self._line.send({"op": "close"})
-                self._line.receive(_LEAVE_SECONDS)
+                self._pipe.send({"op": "close"})
+                self._pipe.receive(_CLOSE_SECONDS)
         self._end()
 
     @property
@@ -141,14 +143,14 @@ class MinerlProcess:
         return int(details[2][-1]) if details is not None else -1
 
     def _environment(self) -> dict[str, str]:
-        """Ours, less what is our interpreter's; plus a temporary folder, and a virtual display if there is none."""
+        """Return our variables without those of our interpreter, and those that the worker needs."""
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "VIRTUAL_ENV")}
         if "DISPLAY" not in kept and shutil.which("xvfb-run"):
             kept.setdefault("MINERL_HEADLESS", "1")  # MineRL 0.4's own switch: its launchClient.sh uses xvfb-run
-        return {**kept, worker.MARK: self.mark, "TMPDIR": self.folder}
+        return {**kept, MARK: self.mark, "TMPDIR": self.folder}
 
-    def _refused(self, kind: str, message: str) -> Exception:
-        """End the worker and return the error for its refusal."""
+    def _request_error(self, kind: str, message: str) -> Exception:
+        """End the worker and return the error for its failed answer."""
         failed = self._failed(message)
         if kind in ("missing", "broken"):
             remedy = f"set {VARIABLE} to a Python whose `import minerl` works (see docs/minecraft.md)"
@@ -163,12 +165,12 @@ class MinerlProcess:
         return failed
 
     def _failed(self, what: str) -> WorkerError:
-        """End the worker and say what it did, with the last lines of its log."""
+        """End the worker and return an error with the last lines of its log."""
         log = _last_lines(Path(self.folder) / "worker.log")
         self._end()
         return WorkerError(
             f"the MineRL worker of {self._task} {what}. It was ended; reset() starts a new one."
-            + (f" Its last words:\n{log}" if log else "")
+            + (f" The end of its log:\n{log}" if log else "")
         )
 
     def _about_port(self) -> str:
@@ -176,7 +178,7 @@ class MinerlProcess:
 
 
 def _anonymous_file() -> int:
-    """Open a file without a name; in memory if it can be."""
+    """Open a file without a name, in memory if possible."""
     memory = "/dev/shm" if sys.platform.startswith("linux") and os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryFile(prefix="dreamenv-minerl-", dir=memory) as file:
         return os.dup(file.fileno())
@@ -191,12 +193,12 @@ def _last_lines(path: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes], descriptors: Sequence[int], mark: str, folder: str, owner: int) -> None:
-    """Kill what carries the mark, remove the folder, close our descriptors."""
+    """Close our descriptors, kill everything with the mark, remove the folder."""
     for descriptor in descriptors:
         os.close(descriptor)
     if os.getpid() != owner:
-        return  # a fork of the process that started it: not ours to end
-    worker.kill_marked(mark)
+        return  # a fork of the process that started the worker must not end it
+    kill_marked(mark)
     with contextlib.suppress(ProcessLookupError):
         process.kill()  # where there is no /proc
     process.wait()

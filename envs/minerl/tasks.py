@@ -1,10 +1,10 @@
-"""The table of Minecraft tasks: which MineRL environment each one is, its actions, rewards and score.
+"""The table of Minecraft tasks: the MineRL environment, actions, rewards and score of each.
 
-An action is a sparse dictionary of MineRL's own: the keys that are held, and ``camera``, the turn (pitch, yaw) in
-degrees, positive down and to the right. Keys are held for all native steps of an agent step; the camera turns once,
+A native action is a part of MineRL's action dictionary: the keys that are held, and ``camera``, the turn (pitch, yaw)
+in degrees, positive down and to the right. Keys are held for all native steps of an agent step; the camera turns once,
 in the first of them, so that a turn is 15 degrees whatever the frame skip.
 
-Facts about the missions come from MineRL's environment specifications (0.4.4 and 1.0).
+The facts are those of MineRL's environment specifications (0.4.4 and 1.0).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ TICKS_PER_SECOND = 20.0
 """Minecraft's clock, in hertz; a native step is one tick."""
 
 CAMERA_STEP = 15.0
-"""How far one camera action turns, in degrees."""
+"""The turn of one camera action, in degrees."""
 
 GOAL_REWARD = 100.0
-"""What MineRL's Navigate pays in the tick that touches the diamond block; no other tick pays half as much."""
+"""Reward of MineRL's Navigate for touching the diamond block; no other tick gives half as much."""
 
-_EARLY = 100
-"""Ticks by which our time limit comes before the game's own, which looks to a client like the end of the task."""
+_MARGIN = 100
+"""Ticks by which our time limit precedes the game's own, which a client cannot tell from a termination."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,16 @@ class MinerlTask(RealTask):
 
     Attributes:
         env_id: MineRL's own id.
-        scores: "goal" is 1.0 once the game paid for the goal, "paid" the sum of its rewards, "logs" and "metres" what
-            was gathered and walked.
-        since: the first version of MineRL that has it, as (major, minor).
+        score_metric: "goal" is 1.0 once the goal was reached, "return" sums MineRL's rewards, "logs" and "metres" are
+            the logs collected and the metres walked.
+        since: the first version of MineRL with this environment, as (major, minor).
     """
 
     env_id: str
-    scores: Literal["goal", "paid", "logs", "metres"]
+    score_metric: Literal["goal", "return", "logs", "metres"]
     since: tuple[int, int] = (0, 4)
     native_rate: float = TICKS_PER_SECOND
-    frame_skip: int = 4  # five decisions a second, in each of which a walker covers 0.86 m
+    frame_skip: int = 4  # five decisions per second, in each of which a walking player covers 0.86 m
 
 
 _Actions = dict[str, dict[str, Any]]
@@ -85,9 +85,9 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             id="dreamenv/MinerlNavigateDense-v0",
             env_id="MineRLNavigateDense-v0",  # MineRL 0.4
             **_table(_TRAVEL),
-            max_native_steps=6000 - _EARLY,
+            max_native_steps=6000 - _MARGIN,
             score="goal reached (0 or 1)",
-            scores="goal",
+            score_metric="goal",
             solved=1.0,
             about="Find a diamond block 64 m away, with a compass in info. Reward: +100 at the block, and per tick the "
             "metres by which it came nearer. The block, or death, terminates; 5,900 ticks (295 s) truncate.",
@@ -97,9 +97,9 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             id="dreamenv/MinerlNavigate-v0",
             env_id="MineRLNavigate-v0",  # MineRL 0.4
             **_table(_TRAVEL),
-            max_native_steps=6000 - _EARLY,
+            max_native_steps=6000 - _MARGIN,
             score="goal reached (0 or 1)",
-            scores="goal",
+            score_metric="goal",
             solved=1.0,
             about="Find a diamond block 64 m away, with a compass in info. Reward: +100 at the block. The block, or "
             "death, terminates; 5,900 ticks (295 s) truncate.",
@@ -109,9 +109,9 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             id="dreamenv/MinerlTreechop-v0",
             env_id="MineRLTreechop-v0",  # MineRL 0.4
             **_table(_CHOP),
-            max_native_steps=8000 - _EARLY,
+            max_native_steps=8000 - _MARGIN,
             score="logs collected",
-            scores="paid",
+            score_metric="return",
             solved=64.0,
             about="Chop trees with an iron axe. Reward: +1 per log. 64 logs, or death, terminate; 7,900 ticks (395 s) "
             "truncate.",
@@ -121,13 +121,13 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             id="dreamenv/MinerlFindCave-v0",
             env_id="MineRLBasaltFindCave-v0",  # MineRL 1.0; in 0.4 too, with smaller pictures
             **_table(_TRAVEL),
-            max_native_steps=3600 - _EARLY,
+            max_native_steps=3600 - _MARGIN,
             rewards=("distance", "logs", "native"),
             score="metres walked",
-            scores="metres",
+            score_metric="metres",
             solved=float("inf"),
-            about=f"Look for a cave; whether one was found is for people to judge, so success stays false. {_COMPUTED} "
-            "Death terminates; 3,500 ticks (175 s) truncate.",
+            about="Look for a cave. Only people can judge whether one was found, so success is always false. "
+            f"{_COMPUTED} Death terminates; 3,500 ticks (175 s) truncate.",
         ),
         MinerlTask(
             name="minerl_survival",
@@ -138,7 +138,7 @@ MINERL_TASKS: dict[str, MinerlTask] = {
             max_native_steps=12_000,
             rewards=("logs", "distance", "native"),
             score="logs collected",
-            scores="logs",
+            score_metric="logs",
             solved=64.0,
             about=f"Live in an open world. {_COMPUTED} Death terminates; 12,000 ticks (10 min) truncate.",
         ),

@@ -1,1 +1,1 @@
-"""Minetest in lock-step: Debian's unmodified engine, our Lua mod, frames from a private display."""
+"""Minetest in lock-step: Debian's unmodified engine, a Lua mod, frames from a private X display."""

@@ -1,8 +1,8 @@
-"""Minetest tasks as gymnasium environments.
+"""Minetest tasks as Gymnasium environments.
 
-Every environment has an engine of its own, which is started by the first reset and kept over the episodes. It works
-outside this process, so several can be stepped in threads. An engine that dies or hangs gives a `WorkerError`; the next
-reset starts another one.
+Every environment has an engine of its own, which the first reset starts and later episodes reuse. It runs in other
+processes, so several environments can be stepped in threads. If an engine dies or hangs, a `WorkerError` is raised; the
+next reset starts another one.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.minetest.engine import Engine
-from dreamenv.envs.minetest.tasks import ARRIVAL_WORTH, MINETEST_TASKS, MinetestTask
+from dreamenv.envs.minetest.tasks import ARRIVAL_REWARD, MINETEST_TASKS, MinetestTask
 from dreamenv.errors import UnknownNameError, WorkerError
 
 __all__ = ["MinetestEnv"]
 
-_SMALLEST = 64  # pixels: the engine's picture; smaller frames are shrunk from it
-_EPISODES = 200  # per engine, which remembers a little of every area
+_SMALLEST = 64  # pixels of the engine's frames; smaller ones are shrunk from it
+_EPISODES = 200  # per engine, whose memory grows with every area
 
 
 class MinetestEnv(RealEnv):
-    """One Minetest task.
+    """A Minetest task.
 
     ``info`` also has ``position`` (x, y, z in nodes, a node is a metre), ``yaw`` and ``pitch`` (degrees; left and down
-    are positive), and what the task tells, such as ``distance`` (metres to the beacon).
+    are positive), and what the task adds, such as ``distance`` (metres to the beacon).
 
     Args:
         task: short name, see `dreamenv.envs.minetest.tasks.MINETEST_TASKS`, where each task's reward is described.
-        settings: of every real environment, see `RealEnv`; a native step is 0.1 s of the world's time.
+        settings: see `RealEnv`; a native step is 0.1 s of simulated time.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's
@@ -51,51 +51,51 @@ class MinetestEnv(RealEnv):
 
     @property
     def engine(self) -> Engine | None:
-        """The engine that runs now, for those who look at its processes."""
+        """The running engine, to inspect its processes; None if there is none."""
         return self._engine
 
     def close(self) -> None:
-        """Stop the engine and remove everything of it."""
+        """End the engine and remove its files."""
         self._running = False
         if self._engine is not None:
             self._engine.close()
             self._engine = None
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         if self._episodes >= _EPISODES:
             self.close()
         if self._engine is None:
             self._engine = Engine(self.task.script, max(self.height, self.width, _SMALLEST))
             self._episodes = 0
         try:
-            answer, picture = self._engine.reset(seed)
+            answer, frame = self._engine.reset(seed)
         except WorkerError:
             self.close()
             raise
         self._episodes += 1
         self._score = 0.0
-        return Outcome(screen=picture, facts=_facts(answer))
+        return SimStep(screen=frame, info=_info(answer))
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
         assert self._engine is not None
         try:
-            answer, picture = self._engine.act([float(value) for value in action], native_steps)
+            answer, frame = self._engine.step([float(value) for value in action], native_steps)
         except WorkerError:
             self.close()
             raise
         events = float(answer["events"])
         self._score += events
-        reward = float(answer["progress"]) + ARRIVAL_WORTH * events if self.reward == "progress" else events
-        return Outcome(
-            screen=picture,
+        reward = float(answer["progress"]) + ARRIVAL_REWARD * events if self.reward == "progress" else events
+        return SimStep(
+            screen=frame,
             reward=reward,
-            terminated=bool(answer["over"]),
+            terminated=bool(answer["terminated"]),
             native_steps=int(answer["passed"]),
             score=self._score,
-            facts=_facts(answer),
+            info=_info(answer),
         )
 
 
-def _facts(answer: dict[str, Any]) -> dict[str, Any]:
-    place = {"position": tuple(answer["position"]), "yaw": answer["yaw"], "pitch": answer["pitch"]}
-    return {**place, **{name: float(value) for name, value in (answer["facts"] or {}).items()}}
+def _info(answer: dict[str, Any]) -> dict[str, Any]:
+    pose = {"position": tuple(answer["position"]), "yaw": answer["yaw"], "pitch": answer["pitch"]}
+    return {**pose, **{name: float(value) for name, value in (answer["info"] or {}).items()}}

@@ -1,7 +1,7 @@
-"""Scripted explorers of the Minetest tasks: they see frames only, and mostly reach the goal, so recordings show it.
+"""Scripted policies for the Minetest tasks, which see frames only and usually reach the goal.
 
-Each is a `dreamenv.data.policies.Policy` for frames of 64 x 64 pixels or a multiple of it, and for the task's own table
-of actions at its own frame skip.
+Each is a `dreamenv.data.policies.Policy` for square frames whose size is a multiple of 64 pixels, and for the default
+action table and frame skip of its task.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dreamenv.errors import ConfigError, UnknownNameError
 __all__ = ["BeaconExplorer", "MazeExplorer", "TreeExplorer", "explorer"]
 
 _Frame = NDArray[np.uint8]
-_SIDE = 64
+_SIZE = 64
 
 
 class _Explorer(ABC):
-    """A plan of actions, written as a generator that looks at ``self.frame`` after every action it yields."""
+    """A policy written as a generator of actions, which reads ``self.frame`` after every action it yields."""
 
     task = ""
 
@@ -32,50 +32,50 @@ class _Explorer(ABC):
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Begin an episode."""
+        """Start an episode."""
         self.random = np.random.default_rng(seed)
-        self.frame: NDArray[np.int64] = np.zeros((_SIDE, _SIDE, 3), np.int64)
+        self.frame: NDArray[np.int64] = np.zeros((_SIZE, _SIZE, 3), np.int64)
         self._plan = self.plan()
 
     def act(self, frame: _Frame) -> int:
         """Choose an action after seeing a frame.
 
         Raises:
-            ConfigError: the frame's side is no multiple of 64.
+            ConfigError: the frame is not square or its size is no multiple of 64.
         """
-        if frame.shape[0] % _SIDE or frame.shape[0] != frame.shape[1]:
-            raise ConfigError(f"the explorer needs frames of 64 x 64 pixels or a multiple, not {frame.shape}.")
-        stride = frame.shape[0] // _SIDE
+        if frame.shape[0] % _SIZE or frame.shape[0] != frame.shape[1]:
+            raise ConfigError(f"the scripted policy needs frames of 64 x 64 pixels or a multiple, not {frame.shape}.")
+        stride = frame.shape[0] // _SIZE
         self.frame = frame[::stride, ::stride].astype(np.int64)
         return self._actions[next(self._plan)]
 
     @abstractmethod
     def plan(self) -> Iterator[str]:
-        """Yield names of actions, without end."""
+        """Yield names of actions, for ever."""
 
-    # What is seen
+    # Perception
 
     def beacon(self) -> float | None:
-        """Return how far right of the middle the beacon stands, in pixels; None where it is not seen."""
+        """Return the beacon's offset to the right of the middle, in pixels; None if it is not visible."""
         red, green, blue = (self.frame[..., channel] for channel in range(3))
         seen = ((red - green > 70) & (blue - green > 40)).sum(0)
-        return None if seen.sum() < 3 else float((np.arange(_SIDE) * seen).sum() / seen.sum() - (_SIDE - 1) / 2)
+        return None if seen.sum() < 3 else float((np.arange(_SIZE) * seen).sum() / seen.sum() - (_SIZE - 1) / 2)
 
-    # What is done
+    # Movements
 
     def walk(self, name: str = "forward") -> Iterator[str]:
-        """Walk a step; afterwards, ``self.stuck`` tells whether the frame stayed the same."""
+        """Walk a step; afterwards ``self.stuck`` is whether the frame stayed the same."""
         before = self.frame
         yield name
         self.stuck = bool(np.abs(self.frame - before).mean() < 1.0)
 
     def turn(self, name: str, times: int) -> Iterator[str]:
-        """Turn some steps."""
+        """Repeat a turn."""
         for _ in range(times):
             yield name
 
     def avoid(self) -> Iterator[str]:
-        """Get around what is in the way."""
+        """Turn to a random side and walk on, to get around an obstacle."""
         side = str(self.random.choice(["turn_left", "turn_right"]))
         yield from self.turn(side, int(self.random.integers(3, 7)))
         for _ in range(int(self.random.integers(4, 9))):
@@ -85,7 +85,7 @@ class _Explorer(ABC):
 
 
 class BeaconExplorer(_Explorer):
-    """Looks around for the beacon and walks to it, jumping where it gets stuck."""
+    """Looks around for the beacon and walks to it; jumps when it is stuck."""
 
     task = "minetest_navigate"
 
@@ -103,7 +103,7 @@ class BeaconExplorer(_Explorer):
                     yield from self.avoid()
                 continue
             unseen = 0
-            if abs(offset) > 14:  # half of the turn that an action is worth with a frame skip of two
+            if abs(offset) > 14:  # half a turn of two native steps
                 yield "turn_left" if offset < 0 else "turn_right"
                 continue
             yield from self.walk("forward_jump" if stuck else "forward")
@@ -114,19 +114,19 @@ class BeaconExplorer(_Explorer):
 
 
 class MazeExplorer(_Explorer):
-    """Searches the maze depth first, cell by cell, with a map in its head; walks to the beacon when it is seen."""
+    """Explores the maze depth first, cell by cell, with a map; walks to the beacon when it is visible."""
 
     task = "minetest_maze"
 
     def plan(self) -> Iterator[str]:
-        """Go where nobody was, else back."""
+        """Go to an unvisited neighbour, or else back."""
         heading, cell, trail = 0, (0, 0), [(0, 0)]
         seen, walls = {cell}, set()
         while True:
             yield from self.approach()
             target = None
             for way in (heading, (heading + 3) % 4, (heading + 1) % 4, (heading + 2) % 4):
-                there = _beside(cell, way)
+                there = _neighbour(cell, way)
                 if there in seen or (cell, way) in walls:
                     continue
                 yield from self.face(heading, way)
@@ -137,13 +137,13 @@ class MazeExplorer(_Explorer):
                     break
                 walls.add((cell, way))
             if target is None:
-                if len(trail) < 2:  # everything was seen: lost, begin anew
+                if len(trail) < 2:  # everything was visited: the map is wrong, start again
                     heading, cell, trail, seen, walls = 0, (0, 0), [(0, 0)], {(0, 0)}, set()
                     yield "forward"
                     continue
                 trail.pop()
                 target = trail[-1]
-                back = next(way for way in range(4) if _beside(cell, way) == target)
+                back = next(way for way in range(4) if _neighbour(cell, way) == target)
                 yield from self.face(heading, back)
                 heading = back
             else:
@@ -155,7 +155,7 @@ class MazeExplorer(_Explorer):
             cell = target
 
     def approach(self) -> Iterator[str]:
-        """Walk to the beacon for as long as it is seen."""
+        """Walk to the beacon while it is visible."""
         while (offset := self.beacon()) is not None:
             if abs(offset) > 14:
                 yield "turn_left" if offset < 0 else "turn_right"
@@ -168,36 +168,36 @@ class MazeExplorer(_Explorer):
         yield from self.turn("turn_left" if turns == 3 else "turn_right", 3 * min(turns, 4 - turns))
 
     def open(self) -> bool:
-        """Say whether floor is seen right ahead, 2.5 m off: it is grey, walls and sky are not."""
-        ahead = self.frame[-4:, _SIDE // 2 - 4 : _SIDE // 2 + 4]
+        """Return whether there is floor 2.5 m ahead: it is grey, walls and sky are not."""
+        ahead = self.frame[-4:, _SIZE // 2 - 4 : _SIZE // 2 + 4]
         return bool(((ahead.max(-1) - ahead.min(-1)) < 50).mean() > 0.5)
 
 
 class TreeExplorer(_Explorer):
-    """Walks to what is brown and upright, and digs there, at its height and above."""
+    """Walks to what is brown and upright, and digs there, ahead and above."""
 
     task = "minetest_treechop"
 
     def trunk(self) -> float | None:
-        """Return how far right of the middle the widest trunk stands, in pixels; None where none is seen.
+        """Return the offset of the widest trunk to the right of the middle, in pixels; None if none is visible.
 
-        One that covers the middle stands there, however wide it is: close by, it fills the view unevenly.
+        The offset of a trunk that covers the middle is 0, however wide it is: nearby, it fills the view unevenly.
         """
         columns = np.convolve(self.brown(self.frame[14:34]).sum(0), np.ones(5), "same")
         best = int(columns.argmax())
         if columns[best] < 30:
             return None
-        return 0.0 if columns[_SIDE // 2] > 0.5 * columns[best] else best - (_SIDE - 1) / 2
+        return 0.0 if columns[_SIZE // 2] > 0.5 * columns[best] else best - (_SIZE - 1) / 2
 
     @staticmethod
     def brown(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which pixels (..., 3) have the colour of bark."""
+        """Return which pixels (..., 3) have the colour of bark."""
         red, green, blue = (pixels[..., channel] for channel in range(3))
         return (red >= green + 2) & (green >= blue + 1) & (red > 15) & (red < 120)
 
     def at_trunk(self) -> bool:
-        """Say whether bark fills the middle of the view."""
-        middle = self.frame[_SIDE * 3 // 8 : _SIDE * 5 // 8, _SIDE * 3 // 8 : _SIDE * 5 // 8]
+        """Return whether bark fills the middle of the view."""
+        middle = self.frame[_SIZE * 3 // 8 : _SIZE * 5 // 8, _SIZE * 3 // 8 : _SIZE * 5 // 8]
         return bool(self.brown(middle).mean() > 0.5)
 
     def plan(self) -> Iterator[str]:
@@ -214,7 +214,7 @@ class TreeExplorer(_Explorer):
                     yield from self.avoid()
                 continue
             unseen = 0
-            if abs(offset) > 14:  # half of the turn that an action is worth with a frame skip of two
+            if abs(offset) > 14:  # half a turn of two native steps
                 yield "turn_left" if offset < 0 else "turn_right"
                 continue
             yield from self.walk()
@@ -236,19 +236,19 @@ class TreeExplorer(_Explorer):
             yield "look_down"
 
 
-def _beside(cell: tuple[int, int], way: int) -> tuple[int, int]:
-    """Return the cell in a direction: 0 ahead, 1 right, 2 back, 3 left, as seen at the beginning."""
+def _neighbour(cell: tuple[int, int], way: int) -> tuple[int, int]:
+    """Return the neighbour in a direction: 0 ahead, 1 right, 2 back, 3 left, as seen at the start."""
     x, z = ((0, 1), (1, 0), (0, -1), (-1, 0))[way]
     return cell[0] + x, cell[1] + z
 
 
 def explorer(task: str) -> _Explorer:
-    """Make the explorer of a task.
+    """Make the scripted policy of a task.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: the task has none.
     """
     explorers = {kind.task: kind for kind in (BeaconExplorer, MazeExplorer, TreeExplorer)}
     if task not in explorers:
-        raise UnknownNameError("scripted explorer for", task, explorers)
+        raise UnknownNameError("scripted policy for", task, explorers)
     return explorers[task]()

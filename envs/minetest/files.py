@@ -1,4 +1,4 @@
-"""What an engine finds in its folder: settings, our mods, textures made by code. And the commands that start it."""
+"""Write the folder of an engine (settings, mods, generated textures), and give the commands that start it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image
 from dreamenv.envs.minetest.programs import find_program, lua_socket
 from dreamenv.envs.minetest.screen import STRIP
 
-__all__ = ["engine_command", "lay_out", "xvfb_command"]
+__all__ = ["engine_command", "write_folder", "xvfb_command"]
 
 _MODS = Path(__file__).parent / "mod"
 
 _WALLS = ((60, 95, 168), (168, 80, 60), (60, 140, 80), (200, 180, 60))
 
 _SETTINGS = {
-    # The client: small, fast, without anything that moves by itself.
+    # The client: small, fast, and nothing that moves by itself.
     "fullscreen": "false",
     "video_driver": "opengl",
     "fps_max": "600",
@@ -50,7 +50,7 @@ _SETTINGS = {
     "client_unload_unused_data_timeout": "100000",
     "enable_client_modding": "true",
     "enable_local_map_saving": "false",
-    # The server: it sends nothing but what our mod sends, and forgets nothing by itself.
+    # The server: it sends only what our mod sends, and unloads nothing by itself.
     "enable_mod_channels": "true",
     "csm_restriction_flags": "0",
     "secure.trusted_mods": "dreamenv",
@@ -85,7 +85,7 @@ _SETTINGS = {
     "movement_liquid_sink": "0",
     "fixed_map_seed": "20210806",
     "debug_log_level": "error",
-    "chat_log_level": "none",  # or an error would be written over the picture
+    "chat_log_level": "none",  # or errors would be drawn into the frame
 }
 
 _MAPGEN = {
@@ -99,13 +99,13 @@ _MAPGEN = {
 
 
 def xvfb_command(folder: Path, width: int, height: int) -> list[str]:
-    """Return the command of a private display; it finds a free number by itself."""
+    """Return the command of a private display, which chooses a free number itself."""
     screen = ["-screen", "0", f"{width}x{height}x24", "-fbdir", str(folder)]
     return [_program("Xvfb"), *screen, "-nolisten", "tcp", "-noreset", "+extension", "GLX"]
 
 
 def engine_command(folder: Path) -> list[str]:
-    """Return the command of the client with its server, on a port that is free now."""
+    """Return the command of the client with its server, on a free port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -113,14 +113,14 @@ def engine_command(folder: Path) -> list[str]:
     return [_program("minetest"), "--go", *places, "--gameid", "minetest", "--name", "agent", "--port", str(port)]
 
 
-def lay_out(folder: Path, script: str, side: int) -> None:
-    """Write everything that an engine reads: for a Lua task, and pictures of ``side`` x ``side`` pixels."""
-    height = side + 2 * STRIP
+def write_folder(folder: Path, script: str, size: int) -> None:
+    """Write everything that an engine reads, for a Lua task and frames of ``size`` x ``size`` pixels."""
+    height = size + 2 * STRIP
     kind = "maze" if script == "maze" else "terrain"
     settings = {
         **_SETTINGS,
         **_MAPGEN[kind],
-        "screen_w": str(side),
+        "screen_w": str(size),
         "screen_h": str(height),
         "dreamenv_task": script,
         "dreamenv_socket": str(folder / "link"),
@@ -141,14 +141,14 @@ def lay_out(folder: Path, script: str, side: int) -> None:
 
 def _program(name: str) -> str:
     path = find_program(name)
-    assert path is not None, f"{name} was here when the environment was made"
+    assert path is not None, f"{name} was found when the environment was made"
     return path
 
 
 def _draw_textures(folder: Path) -> None:
     folder.mkdir()
     Image.new("RGB", (1, 1), (255, 255, 255)).save(folder / "dreamenv_white.png")
-    checks = (np.indices((16, 16)) // 8).sum(0) % 2  # so that the distance of a wall can be seen
+    checks = (np.indices((16, 16)) // 8).sum(0) % 2  # a texture that shows the distance of a wall
     for number, colour in enumerate(_WALLS, 1):
         _draw(folder / f"dreamenv_wall{number}.png", checks, colour, 0.75)
     _draw(folder / "dreamenv_floor.png", checks, (150, 140, 120), 0.85)

@@ -1,4 +1,4 @@
-"""Where Debian puts the programs that Minetest needs."""
+"""Find the programs that Minetest needs, where Debian installs them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 __all__ = ["GAME", "find_program", "lua_socket"]
 
 GAME = Path("/usr/share/games/minetest/games/minetest_game")
-"""The game that Debian ships with the engine."""
+"""Minetest Game, which Debian installs with the engine."""
 
-_BESIDE_THE_PATH = {"minetest": Path("/usr/games/minetest"), "Xvfb": Path("/usr/bin/Xvfb")}
+_FALLBACKS = {"minetest": Path("/usr/games/minetest"), "Xvfb": Path("/usr/bin/Xvfb")}
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of "minetest" or "Xvfb", or None where there is none."""
-    beside = _BESIDE_THE_PATH[name]
-    return shutil.which(name) or (str(beside) if beside.is_file() else None)
+    """Return the path of "minetest" or "Xvfb", or None."""
+    fallback = _FALLBACKS[name]
+    return shutil.which(name) or (str(fallback) if fallback.is_file() else None)
 
 
 def lua_socket() -> Path | None:

@@ -1,6 +1,6 @@
-"""The table of Minetest tasks: what each one's actions, reward and score are.
+"""The table of Minetest tasks: the actions, rewards and score of each.
 
-A native action is six numbers, held for a native step of 0.1 s of the world's time:
+A native action is six numbers, held for a native step of 0.1 s of simulated time:
 (forward -1 to 1, jump 0 or 1, turn in degrees with left positive, look in degrees with down positive, dig 0 or 1, place
 0 or 1).
 """
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 
 from dreamenv.envs.task import RealTask
 
-__all__ = ["ARRIVAL_WORTH", "MINETEST_TASKS", "NATIVE_RATE", "MinetestTask"]
+__all__ = ["ARRIVAL_REWARD", "MINETEST_TASKS", "NATIVE_RATE", "MinetestTask"]
 
 NATIVE_RATE = 10.0
-"""Native steps per second of the world's time, in hertz."""
+"""Native steps per second of simulated time, in hertz."""
 
-ARRIVAL_WORTH = 10.0
-"""Metres of progress that the arrival is worth in the reward "progress"."""
+ARRIVAL_REWARD = 10.0
+"""Reward of the arrival in the setting "progress", in metres of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MinetestTask(RealTask):
-    """One Minetest task.
+    """A Minetest task.
 
     Attributes:
-        script: the Lua file in ``mod/server/tasks`` that knows its rules.
+        script: the Lua file in ``mod/server/tasks`` with its rules.
     """
 
     script: str
@@ -66,7 +66,7 @@ MINETEST_TASKS: dict[str, MinetestTask] = {
             rewards=("progress", "arrival"),
             score="beacon reached (0 or 1)",
             solved=1.0,
-            about="Reach a glowing pillar on natural terrain, 10 to 22 m away, to which feet can walk. Reward "
+            about="Reach a glowing pillar on natural terrain, 10 to 22 m away, reachable on foot. Reward "
             "'progress': metres come nearer (negative for going away), and 10 for the arrival; 'arrival': 1 for the "
             "arrival. The arrival terminates; 40 s truncate.",
         ),

@@ -1,7 +1,7 @@
-"""MiniGrid tasks as environments: the agent's own partial view, 7 by 7 cells, turned so that it looks upwards.
+"""MiniGrid tasks as environments: the agent's partial view of 7 by 7 cells, rotated so that it faces upwards.
 
-That is the view that MiniGrid's own observations encode, and what work on navigation from pixels uses: the full grid
-would hide nothing, and turn exploration into reading a map. Cells behind walls are black.
+This is the view that MiniGrid's own observations encode: the full grid would hide nothing and leave nothing to explore.
+Cells behind walls are black.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dreamenv.envs.face import Outcome, TickedEnv
+from dreamenv.envs.base import FrameSkipEnv, SimStep
 from dreamenv.envs.minigrid.tasks import MINIGRID_TASKS, MinigridTask
 from dreamenv.errors import UnknownNameError
 
 __all__ = ["MinigridEnv"]
 
 _CELLS = 7  # of the view's width and height
-_TILE = 32  # pixels per cell, as MiniGrid's own pictures have; shrunk afterwards, so that no line falls between pixels
+_TILE = 32  # pixels per cell, as in MiniGrid's own frames; shrunk afterwards, so that no line falls between pixels
 
 
-class MinigridEnv(TickedEnv):
+class MinigridEnv(FrameSkipEnv):
     """One MiniGrid task.
 
     ``info`` also has ``position`` [column, row] and ``direction`` (0 east, 1 south, 2 west, 3 north).
 
     Args:
         task: short name, see `dreamenv.envs.minigrid.tasks.MINIGRID_TASKS`.
-        settings: of every real environment, see `TickedEnv`.
+        settings: see `FrameSkipEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's
@@ -36,27 +36,27 @@ class MinigridEnv(TickedEnv):
         if task not in MINIGRID_TASKS:
             raise UnknownNameError("MiniGrid task", task, MINIGRID_TASKS)
         super().__init__(MINIGRID_TASKS[task], **settings)
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # MiniGrid imports pygame, which greets on stdout
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame, which MiniGrid imports, prints to stdout
         from minigrid import envs
 
         self._tile = max(_TILE, -(-max(self.height, self.width) // _CELLS))
         self._simulator = getattr(envs, self.task.simulator)(**self.task.arguments)
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         self._simulator.reset(seed=seed)
-        return self._outcome(0.0, terminated=False)
+        return self._sim_step(0.0, terminated=False)
 
-    def _tick(self, action: Any) -> Outcome:
+    def _step_once(self, action: Any) -> SimStep:
         _, reward, terminated, _, _ = self._simulator.step(action)
-        return self._outcome(float(reward), terminated=bool(terminated))
+        return self._sim_step(float(reward), terminated=bool(terminated))
 
-    def _outcome(self, reward: float, *, terminated: bool) -> Outcome:
-        return Outcome(
+    def _sim_step(self, reward: float, *, terminated: bool) -> SimStep:
+        return SimStep(
             screen=self._simulator.get_pov_render(self._tile),
             reward=reward,
             terminated=terminated,
             score=float(terminated and reward > 0),
-            facts={
+            info={
                 "position": [int(place) for place in self._simulator.agent_pos],
                 "direction": int(self._simulator.agent_dir),
             },

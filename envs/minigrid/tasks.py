@@ -1,4 +1,4 @@
-"""The table of MiniGrid tasks. Facts about each come from MiniGrid's own classes and registry."""
+"""The table of MiniGrid tasks, with the facts of MiniGrid's own classes and registry."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["MINIGRID_TASKS", "MinigridTask"]
 
 @dataclass(frozen=True, kw_only=True)
 class MinigridTask(RealTask):
-    """One MiniGrid task. An action is a number of MiniGrid's own ``Actions``.
+    """A MiniGrid task. A native action is a value of MiniGrid's ``Actions``.
 
     Attributes:
         simulator: the class in ``minigrid.envs``.
-        arguments: what it is made with, as in MiniGrid's registry.
+        arguments: its keyword arguments, as in MiniGrid's registry.
     """
 
     simulator: str
     arguments: Mapping[str, int] = field(default_factory=dict)
-    native_rate: float = 10.0  # the clock of MiniGrid's own window; the world itself stands still between steps
+    native_rate: float = 10.0  # the frame rate of MiniGrid's own window
     score: str = "goal reached (0 or 1)"
     solved: float = 1.0
 
 
-# MiniGrid has no action that waits. 6, "done", is one in these tasks: they give it no meaning, and only time passes.
+# MiniGrid has no no-op. In these tasks 6, "done", is one: it has no effect, and only time passes.
 _WALK_NAMES = ("noop", "turn_left", "turn_right", "forward")
 _WALK_TABLE = (6, 0, 1, 2)
 _REWARD = "Reward: 1 - 0.9 t / T at the goal after t of T steps, 0 otherwise. The goal terminates; "

@@ -1,7 +1,7 @@
-"""MiniWorld tasks as environments: what the agent sees, at MiniWorld's own 4:3, drawn without a display.
+"""MiniWorld tasks as environments: the agent's view, rendered at MiniWorld's own 4:3 without a display.
 
-A simulator is made with the first episode, and serves the environment until it is closed. Everything that draws happens
-in one thread (see `dreamenv.envs.miniworld.opengl`), so environments may be used from any thread.
+A simulator is made at the first reset and kept until the environment is closed. All rendering happens in one thread
+(see `dreamenv.envs.miniworld.opengl`), so environments may be used from any thread.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamenv.envs.face import Outcome, TickedEnv
-from dreamenv.envs.miniworld.opengl import in_drawing_thread, send_to_drawing_thread
+from dreamenv.envs.base import FrameSkipEnv, SimStep
+from dreamenv.envs.miniworld.opengl import call_in_render_thread, submit_to_render_thread
 from dreamenv.envs.miniworld.simulator import close_simulator, make_simulator
 from dreamenv.envs.miniworld.tasks import MINIWORLD_TASKS, MiniworldTask
 from dreamenv.errors import UnknownNameError
@@ -22,14 +22,14 @@ __all__ = ["MiniworldEnv"]
 _NATIVE_HEIGHT = 60  # pixels
 
 
-class MiniworldEnv(TickedEnv):
+class MiniworldEnv(FrameSkipEnv):
     """One MiniWorld task.
 
     ``info`` also has ``position`` [x, z] in metres and ``direction`` in degrees, counter-clockwise.
 
     Args:
         task: short name, see `dreamenv.envs.miniworld.tasks.MINIWORLD_TASKS`.
-        settings: of every real environment, see `TickedEnv`.
+        settings: see `FrameSkipEnv`.
     """
 
     task: MiniworldTask
@@ -41,40 +41,40 @@ class MiniworldEnv(TickedEnv):
         self._simulator: Any = None
 
     def close(self) -> None:
-        """Free the simulator; a reset makes another."""
+        """Free the simulator; the next reset makes another."""
         self._running = False
         simulator, self._simulator = self._simulator, None
         if simulator is not None:
             self._finalizer.detach()
-            in_drawing_thread(close_simulator, simulator)
+            call_in_render_thread(close_simulator, simulator)
 
-    def _begin(self, seed: int) -> Outcome:
-        return in_drawing_thread(self._begin_there, seed)
+    def _reset_sim(self, seed: int) -> SimStep:
+        return call_in_render_thread(self._reset_in_thread, seed)
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
-        return in_drawing_thread(super()._act, action, native_steps)
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
+        return call_in_render_thread(super()._step_sim, action, native_steps)
 
-    def _begin_there(self, seed: int) -> Outcome:
+    def _reset_in_thread(self, seed: int) -> SimStep:
         if self._simulator is None:
             height = max(self.height, self.width * 3 // 4, _NATIVE_HEIGHT)
             self._simulator = make_simulator(self.task.name, self.task.world, round(height * 4 / 3), height)
-            self._finalizer = weakref.finalize(self, send_to_drawing_thread, close_simulator, self._simulator)
-            self._finalizer.atexit = False  # the process's end frees everything, and the thread is gone by then
+            self._finalizer = weakref.finalize(self, submit_to_render_thread, close_simulator, self._simulator)
+            self._finalizer.atexit = False  # at exit everything is freed, and the thread is gone
         screen, _ = self._simulator.reset(seed=seed)
-        return self._outcome(screen, 0.0, terminated=False)
+        return self._sim_step(screen, 0.0, terminated=False)
 
-    def _tick(self, action: Any) -> Outcome:
+    def _step_once(self, action: Any) -> SimStep:
         screen, reward, terminated, _, _ = self._simulator.step(action)
-        return self._outcome(screen, float(reward), terminated=bool(terminated))
+        return self._sim_step(screen, float(reward), terminated=bool(terminated))
 
-    def _outcome(self, screen: Any, reward: float, *, terminated: bool) -> Outcome:
+    def _sim_step(self, screen: Any, reward: float, *, terminated: bool) -> SimStep:
         agent = self._simulator.agent
-        return Outcome(
+        return SimStep(
             screen=screen,
             reward=reward,
             terminated=terminated,
-            score=float(terminated),  # these tasks end by reaching the box alone
-            facts={
+            score=float(terminated),  # these tasks terminate at the box only
+            info={
                 "position": [float(agent.pos[0]), float(agent.pos[2])],
                 "direction": float(np.degrees(agent.dir) % 360),
             },

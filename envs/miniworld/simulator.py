@@ -1,8 +1,8 @@
-"""MiniWorld's own classes, mended so that several simulators can live in one process; only for the drawing thread.
+"""Make MiniWorld simulators that can share a process, and free them; to be called in the render thread.
 
-MiniWorld compiles every scene into OpenGL's display list number 1, and all contexts of a process share their lists: the
-last simulator to be reset would be drawn by all. Here each has a list of its own. It also makes a canvas of 800 x 600
-pixels for a window, some 30 MB, which nobody sees here, and never frees anything.
+MiniWorld compiles every scene into OpenGL's display list number 1, and all contexts of a process share their lists: all
+simulators would render the one that was reset last. Here each has a list of its own. MiniWorld also allocates a frame
+buffer of 800 x 600 pixels for a window, some 30 MB, which is made smaller here, and never frees anything.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ def make_simulator(task: str, world: str, width: int, height: int) -> Any:
     """Make a simulator.
 
     Args:
-        task: for messages.
+        task: for error messages.
         world: class in ``miniworld.envs``.
-        width: of its pictures, in pixels.
-        height: of its pictures, in pixels.
+        width: of its frames, in pixels.
+        height: of its frames, in pixels.
 
     Raises:
-        UnavailableError: OpenGL does not start here.
+        UnavailableError: OpenGL cannot be initialised.
     """
     import pyglet
 
     if sys.platform == "linux":
-        pyglet.options["headless"] = True  # before what follows is imported; else that needs a display
-        # Mesa's software renderer is quickest without threads of its own: pictures are small, cores have work to do.
+        pyglet.options["headless"] = True  # before the imports below, which need a display otherwise
+        # Mesa's software renderer is fastest without threads of its own, since the frames are small.
         os.environ.setdefault("LP_NUM_THREADS", "0")
     try:
-        import miniworld.envs  # opens a first, hidden window; what that raises has no name before it is imported
+        import miniworld.envs  # opens a hidden window; the exceptions of that cannot be named before the import
         import miniworld.opengl
     except Exception as error:
         raise _unavailable(task, error) from error
-    miniworld.opengl.print = _say_nothing  # it tells on stdout how many samples per pixel each canvas has
+    miniworld.opengl.print = _print_nothing  # it prints the samples per pixel of each frame buffer
     try:
         simulator = getattr(miniworld.envs, world)(obs_width=width, obs_height=height, window_width=8, window_height=8)
     except (
-        ImportError,  # of a library of the system that is loaded late
+        ImportError,  # of a system library that is loaded late
         pyglet.gl.ConfigException,
         pyglet.gl.ContextException,
         pyglet.gl.lib.GLException,
         pyglet.window.WindowException,
     ) as error:
         raise _unavailable(task, error) from error
-    _give_own_list(simulator)
+    _use_own_display_list(simulator)
     return simulator
 
 
 def close_simulator(simulator: Any) -> None:
-    """Free what a simulator holds of OpenGL."""
+    """Free the OpenGL objects of a simulator."""
     from pyglet import gl
 
     simulator.shadow_window.switch_to()
     gl.glDeleteLists(simulator.dreamenv_list, 1)
-    for canvas in (simulator.obs_fb, simulator.vis_fb):
-        for name in (canvas.multi_fbo, canvas.final_fbo):
+    for frame_buffer in (simulator.obs_fb, simulator.vis_fb):
+        for name in (frame_buffer.multi_fbo, frame_buffer.final_fbo):
             _free_frame_buffer(gl, name)
     simulator.shadow_window.close()
 
 
-def _give_own_list(simulator: Any) -> None:
-    """Let MiniWorld's two methods that name the display list run, as they are, with functions that name another."""
+def _use_own_display_list(simulator: Any) -> None:
+    """Give MiniWorld's two methods that use display list 1 OpenGL functions that use another list."""
     from miniworld.miniworld import MiniWorldEnv
     from pyglet import gl
 
@@ -86,7 +86,7 @@ def _give_own_list(simulator: Any) -> None:
 
 
 def _free_frame_buffer(gl: Any, name: Any) -> None:
-    """Delete a frame buffer and what is attached to it: contexts share that, so it would outlive its own context."""
+    """Delete a frame buffer and its attachments, which contexts share, so that they outlive their own context."""
     gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, name)
     for attachment in (gl.GL_COLOR_ATTACHMENT0, gl.GL_DEPTH_ATTACHMENT):
         kind, held = gl.GLint(), gl.GLint()
@@ -100,8 +100,8 @@ def _free_frame_buffer(gl: Any, name: Any) -> None:
 
 
 def _unavailable(task: str, error: Exception) -> UnavailableError:
-    return UnavailableError(task, f"OpenGL does not start ({type(error).__name__}: {error})", INSTALL_LIBRARIES)
+    return UnavailableError(task, f"OpenGL cannot be initialised ({type(error).__name__}: {error})", INSTALL_LIBRARIES)
 
 
-def _say_nothing(*_: Any) -> None:
+def _print_nothing(*_: Any) -> None:
     pass

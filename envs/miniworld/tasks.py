@@ -1,4 +1,4 @@
-"""The table of MiniWorld tasks. Facts about each come from MiniWorld 2.1's own classes."""
+"""The table of MiniWorld tasks, with the facts of MiniWorld 2.1's own classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["MINIWORLD_TASKS", "MiniworldTask"]
 
 @dataclass(frozen=True, kw_only=True)
 class MiniworldTask(RealTask):
-    """One MiniWorld world as a task. Native actions are MiniWorld's numbers.
+    """A MiniWorld environment as a task. A native action is a value of MiniWorld's ``Actions``.
 
-    The no-op is MiniWorld's own action "done", which does nothing in these worlds but takes a step. Turns are of 15
-    degrees, steps forward of 0.15 metres.
+    The no-op is MiniWorld's "done", which has no effect in these tasks but takes a step. A turn is 15 degrees, a step
+    forward 0.15 metres.
 
     Attributes:
         world: the class in ``miniworld.envs``.
@@ -71,7 +71,7 @@ MINIWORLD_TASKS: dict[str, MiniworldTask] = {
             id="dreamenv/MiniworldMazeS3-v0",
             world="MazeS3",
             max_native_steps=216,
-            about=_about("somewhere in a maze of 3x3 small rooms, another one each episode", 216),
+            about=_about("somewhere in a maze of 3x3 small rooms, a new one in each episode", 216),
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Makes a task of any ViZDoom configuration file: its buttons become a table of actions."""
+"""Make a task from any ViZDoom configuration file: its buttons become a table of actions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from dreamenv.errors import ConfigError, UnknownNameError
 __all__ = ["action_table", "check_files", "find_config", "read_config"]
 
 _NAMES = {"MOVE_FORWARD": "forward", "MOVE_BACKWARD": "backward"}
-_ASIDE = ("TURN_LEFT", "TURN_RIGHT", "MOVE_LEFT", "MOVE_RIGHT")
-_TOGETHER = (
-    *(("MOVE_FORWARD", button) for button in _ASIDE),
-    *(("ATTACK", button) for button in (*_ASIDE, "MOVE_FORWARD", "MOVE_BACKWARD")),
+_SIDEWAYS = ("TURN_LEFT", "TURN_RIGHT", "MOVE_LEFT", "MOVE_RIGHT")
+_PAIRS = (
+    *(("MOVE_FORWARD", button) for button in _SIDEWAYS),
+    *(("ATTACK", button) for button in (*_SIDEWAYS, "MOVE_FORWARD", "MOVE_BACKWARD")),
 )
-"""Buttons that are worth pressing at once, the first one's name first."""
+"""Buttons that are worth pressing at once; an action is named after both, in this order."""
 
 _DELTA = 5
-"""How far an action moves a button with a scale (``..._DELTA``), per tic: degrees of a turn, map units of a step."""
+"""Value of a delta button (``..._DELTA``) per tic: degrees of a turn, map units of a step."""
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a configuration file, given that or the name of one of ViZDoom's own, such as "basic".
+    """Return the path of a configuration file, given its path or the name of one of ViZDoom's own, such as "basic".
 
     Raises:
         ConfigError: there is no such file.
-        UnknownNameError: it looks like a name, and ViZDoom has no scenario of that name; near ones are suggested.
+        UnknownNameError: ViZDoom has no scenario of that name; the message suggests similar names.
     """
     path = Path(config).expanduser()
     if path.is_file():
@@ -61,11 +61,9 @@ def read_config(config: str | Path, solved: float | None = None) -> VizdoomTask:
     """
     path = find_config(config)
     game = vizdoom.DoomGame()
-    # ViZDoom itself prints which line it does not understand, and says False if there was one.
+    # ViZDoom prints the lines that it does not understand, and returns False if there were any.
     if not game.load_config(str(path)):
-        raise ConfigError(
-            f"{path} has lines that ViZDoom does not understand; its warnings name them. Correct the file."
-        )
+        raise ConfigError(f"{path} has lines that ViZDoom does not understand, see its warnings. Correct the file.")
     buttons = tuple(button.name for button in game.get_available_buttons())
     if not buttons:
         raise ConfigError(
@@ -73,22 +71,22 @@ def read_config(config: str | Path, solved: float | None = None) -> VizdoomTask:
         )
     check_files(game, path)
     names, table = action_table(buttons)
-    stand_in = VIZDOOM_TASKS["vizdoom"]
+    template = VIZDOOM_TASKS["vizdoom"]
     return replace(
-        stand_in,
+        template,
         scenario=str(path),
         buttons=buttons,
         action_names=names,
         action_table=table,
-        max_native_steps=game.get_episode_timeout() or stand_in.max_native_steps,
+        max_native_steps=game.get_episode_timeout() or template.max_native_steps,
         solved=math.inf if solved is None else solved,
     )
 
 
 def check_files(game: vizdoom.DoomGame, config: Path) -> None:
-    """See that the game and the scenario of a configuration are there, and have its map; without it the engine hangs.
+    """Check that the WAD files of a configuration exist and have its map, without which the engine hangs.
 
-    Also mends the paths: ViZDoom puts the configuration's folder before a path that is absolute already.
+    Also corrects their paths: ViZDoom puts the configuration's folder before a path that is absolute already.
 
     Raises:
         ConfigError: a file or the map is missing.
@@ -109,9 +107,9 @@ def check_files(game: vizdoom.DoomGame, config: Path) -> None:
 
 
 def action_table(buttons: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    """Return names and rows: the no-op, each button alone, and the pairs that make sense together.
+    """Return action names and native actions: the no-op, each button alone, and useful pairs.
 
-    A button with a scale (``TURN_LEFT_RIGHT_DELTA``) gives two actions, "..._minus" and "..._plus".
+    A delta button (``TURN_LEFT_RIGHT_DELTA``) gives two actions, "..._minus" and "..._plus".
     """
     rows = [("noop", (0,) * len(buttons)), *_rows(list(buttons))]
     return tuple(name for name, _ in rows), tuple(row for _, row in rows)
@@ -122,8 +120,7 @@ def _find_wad(file: str, config: Path) -> Path:
     for path in (
         Path(file),
         Path(file.removeprefix(folder)),  # absolute in the configuration file
-        Path(vizdoom.__file__).parent
-        / Path(file).name,  # the games that ViZDoom brings, where the engine looks as well
+        Path(vizdoom.__file__).parent / Path(file).name,  # the games that ViZDoom ships, where the engine looks as well
     ):
         if path.is_file() and path.is_absolute():
             return path
@@ -153,7 +150,7 @@ def _rows(buttons: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"{button.lower()}_plus", pressed(**{button: _DELTA})
         else:
             yield _name(button), pressed(**{button: 1})
-    for first, second in _TOGETHER:
+    for first, second in _PAIRS:
         if first in buttons and second in buttons:
             yield f"{_name(first)}_{_name(second)}", pressed(**{first: 1, second: 1})
 

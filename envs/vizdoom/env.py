@@ -1,8 +1,8 @@
 """ViZDoom scenarios as gymnasium environments.
 
-Each game runs as its own engine process in a private working directory (two engines started in one directory disturb
-each other). The engine works outside the GIL, so several environments can be stepped in threads. It renders at 4:3, and
-has no frame on the step that ends an episode.
+Each game runs as its own engine process in a private working directory (engines in one directory interfere with each
+other). The engine releases the GIL, so several environments can be stepped in threads. It renders at 4:3, and has no
+frame for the step that terminates an episode.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ import numpy as np
 import vizdoom
 from numpy.typing import NDArray
 
-from dreamenv.envs.face import Outcome, RealEnv
+from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.vizdoom.config import check_files, find_config, read_config
-from dreamenv.envs.vizdoom.tasks import HEALTH_WORTH, VIZDOOM_TASKS, VizdoomTask
+from dreamenv.envs.vizdoom.tasks import HEALTH_REWARD, VIZDOOM_TASKS, VizdoomTask
 from dreamenv.errors import ConfigError, UnknownNameError, WorkerError
 
 __all__ = ["VizdoomEnv"]
 
-_LAST_TICS = 35  # at most, until a level whose goal was reached has ended; it takes one
-_STARTING = threading.Lock()  # the working directory belongs to the whole process, so engines start one at a time
+_LAST_TICS = 35  # at most, until a level ends whose goal was reached; usually one
+_STARTING = threading.Lock()  # the working directory is that of the whole process, so engines start one at a time
 
 
 class VizdoomEnv(RealEnv):
-    """One ViZDoom task. ``info`` also has ``health`` (at most 100).
+    """A ViZDoom task. ``info`` also has ``health`` (at most 100).
 
     Args:
         task: short name, see `dreamenv.envs.vizdoom.tasks.VIZDOOM_TASKS`, where each task's reward is described.
         config: of the task "vizdoom": the path of a ``.cfg`` file, or the name of one of ViZDoom's own scenarios.
         solved: of the task "vizdoom": the return from which an episode is a success; None for never.
-        settings: of every real environment, see `RealEnv`; a native step is a tic of 1/35 s. ``render_mode="human"``
-            opens the engine's own window.
+        settings: see `RealEnv`; a native step is a tic of 1/35 s. ``render_mode="human"`` opens the engine's window.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 35}  # noqa: RUF012 - gymnasium's
@@ -51,7 +50,7 @@ class VizdoomEnv(RealEnv):
         if task not in VIZDOOM_TASKS:
             raise UnknownNameError("ViZDoom task", task, VIZDOOM_TASKS)
         chosen = VIZDOOM_TASKS[task]
-        self._config: dict[str, Any] = {}  # what makes this task again
+        self._config: dict[str, Any] = {}  # keyword arguments that make this task
         if "config" in chosen.example_arguments:
             if config is None:
                 raise ConfigError(f"{task} needs a configuration file, as in make_real({task!r}, config='path.cfg').")
@@ -61,10 +60,10 @@ class VizdoomEnv(RealEnv):
             if solved is not None:
                 self._config["solved"] = solved
         elif config is not None or solved is not None:
-            raise ConfigError(f"{task} is set already: config and solved belong to make_real('vizdoom', ...).")
+            raise ConfigError(f"{task} takes neither config nor solved; those belong to make_real('vizdoom', ...).")
         super().__init__(chosen, **settings)
         self._game: vizdoom.DoomGame | None = None
-        self._reached = False
+        self._goal_reached = False
         self._start_tic, self._health, self._return = 0, 0.0, 0.0
 
     def close(self) -> None:
@@ -74,41 +73,42 @@ class VizdoomEnv(RealEnv):
             self._game = None
             self._finalizer()
 
-    def _begin(self, seed: int) -> Outcome:
+    def _reset_sim(self, seed: int) -> SimStep:
         game = self._game = self._game or self._start_engine()
         with _engine_errors():
             game.set_seed(seed)
             game.new_episode()
             self._start_tic = game.get_episode_time()
-        self._reached, self._health, self._return = False, self._read_health(), 0.0
-        return Outcome(screen=self._read_screen(), facts={"health": self._health})
+        self._goal_reached, self._health, self._return = False, self._read_health(), 0.0
+        return SimStep(screen=self._read_screen(), info={"health": self._health})
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
         game = self._game
         assert game is not None
         with _engine_errors():
             native = game.make_action(list(action), native_steps)
-            if self.task.scores == "goal" and native > 0.5:
-                self._reached = True
+            if self.task.score_metric == "goal" and native > 0.5:
+                self._goal_reached = True
                 native += self._end_level(game, action)
             terminated = bool(game.is_episode_finished())
             tics = game.get_episode_time() - self._start_tic
         health, before = (0.0 if terminated else self._read_health()), self._health
         self._health = health
         self._return += native
-        return Outcome(
+        scores = {"goal": float(self._goal_reached), "tics": float(tics), "return": self._return}
+        return SimStep(
             screen=None if terminated else self._read_screen(),
             reward=self._reward(native, before, health),
             terminated=terminated,
             native_steps=tics - self._elapsed,
-            score={"goal": float(self._reached), "tics": float(tics), "return": self._return}[self.task.scores],
-            facts={"health": health},
+            score=scores[self.task.score_metric],
+            info={"health": health},
         )
 
     def _end_level(self, game: vizdoom.DoomGame, action: Any) -> float:
-        """Play on to the end of a level whose goal was reached, and return the reward of that.
+        """Advance to the end of a level whose goal was reached, and return the reward of these tics.
 
-        The level's script pays first and ends the level a tic later: in another step, one time in four.
+        The level's script gives the reward first and ends the level a tic later: one time in four in the next step.
         """
         reward = 0.0
         for _ in range(_LAST_TICS):
@@ -117,13 +117,13 @@ class VizdoomEnv(RealEnv):
             reward += game.make_action(list(action), 1)
         return reward
 
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), **self._config}
+    def _make_kwargs(self) -> dict[str, Any]:
+        return {**super()._make_kwargs(), **self._config}
 
     def _reward(self, native: float, before: float, after: float) -> float:
         if self.reward == "medkit":
             return float(after > before)
-        return native + (HEALTH_WORTH * (after - before) if self.reward == "health" else 0.0)
+        return native + (HEALTH_REWARD * (after - before) if self.reward == "health" else 0.0)
 
     def _read_screen(self) -> NDArray[np.uint8] | None:
         state = self._game.get_state() if self._game is not None else None
@@ -141,8 +141,8 @@ class VizdoomEnv(RealEnv):
         game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{height * 4 // 3}X{height}"))
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_available_buttons([getattr(vizdoom.Button, name) for name in self.task.buttons])
-        game.set_episode_timeout(0)  # we truncate ourselves: the engine shows no frame at its own time limit
-        game.set_sound_enabled(False)  # nobody hears it, and OpenAL ends the process where there is no device
+        game.set_episode_timeout(0)  # RealEnv truncates: the engine has no frame at its own time limit
+        game.set_sound_enabled(False)  # OpenAL ends the process where there is no audio device
         game.set_audio_buffer_enabled(False)
         game.set_mode(vizdoom.Mode.PLAYER)
         game.set_window_visible(self.render_mode == "human")
@@ -160,7 +160,7 @@ def _stop_engine(game: vizdoom.DoomGame, folder: str) -> None:
 
 @contextlib.contextmanager
 def _engine_errors() -> Iterator[None]:
-    """Turn the death of the engine's process into a WorkerError."""
+    """Raise a WorkerError if the engine's process dies."""
     try:
         yield
     except (

@@ -1,7 +1,7 @@
-"""The table of ViZDoom tasks: what each one's actions, reward and score are.
+"""The table of ViZDoom tasks: the actions, rewards and score of each.
 
-Adding a scenario is adding an entry here. Facts about each scenario come from ViZDoom's own ``.cfg`` files. Any other
-such file is played by the task "vizdoom", which is made from it (`dreamenv.envs.vizdoom.config`).
+To add a scenario, add an entry here. The facts are those of ViZDoom's own ``.cfg`` files. Any other configuration file
+can be played as the task "vizdoom", which is made from it (`dreamenv.envs.vizdoom.config`).
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from typing import Literal
 
 from dreamenv.envs.task import RealTask
 
-__all__ = ["HEALTH_WORTH", "TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask"]
+__all__ = ["HEALTH_REWARD", "TICS_PER_SECOND", "VIZDOOM_TASKS", "VizdoomTask"]
 
 TICS_PER_SECOND = 35.0
 """Doom's clock, in hertz; a native step is one tic."""
 
-HEALTH_WORTH = 3.0
-"""Tics of survival that a point of health is worth in take_cover's reward "health" (random play: 300 tics on 100)."""
+HEALTH_REWARD = 3.0
+"""Reward per point of health in take_cover's setting "health", in tics of survival (random play: 300 tics on 100)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VizdoomTask(RealTask):
-    """One ViZDoom scenario as a task. An action says which buttons are held, 0 or 1 each.
+    """A ViZDoom scenario as a task. A native action is the state of each button, 0 or 1.
 
     Attributes:
         scenario: the scenario's configuration file: a name of ViZDoom's own without ``.cfg``, or a path.
         buttons: the buttons an action presses, by ViZDoom's names, in the order of the action table's columns.
-        scores: "tics" counts the tics survived so far, "goal" is 1.0 once the goal was reached, "return" sums the
-            rewards.
+        score_metric: "tics" survived, "goal" (1.0 once it was reached), or "return" (the sum of the rewards).
     """
 
     scenario: str
     buttons: tuple[str, ...]
-    scores: Literal["tics", "goal", "return"]
+    score_metric: Literal["tics", "goal", "return"]
     native_rate: float = TICS_PER_SECOND
     frame_skip: int = 4
 
@@ -56,11 +55,11 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             max_native_steps=2100,  # the cap of Ha and Schmidhuber (2018) and of OpenAI Gym's DoomTakeCover-v0
             rewards=("native", "health"),
             score="tics survived",
-            scores="tics",
+            score_metric="tics",
             solved=750.0,  # "solved" in OpenAI Gym's DoomTakeCover-v0: 750 tics on average over 100 episodes
             about="Dodge the fireballs of ever more monsters by stepping left and right. Reward 'native': +1 per tic "
-            "survived; 'health': the same, and +3 for a point of health gained, -3 for one lost, so that a wound is "
-            "felt when it is dealt (health is a potential, so the best policy stays the best: Ng et al. 1999). Death "
+            "survived; 'health': the same, and +3 for a point of health gained, -3 for one lost, so that damage "
+            "is punished at once (potential-based shaping, which keeps the optimal policy: Ng et al. 1999). Death "
             "terminates; 2100 tics (60 s) truncate.",
         ),
         VizdoomTask(
@@ -73,7 +72,7 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             max_native_steps=2100,
             rewards=("native", "medkit"),
             score="tics survived",
-            scores="tics",
+            score_metric="tics",
             solved=2100.0,
             about="The floor is acid; medkits restore health. Reward 'native': +1 per tic survived and -100 on death; "
             "'medkit': +1 for a step in which health rose, 0 otherwise. Death terminates; 2100 tics truncate.",
@@ -88,12 +87,12 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             max_native_steps=2100,
             rewards=("native",),
             score="goal reached (0 or 1)",
-            scores="goal",
+            score_metric="goal",
             solved=1.0,
             about="Find the green vest in a maze of rooms, from a random room. Reward: +1 at the vest, -0.0001 per "
             "tic. The vest terminates; 2100 tics truncate.",
         ),
-        VizdoomTask(  # a stand-in, until a configuration file has said what there is
+        VizdoomTask(  # a template, to be filled in from a configuration file
             name="vizdoom",
             id="dreamenv/Vizdoom-v0",
             scenario="",
@@ -102,14 +101,13 @@ VIZDOOM_TASKS: dict[str, VizdoomTask] = {
             action_table=((),),
             max_native_steps=10_500,  # 5 minutes, for files that set no limit
             score="return",
-            scores="return",
+            score_metric="return",
             solved=math.inf,
             example_arguments={"config": "basic"},
             about="Any scenario with a configuration file: config='path.cfg', or a name of ViZDoom's own such as "
             "'deadly_corridor'. The actions are a no-op, each of the file's buttons alone, and walking or shooting "
-            "together with turning or stepping aside. Reward and ending are the scenario's; the score is the return. "
-            "Nobody knows what solves it: give solved=..., or no episode is a success. The file's "
-            "episode_timeout truncates.",
+            "together with turning or strafing. Reward and termination are the scenario's; the score is the return. "
+            "Without solved=..., no episode is a success. The file's episode_timeout truncates.",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Stands in for the old gym beside the stand-in for MineRL 1.0; it is not gym."""
+"""Fake of the old gym, for the fake of MineRL 1.0; it is not gym."""
 
 from __future__ import annotations
 

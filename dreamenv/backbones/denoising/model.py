@@ -242,7 +242,8 @@ class DenoisingWorld(WorldModel):
                     sequence_length=config.events_length,
                     learning_rate=config.events_rate,
                     precompute=self.latents if self._sees_latents else None,
-                    ragged=True,  # its memory begins empty with a window, and must not foretell endings by counting
+                    # Its memory is empty at the start of a window: it must not predict termination by counting steps.
+                    crop_at_episode_ends=True,
                 )
             )
         return stages

@@ -1,7 +1,6 @@
 """Readers of public recordings: VPT's and MineRL's videos with their actions, and plain npz files.
 
-Each turns files into `Episode`s one after another, without ever holding a whole video; `convert` adds them to a
-dataset.
+Each yields `Episode`s without loading a whole video; `convert` adds them to a dataset.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An npz file, read array by array, never unpickled, with errors that name file and array."""
+"""Read an npz file array by array, without pickle, and with errors that name file and array."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamenv.errors import RecordingError
 
 __all__ = ["ArrayFile"]
 
-_AGAIN = "Download or copy it again, or leave it out."
+_REMEDY = "Download or copy it again, or leave it out."
 _DAMAGED = (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -23,14 +23,14 @@ class ArrayFile:
 
     Args:
         path: the file.
-        wanted: what it should be a part of, for the message when it is missing.
+        wanted: the recording that it is a part of, for the error if it is missing.
 
     Attributes:
         path: the file.
         keys: the arrays' names.
 
     Raises:
-        RecordingError: missing, or no npz file.
+        RecordingError: the file is missing, or is no npz file.
     """
 
     def __init__(self, path: Path, wanted: str = "an npz recording") -> None:
@@ -42,14 +42,14 @@ class ArrayFile:
                 self.keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         except _DAMAGED as error:
             raise RecordingError(
-                f"{path} cannot be read ({error}): it is cut short or no npz file. {_AGAIN}"
+                f"{path} cannot be read ({error}): it is cut short or is no npz file. {_REMEDY}"
             ) from error
 
     def find(self, name: str | None, usual: tuple[str, ...]) -> str | None:
-        """Return which array has this name, or one of the usual ones if it is None; None if there is none.
+        """Return the name of an array: the given name, or else the first usual name that exists, or else None.
 
         Raises:
-            RecordingError: a name was given and no array has it.
+            RecordingError: there is no array of the given name.
         """
         if name is not None:
             self._require(name)
@@ -57,17 +57,17 @@ class ArrayFile:
         return next((key for key in usual if key in self.keys), None)
 
     def read(self, key: str) -> NDArray[Any]:
-        """Read an array whole.
+        """Read an array.
 
         Raises:
-            RecordingError: missing, damaged, or made of Python objects.
+            RecordingError: it is missing, damaged, or an array of Python objects.
         """
         self._require(key)
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 values: NDArray[Any] = arrays[key]
         except _DAMAGED as error:
-            raise RecordingError(f"{key!r} in {self.path} cannot be read ({error}). {_AGAIN}") from error
+            raise RecordingError(f"{key!r} in {self.path} cannot be read ({error}). {_REMEDY}") from error
         return values
 
     def shape(self, key: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class ArrayFile:
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape: tuple[int, ...] = read(member)[0]
         except _DAMAGED as error:
-            raise RecordingError(f"{key!r} in {self.path} cannot be read ({error}). {_AGAIN}") from error
+            raise RecordingError(f"{key!r} in {self.path} cannot be read ({error}). {_REMEDY}") from error
         return shape
 
     def _require(self, key: str) -> None:

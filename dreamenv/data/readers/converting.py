@@ -1,7 +1,7 @@
-"""Converting public recordings into a dataset: piece by piece, each whole on the disk or absent.
+"""Convert public recordings into a dataset, segment by segment, each completely on disk or absent.
 
-Every episode carries its source's name (as ``policy``) and the number of its first frame (as ``seed``). So a conversion
-that is run again finds what is there, reads only the rest, and may add further sources.
+Every episode stores its source's name (as ``policy``) and the number of its first frame (as ``seed``). So a conversion
+that is run again reads only what is missing, and may add further sources.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Conversion", "convert"]
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What came of it.
+    """The result of a conversion.
 
     Attributes:
-        dataset: with everything that could be read.
-        damaged: why the other sources could not be; empty unless damaged ones were to be skipped.
+        dataset: the dataset, with everything that could be read.
+        damaged: the errors of the sources that were skipped.
     """
 
     dataset: EpisodeDataset
@@ -35,21 +35,21 @@ class Conversion:
 
 
 def convert(sources: Sources, path: str | Path, *, progress: bool = True) -> Conversion:
-    """Add recordings to a dataset, new or begun; what is in it already is left alone.
+    """Add recordings to a dataset, which is created if needed; segments that it has are not read again.
 
     Args:
-        sources: made by `open_vpt`, `open_minerl` or `open_npz`, which say whether damaged ones are skipped.
+        sources: the result of `open_vpt`, `open_minerl` or `open_npz`.
         path: the dataset's folder.
         progress: whether to show a progress bar.
 
     Raises:
-        RecordingError: a source is damaged; what was converted before it is kept.
+        RecordingError: a source is damaged; the sources before it were converted.
         DatasetError: the dataset is damaged, of another kind, or being written by another process.
-        StorageError: the disk refused; run it again when there is room.
+        StorageError: the disk could not be written; call it again when there is space.
     """
     path = Path(path).absolute()
     if not sources.skip_damaged:
-        sources.sources[0].pieces()  # a first mistake is found before there is a folder
+        sources.sources[0].segments()  # to find an error in the first source before the folder is made
     with storage_errors(f"convert to {path}"):
         path.mkdir(parents=True, exist_ok=True)
     damaged = list(sources.damaged)
@@ -70,10 +70,10 @@ def convert(sources: Sources, path: str | Path, *, progress: bool = True) -> Con
 
 
 def _add(source: Source, dataset: EpisodeDataset, bar: Any) -> None:
-    there = {record.seed for record in dataset.records if record.policy == source.name}
-    pieces = source.pieces()
-    bar.total += sum(last - first for first, last in pieces)
-    bar.update(sum(last - first for first, last in pieces if first in there))
-    for episode in source.episodes([piece for piece in pieces if piece[0] not in there]):
+    converted = {record.seed for record in dataset.records if record.policy == source.name}
+    segments = source.segments()
+    bar.total += sum(last - first for first, last in segments)
+    bar.update(sum(last - first for first, last in segments if first in converted))
+    for episode in source.episodes([segment for segment in segments if segment[0] not in converted]):
         dataset.append(episode)
         bar.update(len(episode))

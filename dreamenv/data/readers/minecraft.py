@@ -1,4 +1,4 @@
-"""The 25-value action of the public Minecraft world models, made of what a player's keyboard and mouse did.
+"""The 25-value action of the public Minecraft world models, a vector of keyboard and mouse inputs.
 
 The order of the values is that of the Oasis world model (open-oasis, ``utils.py``, ACTION_KEYS), whose names are those
 of VPT's action space (Video-Pre-Training, ``run_inverse_dynamics_model.py``). It was checked against the two streams
@@ -56,19 +56,19 @@ FRAME_RATE = 20.0  # hertz, Minecraft's tick
 
 
 def key_index(name: str) -> int:
-    """Return the place of a key in the vector."""
+    """Return the index of a key in the vector."""
     return ACTION_KEYS.index(name)
 
 
 def action_space() -> spaces.Box:
-    """Return the space of the vectors: (25,) float32, the camera in [-1, 1], all else in [0, 1]."""
+    """Return the space of the vectors: (25,) float32, the camera in [-1, 1], the others in [0, 1]."""
     low = np.zeros(len(ACTION_KEYS), np.float32)
     low[[key_index("cameraX"), key_index("cameraY")]] = -1.0
     return spaces.Box(low, np.ones_like(low), dtype=np.float32)
 
 
 def camera_value(degrees: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Turn degrees per frame into values in [-1, 1], in the steps that the public models know."""
+    """Convert degrees per frame to values in [-1, 1], rounded to the steps of the public models."""
     steps = np.rint(np.clip(degrees, -LARGEST_TURN, LARGEST_TURN) / TURN_STEP)
     value: NDArray[np.float32] = (steps / (LARGEST_TURN / TURN_STEP)).astype(np.float32)
     return value + np.float32(0.0)  # no negative zero

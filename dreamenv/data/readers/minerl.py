@@ -1,15 +1,14 @@
-"""MineRL's recordings: a folder with ``recording.mp4``, ``rendered.npz`` and ``metadata.json``.
+"""Read MineRL's recordings: a folder with ``recording.mp4``, ``rendered.npz`` and ``metadata.json``.
 
-The npz holds ``reward`` (n,), ``action$<key>`` (n, ...) and ``observation$<key>`` (n + 1, ...). What stands at i was
-done at state i and rewarded with ``reward[i]``: there are n steps and n + 1 states. The video begins earlier: the last
-n + 1 of its ``true_video_frame_count`` frames are the states, and the very last is not good, so it is a copy of the one
-before, as in MineRL's own loader (``minerl/data/data_pipeline.py``). The last step ends the task, unless the metadata
-say that it was not solved: then time ran out.
+The npz holds ``reward`` (n,), ``action$<key>`` (n, ...) and ``observation$<key>`` (n + 1, ...). Action i was
+taken at state i and rewarded with ``reward[i]``: there are n steps and n + 1 states. The video starts earlier: the last
+n + 1 of its ``true_video_frame_count`` frames are the states. The very last frame is not usable, so the one before is
+repeated, as in MineRL's own loader (``minerl/data/data_pipeline.py``). The last step terminates the episode, unless the
+metadata say that the task was not solved: then it is truncated.
 
-Actions are a Dict, a key each: whole numbers become Discrete, words (``place``, ``craft``, ...) become Discrete in the
-order of `MineRLSettings.words`, or of the alphabet with "none" first, and ``camera`` becomes a Box of -180 to 180
-degrees, pitch and yaw. How many numbers and which words there are is read off all recordings that are converted
-together.
+Actions are a Dict: integers become Discrete; strings (MineRL's Enum: ``place``, ``craft``, ...) become Discrete in the
+order of `MineRLSettings.enum_values`, or else in alphabetical order with "none" first; ``camera`` becomes a Box of -180
+to 180 degrees, pitch and yaw. The ranges and values are those of all recordings that are converted together.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 from dreamenv.action_layout import ActionLayout
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
-from dreamenv.data.readers.minerl_actions import ACTION, ActionSurvey, arrays_of
-from dreamenv.data.readers.source import Piece, Sources, check_names, cut, open_each
-from dreamenv.data.readers.video import Video, strips
+from dreamenv.data.readers.minerl_actions import ACTION, ActionSpaceBuilder, arrays_of
+from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, split_segments
+from dreamenv.data.readers.video import Video, split_frames
 from dreamenv.errors import ConfigError, RecordingError
 from dreamenv.storage import read_json
 
@@ -40,38 +39,38 @@ _FRAME_RATE = 20.0  # hertz
 
 @dataclass(frozen=True, kw_only=True)
 class MineRLSettings:
-    """How MineRL's recordings are read.
+    """How to read MineRL's recordings.
 
     Attributes:
         size: height and width of the frames, in pixels; those of the recordings are 64.
-        max_steps: longest episode, in steps; a longer recording becomes several. It decides how much is in memory.
+        max_steps: the most steps of an episode; a longer recording becomes several. Memory use grows with it.
         environment: the id of what was recorded, such as "MineRLTreechop-v0".
-        words: the words of a key in order, as in "place=none,dirt,stone"; needed where recordings that are added later
-            know other words.
+        enum_values: the values of an Enum in order, as in "place=none,dirt,stone"; needed if recordings that are added
+            later use other values.
     """
 
     size: int = 64
     max_steps: int = 1000
     environment: str = "MineRL-v0"
-    words: tuple[str, ...] = ()
+    enum_values: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("size", "max_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        self.known_words()
+        self.known_enum_values()
 
-    def known_words(self) -> dict[str, tuple[str, ...]]:
-        """Return ``words`` by key.
+    def known_enum_values(self) -> dict[str, tuple[str, ...]]:
+        """Return ``enum_values`` by key.
 
         Raises:
-            ConfigError: an entry of another form.
+            ConfigError: an entry does not have the form "key=value,value".
         """
         known = {}
-        for entry in self.words:
+        for entry in self.enum_values:
             key, equals, listed = entry.partition("=")
             if not (key and equals and listed):
-                raise ConfigError(f"words must be given as in 'place=none,dirt,stone', not {entry!r}.")
+                raise ConfigError(f"enum_values must be given as in 'place=none,dirt,stone', not {entry!r}.")
             known[key] = tuple(word.strip() for word in listed.split(","))
         return known
 
@@ -83,25 +82,28 @@ def open_minerl(
 
     Args:
         paths: the folders.
-        settings: how they are read.
-        skip_damaged: go on after one that cannot be read.
+        settings: how to read them.
+        skip_damaged: skip recordings that cannot be read.
 
     Raises:
-        ConfigError: none, or two of one name.
-        RecordingError: one cannot be read, or has other keys than the others.
+        ConfigError: there are no paths, or two recordings of one name.
+        RecordingError: a recording cannot be read, or has other action keys than the others.
     """
     settings = settings or MineRLSettings()
     folders = [Path(path) for path in paths]
     folders = [folder.parent if folder.is_file() else folder for folder in folders]
     check_names(folders, [folder.name for folder in folders])
-    survey = ActionSurvey()
-    good, damaged = open_each(folders, survey.look, skip_damaged=skip_damaged)
-    words = survey.words(settings.known_words())
-    layout = ActionLayout(survey.space(words))
-    sources = [_MineRL(path=folder, settings=settings, layout=layout, words=words) for folder in good]
+    builder = ActionSpaceBuilder()
+    good, damaged = open_all(folders, builder.add, skip_damaged=skip_damaged)
+    enum_values = builder.enum_values(settings.known_enum_values())
+    layout = ActionLayout(builder.space(enum_values))
+    sources = [_MineRL(path=folder, settings=settings, layout=layout, enum_values=enum_values) for folder in good]
     provenance = Provenance(
         environment_id=settings.environment,
-        environment_kwargs={"format": "minerl", "words": {key: list(value) for key, value in words.items()}},
+        environment_kwargs={
+            "format": "minerl",
+            "enum_values": {key: list(value) for key, value in enum_values.items()},
+        },
         frame_size=settings.size,
         resize="area",
         frame_rate=_FRAME_RATE,
@@ -121,29 +123,29 @@ class _MineRL:
     path: Path
     settings: MineRLSettings
     layout: ActionLayout
-    words: Mapping[str, tuple[str, ...]]
+    enum_values: Mapping[str, tuple[str, ...]]
 
     @property
     def name(self) -> str:
         return self.path.name
 
-    def pieces(self) -> list[Piece]:
+    def segments(self) -> list[Segment]:
         rewards, _ = self._steps
         self._first_state  # noqa: B018 - finds a video that does not go with the steps, before anything is written
-        return cut(0, len(rewards), self.settings.max_steps)
+        return split_segments(0, len(rewards), self.settings.max_steps)
 
-    def episodes(self, pieces: Sequence[Piece]) -> Iterator[Episode]:
-        if not pieces:
+    def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
+        if not segments:
             return
         rewards, actions = self._steps
         end, skipped = len(rewards), self._first_state
         success = self._facts.get("success")
         shape = (self.settings.size, self.settings.size)
-        frames = self._video.read(skipped + pieces[0][0], skipped + min(pieces[-1][1], end - 1), shape)
-        for (first, last), strip in strips(frames, pieces, last=end - 1):  # the last state's own frame is not good
+        frames = self._video.read(skipped + segments[0][0], skipped + min(segments[-1][1], end - 1), shape)
+        for (first, last), clip in split_frames(frames, segments, last=end - 1):  # the last frame is not usable
             final = last == end
             yield Episode(
-                frames=strip,
+                frames=clip,
                 actions=actions[first:last],
                 rewards=rewards[first:last],
                 terminated=final and success is not False,
@@ -171,7 +173,7 @@ class _MineRL:
 
     @cached_property
     def _first_state(self) -> int:
-        """The video's frame that shows state 0."""
+        """The number of the video's frame of state 0."""
         rewards, _ = self._steps
         held = self._video.frames
         promised = int(self._facts.get("true_video_frame_count", held))
@@ -189,7 +191,7 @@ class _MineRL:
 
     @cached_property
     def _steps(self) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Return rewards (n,) and actions (n, a), packed."""
+        """Return rewards (n,) and packed actions (n, a)."""
         arrays, space = arrays_of(self.path), self.layout.space
         assert isinstance(space, gym.spaces.Dict)
         rewards = arrays.read("reward").astype(np.float32).reshape(-1)
@@ -203,8 +205,8 @@ class _MineRL:
                     f"{arrays.path} has {len(values)} values of {ACTION + key!r} for {len(rewards)} rewards. Download "
                     "the recording again, or leave it out."
                 )
-            if key in self.words:
-                known = {word: number for number, word in enumerate(self.words[key])}
+            if key in self.enum_values:
+                known = {word: number for number, word in enumerate(self.enum_values[key])}
                 values = np.array([known[str(word)] for word in values])
             if isinstance(inner, gym.spaces.Box):
                 values = np.clip(values, inner.low, inner.high)

@@ -1,4 +1,4 @@
-"""The action space of MineRL's recordings, which no file tells: it is read off all that are converted together."""
+"""Infer the action space of MineRL's recordings, which no file contains, from all recordings of a conversion."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import numpy as np
 from dreamenv.data.readers.arrays import ArrayFile
 from dreamenv.errors import ConfigError, RecordingError
 
-__all__ = ["ACTION", "ActionSurvey", "arrays_of"]
+__all__ = ["ACTION", "ActionSpaceBuilder", "arrays_of"]
 
 ACTION = "action$"
-"""What the names of the arrays of actions begin with."""
+"""Prefix of the names of action arrays."""
 
 _LARGEST_TURN = 180.0  # degrees
 
 
-class ActionSurvey:
-    """Looks through recordings for the keys of their actions, how far the numbers go, and which words they use."""
+class ActionSpaceBuilder:
+    """Collects the keys of actions, the ranges of integers and the values of Enums over recordings."""
 
     def __init__(self) -> None:
         self._keys: set[str] | None = None
-        self._most: dict[str, int] = {}
+        self._largest: dict[str, int] = {}
         self._used: dict[str, set[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def look(self, folder: Path) -> Path:
-        """Take in one recording; return its folder.
+    def add(self, folder: Path) -> Path:
+        """Add a recording; return its folder.
 
         Raises:
-            RecordingError: it cannot be read, or has other keys than those before it.
+            RecordingError: it cannot be read, or has other keys than the recordings before.
         """
         arrays = arrays_of(folder)
         here = {name.removeprefix(ACTION) for name in arrays.keys if name.startswith(ACTION)}
         if not here:
             raise RecordingError(
-                f"{arrays.path} has no array whose name begins with {ACTION!r}: it is of another kind."
+                f"{arrays.path} has no array whose name begins with {ACTION!r}, so it is no MineRL recording."
             )
         if self._keys is not None and here != self._keys:
             raise RecordingError(
-                f"{arrays.path} has the actions {sorted(here)}, those before it {sorted(self._keys)}; convert "
+                f"{arrays.path} has the actions {sorted(here)}, and those before {sorted(self._keys)}; convert "
                 "recordings of different tasks into different datasets."
             )
-        most: dict[str, int] = {}
+        largest: dict[str, int] = {}
         used: dict[str, set[str]] = {}
         for key in here:
             values = arrays.read(ACTION + key)
@@ -55,24 +55,24 @@ class ActionSurvey:
             elif values.dtype.kind == "f":
                 self._shapes[key] = values.shape[1:]
             elif values.dtype.kind in "iub" and values.ndim == 1 and values.min(initial=0) >= 0:
-                most[key] = int(values.max(initial=1))
+                largest[key] = int(values.max(initial=1))
             else:
                 raise RecordingError(
                     f"{arrays.path} holds {ACTION + key!r} as {values.shape} {values.dtype}, from {values.min()}, "
                     "which no MineRL recording has."
                 )
         self._keys = here
-        for key, number in most.items():
-            self._most[key] = max(self._most.get(key, 1), number)
-        for key, words in used.items():
-            self._used.setdefault(key, set()).update(words)
+        for key, number in largest.items():
+            self._largest[key] = max(self._largest.get(key, 1), number)
+        for key, names in used.items():
+            self._used.setdefault(key, set()).update(names)
         return folder
 
-    def words(self, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        """Return the words of each key that has words, in order: as they are known, or "none" first, then the alphabet.
+    def enum_values(self, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Return the values of each Enum, in the known order, or else in alphabetical order with "none" first.
 
         Raises:
-            ConfigError: a recording uses a word that is not among the known ones.
+            ConfigError: a recording uses a value that is not among the known ones.
         """
         ordered = {}
         for key, used in self._used.items():
@@ -80,15 +80,15 @@ class ActionSurvey:
             unknown = sorted(used - set(ordered[key]))
             if unknown:
                 raise ConfigError(
-                    f"the words of {key!r} lack {', '.join(unknown)}, which the recordings use; add them."
+                    f"the values of {key!r} lack {', '.join(unknown)}, which occur in the recordings; add them."
                 )
         return ordered
 
-    def space(self, words: Mapping[str, tuple[str, ...]]) -> gym.spaces.Dict:
+    def space(self, enum_values: Mapping[str, tuple[str, ...]]) -> gym.spaces.Dict:
         """Return the space of one action."""
         parts: dict[str, gym.Space[Any]] = {
-            **{key: gym.spaces.Discrete(number + 1) for key, number in self._most.items()},
-            **{key: gym.spaces.Discrete(len(known)) for key, known in words.items()},
+            **{key: gym.spaces.Discrete(number + 1) for key, number in self._largest.items()},
+            **{key: gym.spaces.Discrete(len(known)) for key, known in enum_values.items()},
             **{
                 key: gym.spaces.Box(-_LARGEST_TURN, _LARGEST_TURN, shape, np.float32)
                 for key, shape in self._shapes.items()
@@ -98,5 +98,5 @@ class ActionSurvey:
 
 
 def arrays_of(folder: Path) -> ArrayFile:
-    """Open a recording's arrays."""
+    """Open the arrays of a recording."""
     return ArrayFile(folder / "rendered.npz", "a MineRL recording (a folder with recording.mp4 and rendered.npz)")

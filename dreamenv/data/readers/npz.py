@@ -1,16 +1,17 @@
-"""Plain npz files: one array per thing, one row per time step.
+"""Read plain npz files: one array for frames, one for actions, ..., and one row per time step.
 
-Two habits exist for what a row's action is, and confusing them is fatal, so both have a name:
+There are two conventions for the action of a row. With the wrong one every action is off by one frame, so
+`NpzSettings.actions_are` names them:
 
-- ``arrived`` (Dreamer, DrQ-v2, iVideoGPT): row i holds the frame, and the action and reward that **led to** it. The
-  first row's action and reward mean nothing.
-- ``taken`` (robomimic, D4RL): row i holds the frame, and the action that was **taken at** it and its reward. Without a
-  frame more than actions, the last row's action leads nowhere.
+- ``arrived`` (Dreamer, DrQ-v2, iVideoGPT): row i has a frame, and the action and reward that **led to** it. The action
+  and reward of the first row have no meaning.
+- ``taken`` (robomimic, D4RL): row i has a frame, and the action that was **taken at** it and its reward. If there are
+  as many actions as frames, the action of the last row is not used.
 
-If there is one frame more than actions, nothing is ambiguous and the habit is not asked for.
+If there is one more frame than actions, the order is clear and the setting is not used.
 
-Frames are (n, h, w, c) or (n, c, h, w) uint8. If they hold several stacked pictures (9 channels for three of RGB, 4 for
-four of grey), the last, newest one is kept. A file's arrays are in memory while it is read.
+Frames are (n, h, w, c) or (n, c, h, w) uint8. Of stacked frames (9 channels for three RGB frames, 4 for four grey
+ones), the last, newest one is kept. A file's arrays are in memory while it is read.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.arrays import ArrayFile
 from dreamenv.data.readers.npz_rows import NpzSettings, Rows
-from dreamenv.data.readers.source import Piece, Sources, check_names, cut, open_each
-from dreamenv.data.readers.video import shrink
+from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, split_segments
+from dreamenv.data.readers.video import resize
 from dreamenv.errors import RecordingError
 
 __all__ = ["open_npz"]
@@ -43,19 +44,19 @@ def open_npz(
 
     Args:
         paths: the files.
-        settings: how they are read.
-        skip_damaged: go on after one that cannot be read.
+        settings: how to read them.
+        skip_damaged: skip files that cannot be read.
 
     Raises:
-        ConfigError: none, or two of one name.
-        RecordingError: one cannot be read, lacks a key, or does not go with those before it.
+        ConfigError: there are no paths, or two files of one name.
+        RecordingError: a file cannot be read, lacks an array, or differs from the files before in shape or kind.
     """
     settings = settings or NpzSettings()
     files = [Path(path) for path in paths]
     check_names(files, [file.stem for file in files])
-    survey = _Survey(settings)
-    opened, damaged = open_each(files, survey.look, skip_damaged=skip_damaged)
-    space, shape = survey.action_space(), opened[0].frame_shape
+    builder = _ActionSpaceBuilder(settings)
+    opened, damaged = open_all(files, builder.add, skip_damaged=skip_damaged)
+    space, shape = builder.action_space(), opened[0].frame_shape
     provenance = Provenance(
         environment_id=settings.environment,
         environment_kwargs={"format": "npz"},
@@ -73,21 +74,21 @@ def open_npz(
     )
 
 
-class _Survey:
-    """Finds what the files have in common: the size of their frames, and the space that all actions lie in."""
+class _ActionSpaceBuilder:
+    """Infers the action space of all files, and checks that their frames have one shape."""
 
     def __init__(self, settings: NpzSettings) -> None:
         self._settings = settings
         self._first: Rows | None = None
         self._kind = ""
-        self._least: NDArray[Any] = np.zeros(0)
-        self._most: NDArray[Any] = np.zeros(0)
+        self._low: NDArray[Any] = np.zeros(0)
+        self._high: NDArray[Any] = np.zeros(0)
 
-    def look(self, file: Path) -> Rows:
-        """Take in one file.
+    def add(self, file: Path) -> Rows:
+        """Add a file.
 
         Raises:
-            RecordingError: it cannot be read, or does not go with those before it.
+            RecordingError: it cannot be read, or differs from the files before in shape or kind.
         """
         rows = Rows(ArrayFile(file), self._settings)
         if self._first is not None and rows.frame_shape != self._first.frame_shape:
@@ -95,38 +96,36 @@ class _Survey:
                 f"{self._first.file.path} has frames of {self._first.frame_shape}, {file} of {rows.frame_shape}; give "
                 "a size, or convert them into different datasets."
             )
-        values = rows.actions()
+        values = rows.read_actions()
         kind = "f" if values.dtype.kind == "f" else "i" if values.dtype.kind in "iub" else values.dtype.kind
         low, high = values.min(axis=0), values.max(axis=0)
         if self._first is None:
-            self._kind, self._least, self._most = kind, low, high
-        if kind not in "fi" or kind != self._kind or low.shape != self._least.shape or not _finite(low, high):
+            self._kind, self._low, self._high = kind, low, high
+        if kind not in "fi" or kind != self._kind or low.shape != self._low.shape or not _finite(low, high):
             raise RecordingError(
                 f"the actions of {file} are {values.shape} {values.dtype}, from {low} to {high}; they must be finite "
                 "numbers, and of one kind in all files."
             )
         if kind == "i" and low.min() < 0:
-            raise RecordingError(f"the actions of {file} go down to {low.min()}; whole ones count from 0.")
+            raise RecordingError(f"the actions of {file} go down to {low.min()}; integer actions must count from 0.")
         if self._settings.one_hot and (low.ndim != 1 or len(low) < 2):
-            raise RecordingError(
-                f"the actions of {file} are {values.shape}, which are no indicators; leave out one_hot."
-            )
+            raise RecordingError(f"the actions of {file} are {values.shape}, which is not one-hot; leave out one_hot.")
         self._first = self._first or rows
-        self._least, self._most = np.minimum(self._least, low), np.maximum(self._most, high)
+        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         return rows
 
     def action_space(self) -> gym.Space[Any]:
-        """Return the space that all actions lie in."""
-        settings, least, most = self._settings, self._least, self._most
+        """Return the action space of all files."""
+        settings, low, high = self._settings, self._low, self._high
         if settings.one_hot:
-            return gym.spaces.Discrete(len(least))
+            return gym.spaces.Discrete(len(low))
         if self._kind == "i":
-            counts = most.astype(np.int64) + 1
+            counts = high.astype(np.int64) + 1
             return gym.spaces.Discrete(int(counts.item())) if counts.size == 1 else gym.spaces.MultiDiscrete(counts)
         if settings.low is not None and settings.high is not None:
-            return gym.spaces.Box(settings.low, settings.high, least.shape, np.float32)
-        most = np.where(most > least, most, least + 1)  # a value that never changed must not have an empty range
-        return gym.spaces.Box(least.astype(np.float32), most.astype(np.float32), dtype=np.float32)
+            return gym.spaces.Box(settings.low, settings.high, low.shape, np.float32)
+        high = np.where(high > low, high, low + 1)  # a value that never changes must not have an empty range
+        return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
 def _finite(*values: NDArray[Any]) -> bool:
@@ -143,32 +142,36 @@ class _Npz:
         return self.rows.file.path.stem
 
     def release(self) -> None:
-        """Nothing is remembered but shapes."""
+        """Do nothing: no arrays are kept."""
 
-    def pieces(self) -> list[Piece]:
-        begins, longest = [*self.rows.begins(), self.rows.frames], self.rows.settings.max_steps
-        return [piece for first, end in itertools.pairwise(begins) for piece in cut(first, end - 1, longest)]
+    def segments(self) -> list[Segment]:
+        starts, max_steps = [*self.rows.episode_starts(), self.rows.frames], self.rows.settings.max_steps
+        return [
+            segment
+            for first, end in itertools.pairwise(starts)
+            for segment in split_segments(first, end - 1, max_steps)
+        ]
 
-    def episodes(self, pieces: Sequence[Piece]) -> Iterator[Episode]:
-        if not pieces:
+    def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
+        if not segments:
             return
         rows = self.rows
-        pictures, actions = rows.pictures(), _in_space(rows, self.space)
-        rewards, ends = rows.rewards(), rows.ends()
-        for first, last in pieces:
+        frames, actions = rows.read_frames(), _in_space(rows, self.space)
+        rewards, terminated = rows.read_rewards(), rows.read_terminated()
+        for first, last in segments:
             yield Episode(
-                frames=_small(pictures[first : last + 1], rows.frame_shape),
+                frames=_resize_frames(frames[first : last + 1], rows.frame_shape),
                 actions=actions[first:last],
                 rewards=rewards[first:last],
-                terminated=bool(ends[last - 1]),
-                truncated=not ends[last - 1],
+                terminated=bool(terminated[last - 1]),
+                truncated=not terminated[last - 1],
                 policy=self.name,
                 seed=first,
             )
 
 
 def _in_space(rows: Rows, space: gym.Space[Any]) -> NDArray[Any]:
-    values = rows.actions()
+    values = rows.read_actions()
     if isinstance(space, gym.spaces.Box):
         clipped: NDArray[Any] = np.clip(values, space.low, space.high).astype(np.float32)
         return clipped
@@ -178,9 +181,9 @@ def _in_space(rows: Rows, space: gym.Space[Any]) -> NDArray[Any]:
     return values.reshape(len(values), *(space.shape or ())).astype(np.int64)
 
 
-def _small(pictures: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _resize_frames(frames: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     height, width, channels = shape
-    if pictures.shape[1:3] == (height, width):
-        return np.ascontiguousarray(pictures)
-    planes = pictures if channels > 1 else pictures[..., 0]
-    return np.stack([shrink(np.ascontiguousarray(plane), (height, width)) for plane in planes]).reshape(-1, *shape)
+    if frames.shape[1:3] == (height, width):
+        return np.ascontiguousarray(frames)
+    planes = frames if channels > 1 else frames[..., 0]
+    return np.stack([resize(np.ascontiguousarray(plane), (height, width)) for plane in planes]).reshape(-1, *shape)

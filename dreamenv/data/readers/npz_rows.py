@@ -1,4 +1,4 @@
-"""The rows of an npz file as steps, whichever habit they follow: see `dreamenv.data.readers.npz`."""
+"""Read the rows of an npz file as steps, for either action timing (see `dreamenv.data.readers.npz`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dreamenv.errors import ConfigError, RecordingError
 
 __all__ = ["NpzKeys", "NpzSettings", "Rows"]
 
-_MOST_CHANNELS = 12  # four stacked pictures of RGB; what is longer is a height or a width
-_USUAL = {
+_MOST_CHANNELS = 12  # four stacked RGB frames; a longer axis is a height or a width
+_DEFAULT_NAMES = {
     "frames": ("image", "observation", "frames", "obs", "observations", "rgb"),
     "action": ("action", "actions"),
     "reward": ("reward", "rewards"),
@@ -26,15 +26,15 @@ _USUAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class NpzKeys:
-    """What the arrays are called; None looks for the usual names.
+    """The names of the arrays; None looks for the usual names.
 
     Attributes:
-        frames: pictures.
+        frames: frames.
         action: actions.
-        reward: rewards; without them all are 0.
-        first: whether a row begins an episode; without it a file is one episode.
-        terminal: whether a row's frame ends the task; without it, see ``discount``.
-        discount: 0 where a row's frame ends the task.
+        reward: rewards; without them all rewards are 0.
+        first: whether a row is the first of an episode; without it a file is one episode.
+        terminal: whether the episode terminated at a row's frame; without it, see ``discount``.
+        discount: 0 where the episode terminated at a row's frame.
     """
 
     frames: str | None = None
@@ -47,17 +47,17 @@ class NpzKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class NpzSettings:
-    """How npz files are read.
+    """How to read npz files.
 
     Attributes:
-        keys: what the arrays are called.
-        actions_are: where a row's action belongs if there are as many actions as frames: "arrived", it led to the row's
-            frame (Dreamer, DrQ-v2), or "taken", it was taken at that frame (D4RL).
-        one_hot: actions are indicators (n, a): read them as Discrete(a).
-        low: the least value of real actions; what lies below is clipped. None takes each value's least over all files.
-        high: the greatest, likewise.
-        size: height and width of the frames, in pixels; None keeps the files' own.
-        max_steps: longest episode, in steps; a longer one becomes several.
+        keys: the names of the arrays.
+        actions_are: where a row's action belongs if there are as many actions as frames: "arrived", at the frame that
+            it led to (Dreamer, DrQ-v2), or "taken", at its frame (D4RL).
+        one_hot: actions are one-hot vectors (n, a): read them as Discrete(a).
+        low: lower bound of continuous actions, to which they are clipped; None takes the minimum over all files.
+        high: upper bound, likewise.
+        size: height and width of the frames, in pixels; None keeps that of the files.
+        max_steps: the most steps of an episode; a longer one becomes several.
         environment: the id of what was recorded.
         frame_rate: steps per second, in hertz.
     """
@@ -87,12 +87,12 @@ class Rows:
     def __init__(self, file: ArrayFile, settings: NpzSettings) -> None:
         self.file, self.settings = file, settings
         names = vars(settings.keys)
-        self._keys = {thing: file.find(names[thing], usual) for thing, usual in _USUAL.items()}
-        for thing in ("frames", "action"):
-            if self._keys[thing] is None:
+        self._keys = {kind: file.find(names[kind], usual) for kind, usual in _DEFAULT_NAMES.items()}
+        for kind in ("frames", "action"):
+            if self._keys[kind] is None:
                 raise RecordingError(
-                    f"{file.path} has none of {', '.join(map(repr, _USUAL[thing]))}; it has "
-                    f"{', '.join(map(repr, sorted(file.keys)))}. Say which holds the {thing}: keys.{thing}."
+                    f"{file.path} has none of {', '.join(map(repr, _DEFAULT_NAMES[kind]))}; it has "
+                    f"{', '.join(map(repr, sorted(file.keys)))}. Name the array of the {kind} with keys.{kind}."
                 )
         shape = file.shape(str(self._keys["frames"]))
         if len(shape) != 4 or min(shape[1], shape[3]) > _MOST_CHANNELS:
@@ -103,56 +103,57 @@ class Rows:
         self.channels_last = square_last or (not square_first and shape[3] <= shape[1])
         self.frames = shape[0]
         height, width, channels = shape[1:] if self.channels_last else (shape[2], shape[3], shape[1])
-        self.stacked, self.channels = channels, 3 if channels % 3 == 0 else 1
+        self._stacked_channels, self.channels = channels, 3 if channels % 3 == 0 else 1
         self.frame_shape = (settings.size or height, settings.size or width, self.channels)
         rows = file.shape(str(self._keys["action"]))[0]
         if self.frames - rows not in (0, 1):
             raise RecordingError(
-                f"{file.path} has {self.frames} frames and {rows} actions; there must be as many, or one frame more."
+                f"{file.path} has {self.frames} frames and {rows} actions; there must be as "
+                "many frames as actions, or one more."
             )
         self.one_more = self.frames == rows + 1
         self.steps = self.frames - 1
         if self.steps < 1:
-            raise RecordingError(f"{file.path} has {self.frames} frames, which make no step. Leave it out.")
+            raise RecordingError(f"{file.path} has {self.frames} frames, which is too few for a step. Leave it out.")
         self._shift = 0 if self.one_more or settings.actions_are == "taken" else 1
 
-    def pictures(self) -> NDArray[np.uint8]:
-        """Read the frames, (n, h, w, c) uint8, as large as the file has them."""
+    def read_frames(self) -> NDArray[np.uint8]:
+        """Read the frames, (n, h, w, c) uint8, in the size of the file."""
         key = str(self._keys["frames"])
         frames = self.file.read(key)
         if frames.dtype != np.uint8:
             raise RecordingError(f"{key!r} in {self.file.path} is {frames.dtype}; frames must be uint8.")
         if not self.channels_last:
             frames = frames.transpose(0, 2, 3, 1)
-        return frames[..., self.stacked - self.channels :]
+        return frames[..., self._stacked_channels - self.channels :]
 
-    def actions(self) -> NDArray[Any]:
-        """Return (t, ...) what led from frame i to frame i + 1."""
-        return self._of_steps("action")
+    def read_actions(self) -> NDArray[Any]:
+        """Read the actions, (t, ...); action i leads from frame i to frame i + 1."""
+        return self._read_steps("action")
 
-    def rewards(self) -> NDArray[np.float32]:
-        """Return (t,), 0 where the file has none."""
+    def read_rewards(self) -> NDArray[np.float32]:
+        """Read the rewards, (t,) float32; 0 if the file has none."""
         if self._keys["reward"] is None:
             return np.zeros(self.steps, np.float32)
-        return self._of_steps("reward").astype(np.float32).reshape(self.steps)
+        return self._read_steps("reward").astype(np.float32).reshape(self.steps)
 
-    def ends(self) -> NDArray[np.bool_]:
-        """Return (t,), whether the step ended the task."""
+    def read_terminated(self) -> NDArray[np.bool_]:
+        """Read whether each step terminated the episode, (t,) bool."""
         if self._keys["terminal"] is not None:
-            return self._of_steps("terminal").astype(np.bool_).reshape(self.steps)
+            return self._read_steps("terminal").astype(np.bool_).reshape(self.steps)
         if self._keys["discount"] is not None:
-            ends: NDArray[np.bool_] = self._of_steps("discount").reshape(self.steps) == 0
-            return ends
+            terminated: NDArray[np.bool_] = self._read_steps("discount").reshape(self.steps) == 0
+            return terminated
         return np.zeros(self.steps, np.bool_)
 
-    def begins(self) -> list[int]:
-        """Return the frames that begin an episode."""
+    def episode_starts(self) -> list[int]:
+        """Return the numbers of the first frames of episodes."""
         if self._keys["first"] is None:
-            inner = np.flatnonzero(self.ends()[:-1])
+            inner = np.flatnonzero(self.read_terminated()[:-1])
             if len(inner):
                 raise RecordingError(
-                    f"{self.file.path} ends a task at step {inner[0]} and goes on to step {self.steps - 1} without "
-                    "saying where episodes begin; give keys.first, or one file per episode."
+                    f"{self.file.path} terminates at step {inner[0]} and continues to step {self.steps - 1}, without "
+                    "an array that marks where episodes start; name it with keys.first, or use a file per episode."
                 )
             return [0]
         first = self._read("first").astype(np.bool_).reshape(-1)
@@ -162,15 +163,15 @@ class Rows:
             )
         return sorted({0, *np.flatnonzero(first).tolist()})
 
-    def _of_steps(self, thing: str) -> NDArray[Any]:
-        values = self._read(thing)
-        # With one frame more than actions, what has a row per frame tells of the frame a step led to.
+    def _read_steps(self, kind: str) -> NDArray[Any]:
+        values = self._read(kind)
+        # With one more frame than actions, an array with a row per frame describes the frame that a step led to.
         shift = 1 if self.one_more and len(values) == self.frames else self._shift
         if len(values) - shift < self.steps:
             raise RecordingError(
-                f"{self._keys[thing]!r} in {self.file.path} has {len(values)} rows for {self.frames} frames."
+                f"{self._keys[kind]!r} in {self.file.path} has {len(values)} rows for {self.frames} frames."
             )
         return values[shift : shift + self.steps]
 
-    def _read(self, thing: str) -> NDArray[Any]:
-        return self.file.read(str(self._keys[thing]))
+    def _read(self, kind: str) -> NDArray[Any]:
+        return self.file.read(str(self._keys[kind]))

@@ -1,8 +1,7 @@
-"""What every reader offers: sources, each of which knows its pieces before it reads a picture.
+"""The interface of all readers: sources, which know their segments before they read any frame.
 
-A *piece* is what becomes one episode: a stretch of consecutive steps of one source. The pieces follow from the actions
-and the settings alone, so a conversion that was interrupted goes on where it stopped, and reads no picture it does not
-need.
+A *segment* is a range of consecutive steps of one source that becomes one episode. The segments depend only on the
+actions and the settings, so a conversion that was interrupted resumes where it stopped, and reads no frame twice.
 """
 
 from __future__ import annotations
@@ -19,36 +18,36 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.errors import ConfigError, RecordingError
 
-__all__ = ["Piece", "Source", "Sources", "check_names", "cut", "open_each"]
+__all__ = ["Segment", "Source", "Sources", "check_names", "open_all", "split_segments"]
 
 Opened = TypeVar("Opened")
 
-Piece = tuple[int, int]
-"""(first, last): the numbers of the frames it begins and ends with; it has last - first steps."""
+Segment = tuple[int, int]
+"""(first, last): the numbers of its first and last frame; it has last - first steps."""
 
 
 class Source(Protocol):
-    """One recorded file, or one folder of files that belong together."""
+    """A recorded file, or a folder of files that belong together."""
 
     @property
     def name(self) -> str:
-        """What episodes of it are called; no two sources of one conversion share it."""
+        """The name that its episodes get as policy; unique among the sources of a conversion."""
         ...
 
-    def pieces(self) -> list[Piece]:
-        """Return what becomes an episode, in order."""
+    def segments(self) -> list[Segment]:
+        """Return the segments, in order."""
         ...
 
-    def episodes(self, pieces: Sequence[Piece]) -> Iterator[Episode]:
-        """Read some of the pieces, in order.
+    def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
+        """Read some of the segments, in order.
 
         Raises:
-            RecordingError: the source is damaged; what came before is good.
+            RecordingError: the source is damaged; the episodes before were read.
         """
         ...
 
     def release(self) -> None:
-        """Forget what was read, to free its memory; it is read again when asked for."""
+        """Free the memory of what was read; it is read again if needed."""
         ...
 
 
@@ -60,9 +59,9 @@ class Sources:
         sources: in the order in which they are read.
         provenance: of what they recorded.
         action_space: of all of them.
-        frame_shape: (h, w, c) of the frames they give.
-        skip_damaged: whether to go on after one that cannot be read.
-        damaged: why some could not even be opened.
+        frame_shape: (h, w, c) of their frames.
+        skip_damaged: whether to skip sources that cannot be read.
+        damaged: the errors of sources that could not be opened.
     """
 
     sources: Sequence[Source]
@@ -73,40 +72,42 @@ class Sources:
     damaged: tuple[RecordingError, ...] = ()
 
 
-def cut(first: int, last: int, longest: int) -> list[Piece]:
-    """Cut a stretch of frames into pieces of at most so many steps; each begins on the frame that ended the last."""
-    return [(begin, min(begin + longest, last)) for begin in range(first, last, longest)]
+def split_segments(first: int, last: int, max_steps: int) -> list[Segment]:
+    """Split a range of frames into segments of at most ``max_steps`` steps; neighbours share a frame."""
+    return [(begin, min(begin + max_steps, last)) for begin in range(first, last, max_steps)]
 
 
 def check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Refuse no sources, and two of one name.
+    """Check that there are sources, and that their names are unique.
 
     Raises:
-        ConfigError: names both.
+        ConfigError: there are none, or two have one name; the message names both.
     """
     if not paths:
         raise ConfigError("there is nothing to convert; name at least one recording.")
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         both = [str(path) for path, name in zip(paths, names, strict=True) if name == doubled[0]]
-        raise ConfigError(f"{' and '.join(both)} would have one name, {doubled[0]!r}; rename one, or convert it apart.")
+        raise ConfigError(
+            f"{' and '.join(both)} have the same name, {doubled[0]!r}; rename one, or convert it into another dataset."
+        )
 
 
-def open_each(
+def open_all(
     paths: Sequence[Path], opener: Callable[[Path], Opened], *, skip_damaged: bool
 ) -> tuple[list[Opened], tuple[RecordingError, ...]]:
     """Open files one after another.
 
     Args:
-        paths: which.
-        opener: opens one.
-        skip_damaged: leave out those that cannot be opened, unless it is all of them.
+        paths: the files.
+        opener: opens a file.
+        skip_damaged: skip files that cannot be opened, unless all of them cannot.
 
     Returns:
-        What was opened, and why the others were not.
+        The opened files, and the errors of the others.
 
     Raises:
-        RecordingError: one cannot be opened.
+        RecordingError: a file cannot be opened.
     """
     opened, damaged = [], []
     for path in paths:

@@ -1,4 +1,4 @@
-"""A video as a stream of small frames: never more than one at a time in memory."""
+"""Read a video as a stream of small frames, with one frame at a time in memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamenv.data.readers.source import Piece
+from dreamenv.data.readers.source import Segment
 from dreamenv.errors import RecordingError
 
-__all__ = ["Video", "shrink", "strips"]
+__all__ = ["Video", "resize", "split_frames"]
 
-_AGAIN = "Download or copy it again, or leave it out."
+_REMEDY = "Download or copy it again, or leave it out."
 
 
 class Video:
@@ -28,16 +28,16 @@ class Video:
 
     Attributes:
         path: the file.
-        frames: how many frames it holds, counted, not believed.
+        frames: the number of frames, counted, since headers can be wrong.
 
     Raises:
-        RecordingError: missing, no video, or cut short.
+        RecordingError: the file is missing, is no video, or is cut short.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise RecordingError(f"there is no video {path}; the two files of a recording must lie side by side.")
+            raise RecordingError(f"there is no video {path}; both files of a recording must be in one folder.")
         try:
             with av.open(str(path)) as container:
                 stream = _stream(container, path)
@@ -45,17 +45,17 @@ class Video:
                 self.frames = sum(1 for packet in container.demux(stream) if packet.size)
         except FFmpegError as error:
             raise RecordingError(
-                f"the video {path} cannot be read ({error.strerror}): it is cut short or no video. {_AGAIN}"
+                f"the video {path} cannot be read ({error.strerror}): it is cut short or no video. {_REMEDY}"
             ) from error
         if self.frames < promised:
             raise RecordingError(
-                f"the video {path} is cut short: it should hold {promised} frames and has {self.frames}. {_AGAIN}"
+                f"the video {path} is cut short: it should hold {promised} frames and has {self.frames}. {_REMEDY}"
             )
         if not self.frames:
-            raise RecordingError(f"the video {path} holds no frame. {_AGAIN}")
+            raise RecordingError(f"the video {path} holds no frame. {_REMEDY}")
 
     def read(self, first: int, last: int, shape: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
-        """Yield frames ``first`` to ``last``, that one included, as (h, w, 3) uint8, shrunk by area averaging.
+        """Yield frames ``first`` to ``last``, inclusive, as (h, w, 3) uint8, resized by area averaging.
 
         Args:
             first, last: numbers of frames.
@@ -71,48 +71,48 @@ class Video:
                 for number, frame in enumerate(container.decode(stream)):
                     if number < first:
                         continue
-                    picture: Any = frame.to_ndarray(format="rgb24")
-                    yield shrink(picture, shape)
+                    native: Any = frame.to_ndarray(format="rgb24")
+                    yield resize(native, shape)
                     if number == last:
                         return
         except FFmpegError as error:
             raise RecordingError(
                 f"the video {self.path} is damaged: its frame {number + 1} cannot be decoded ({error.strerror}). "
-                f"{_AGAIN}"
+                f"{_REMEDY}"
             ) from error
         raise RecordingError(
-            f"the video {self.path} is damaged: it ends after {number + 1} of {self.frames} frames. {_AGAIN}"
+            f"the video {self.path} is damaged: it ends after {number + 1} of {self.frames} frames. {_REMEDY}"
         )
 
 
-def strips(
-    frames: Iterator[NDArray[np.uint8]], pieces: Sequence[Piece], last: int | None = None
-) -> Iterator[tuple[Piece, NDArray[np.uint8]]]:
-    """Cut a stream of frames into the frames of pieces, (t + 1, h, w, 3) each, one after another.
+def split_frames(
+    frames: Iterator[NDArray[np.uint8]], segments: Sequence[Segment], last: int | None = None
+) -> Iterator[tuple[Segment, NDArray[np.uint8]]]:
+    """Split a stream of frames into segments; yield each with its frames, (t + 1, h, w, 3).
 
     Args:
-        frames: a stream that begins with the first frame of the first piece.
-        pieces: rising; a piece may begin on the frame that the one before ended on.
-        last: the last frame there is; it is repeated for what is beyond it. None if all are there.
+        frames: a stream that starts with the first frame of the first segment.
+        segments: in order; a segment may start with the last frame of the one before.
+        last: the last frame of the stream, which is repeated beyond it; None if the stream has all frames.
     """
-    number, seen = pieces[0][0], next(frames)
-    for first, end in pieces:
-        strip = np.empty((end - first + 1, *seen.shape), np.uint8)
+    number, seen = segments[0][0], next(frames)
+    for first, end in segments:
+        clip = np.empty((end - first + 1, *seen.shape), np.uint8)
         for row, wanted in enumerate(range(first, end + 1)):
             while number < (wanted if last is None else min(wanted, last)):
                 number, seen = number + 1, next(frames)
-            strip[row] = seen
-        yield (first, end), strip
+            clip[row] = seen
+        yield (first, end), clip
 
 
 def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if not container.streams.video:
-        raise RecordingError(f"{path} holds no video. {_AGAIN}")
+        raise RecordingError(f"{path} holds no video. {_REMEDY}")
     return container.streams.video[0]
 
 
-def shrink(frame: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bring a frame (h, w, 3) or (h, w) to another (h, w) by area averaging."""
+def resize(frame: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a frame (h, w, 3) or (h, w) to another (h, w) by area averaging."""
     if frame.shape[:2] == shape:
         return frame
     height, width = shape

@@ -1,17 +1,17 @@
-"""VPT's contractor recordings: ``<name>.mp4`` beside ``<name>.jsonl``, one line per frame, 20 frames a second.
+"""Read VPT's contractor recordings: ``<name>.mp4`` and ``<name>.jsonl``, one line per frame, 20 frames per second.
 
-A line tells what keyboard and mouse did while its frame was on the screen: what line i says leads from frame i to frame
-i + 1. So n frames and n lines make n - 1 steps, and the last line, which some recordings lack, is not needed. Nothing
-is rewarded and nothing ends: rewards are 0 and every piece is truncated.
+A line has the inputs of keyboard and mouse while its frame was shown: line i is the action that leads from frame i to
+frame i + 1. So n frames and n lines make n - 1 steps, and the last line, which some recordings lack, is not needed.
+There are no rewards and no terminations: rewards are 0 and every segment is truncated.
 
-What is known to be wrong with these recordings (Video-Pre-Training, ``data_loader.py``), and what is done about it:
+Known faults of these recordings (Video-Pre-Training, ``data_loader.py``), and how they are handled:
 
 - **Attack stuck from the start, the mouse wheel, stuck hotbar keys**: see `dreamenv.data.readers.vpt_lines`.
-- **Screens** (``isGuiOpen``: inventory, crafting). There the mouse moves a cursor, which the video does not show, and
-  not the view. See ``VPTSettings.gui``.
-- **Frames and actions out of step** in some recordings. See ``VPTSettings.offset``.
+- **Open GUIs** (``isGuiOpen``: inventory, crafting). There the mouse moves a cursor, which the video does not show, and
+  not the camera. See ``VPTSettings.gui``.
+- **Frames and actions out of sync** in some recordings. See ``VPTSettings.offset``.
 
-Idle frames are kept, where VPT left them out: a world has to learn that nothing happens.
+Idle frames are kept, unlike in VPT: a world model has to learn what no-ops do.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minecraft import ACTION_KEYS, FRAME_RATE, action_space
-from dreamenv.data.readers.source import Piece, Sources, check_names, cut
-from dreamenv.data.readers.video import Video, strips
+from dreamenv.data.readers.source import Segment, Sources, check_names, split_segments
+from dreamenv.data.readers.video import Video, split_frames
 from dreamenv.data.readers.vpt_lines import read_actions
 from dreamenv.errors import ConfigError, RecordingError
 
@@ -40,18 +40,17 @@ _TOLERANCE = 1  # lines that may be missing or too many
 
 @dataclass(frozen=True, kw_only=True)
 class VPTSettings:
-    """How VPT's recordings are read.
+    """How to read VPT's recordings.
 
     Attributes:
         size: height of the frames, in pixels; those of the recordings are 360 by 640.
-        width: their width; None for the height, which squeezes them as VPT does.
-        max_steps: longest episode, in steps; a longer recording becomes several. It decides how much is in memory.
-        gui: frames with a screen open: "still" keeps them with the camera at rest, "mouse" keeps them with the cursor's
-            motion in the camera's place, as VPT was fed, "cut" leaves them out.
-        gui_scale: times the cursor's motion, for "mouse": VPT uses 0.5 for data of the versions 5.7 and 5.8 and 2.0 for
-            6.7 to 6.9.
-        offset: lines to go forward in the actions of a recording whose actions come that many frames late; negative if
-            they come early.
+        width: their width; None for square frames, which are squeezed as VPT does.
+        max_steps: the most steps of an episode; a longer recording becomes several. Memory use grows with it.
+        gui: frames with an open GUI: "still" keeps them with the camera at 0, "mouse" keeps them with the cursor's
+            motion as the camera's, as VPT does, "cut" removes them.
+        gui_scale: factor of the cursor's motion for "mouse": VPT uses 0.5 for data of the versions 5.7 and 5.8 and 2.0
+            for 6.7 to 6.9.
+        offset: number of frames by which the actions of a recording are late; negative if they are early.
     """
 
     size: int = 64
@@ -78,11 +77,11 @@ def open_vpt(
 
     Args:
         paths: the files.
-        settings: how they are read.
-        skip_damaged: go on after one that cannot be read.
+        settings: how to read them.
+        skip_damaged: skip recordings that cannot be read.
 
     Raises:
-        ConfigError: none, or two of one name.
+        ConfigError: there are no paths, or two recordings of one name.
     """
     settings = settings or VPTSettings()
     files = [Path(path).with_suffix(".mp4") for path in paths]
@@ -116,24 +115,24 @@ class _VPT:
     def name(self) -> str:
         return self.path.stem
 
-    def pieces(self) -> list[Piece]:
-        begin, actions, shown = self._aligned
-        longest = self.settings.max_steps
+    def segments(self) -> list[Segment]:
+        begin, actions, gui_open = self._aligned
+        max_steps = self.settings.max_steps
         if self.settings.gui != "cut":
-            return cut(begin, begin + len(actions), longest)
-        # A screen's frames are out, and so are the steps that lead to them or away from them.
-        edges = np.flatnonzero(np.diff(np.concatenate(([True], shown, [True])))) + begin
-        stretches = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-        return [piece for first, end in stretches for piece in cut(first, end - 1, longest)]
+            return split_segments(begin, begin + len(actions), max_steps)
+        # Frames with an open GUI are removed, and so are the steps that lead to them or away from them.
+        edges = np.flatnonzero(np.diff(np.concatenate(([True], gui_open, [True])))) + begin
+        ranges = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+        return [segment for first, end in ranges for segment in split_segments(first, end - 1, max_steps)]
 
-    def episodes(self, pieces: Sequence[Piece]) -> Iterator[Episode]:
-        if not pieces:
+    def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
+        if not segments:
             return
         begin, actions, _ = self._aligned
-        frames = self._video.read(pieces[0][0], pieces[-1][1], self.shape)
-        for (first, last), strip in strips(frames, pieces):
+        frames = self._video.read(segments[0][0], segments[-1][1], self.shape)
+        for (first, last), clip in split_frames(frames, segments):
             yield Episode(
-                frames=strip,
+                frames=clip,
                 actions=actions[first - begin : last - begin],
                 rewards=np.zeros(last - first, np.float32),
                 terminated=False,
@@ -152,14 +151,14 @@ class _VPT:
 
     @cached_property
     def _aligned(self) -> tuple[int, NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the first frame with an action, the actions (t, 25), and whether their frames (t + 1) are screens."""
+        """Return the first frame with an action, the actions (t, 25), and whether frames (t + 1) have an open GUI."""
         file, offset = self.path.with_suffix(".jsonl"), self.settings.offset
-        actions, shown = read_actions(file, gui=self.settings.gui, gui_scale=self.settings.gui_scale)
+        actions, gui_open = read_actions(file, gui=self.settings.gui, gui_scale=self.settings.gui_scale)
         frames, lines = self._video.frames, len(actions)
         if abs(frames - lines) > _TOLERANCE:
             raise RecordingError(
                 f"{self.path} has {frames} frames and {file.name} {lines} lines; they may differ by {_TOLERANCE} at "
-                "most. They are not of one recording, or one is cut short: download both again, or leave them out."
+                "most. They are of different recordings, or one is cut short: download both again, or leave them out."
             )
         begin, line = max(0, -offset), max(0, offset)  # frame i goes with line i + offset
         steps = min(frames - 1 - begin, lines - line)
@@ -167,5 +166,5 @@ class _VPT:
             raise RecordingError(
                 f"{self.path} is too short: {frames} frames, {lines} lines and an offset of {offset} leave no step."
             )
-        screens = np.append(shown[line : line + steps], shown[min(line + steps, lines - 1)])
-        return begin, actions[line : line + steps], screens
+        open_frames = np.append(gui_open[line : line + steps], gui_open[min(line + steps, lines - 1)])
+        return begin, actions[line : line + steps], open_frames

@@ -1,12 +1,12 @@
-"""The lines of VPT's jsonl files as 25-value actions, with what is known to be wrong with them mended.
+"""Read the lines of VPT's jsonl files as 25-value actions, and correct their known faults.
 
-- **Attack stuck from the start.** Many begin with the attack button held though nobody holds it. A button held on the
-  first line counts only once it has been released, or pressed anew.
-- **The wheel.** Slots of the hotbar are mostly chosen with the mouse wheel, which was not recorded. A change of the
-  line's ``hotbar`` counts as that slot's key; the slot of the first line too, counted from slot 1, as in the streams of
-  the public models.
-- **Stuck hotbar keys.** A slot's key that stays down while another slot is chosen, or that nobody was seen to press,
-  does nothing and does not count.
+- **Attack stuck from the start.** Many recordings start with the attack button down although it is not pressed. A
+  button that is down on the first line counts only after it was released or pressed again.
+- **The wheel.** Slots of the hotbar are mostly selected with the mouse wheel, which was not recorded. A change of
+  ``hotbar`` counts as that slot's key, and so does the first line's slot unless it is slot 1, as in the data of the
+  public models.
+- **Stuck hotbar keys.** A slot's key that stays down while another slot is selected, or whose press was not recorded,
+  has no effect and does not count.
 """
 
 from __future__ import annotations
@@ -49,75 +49,75 @@ def read_actions(
     """Read a jsonl file.
 
     Args:
-        file: which.
-        gui: what to do with the mouse while a screen is open, see `VPTSettings`.
+        file: the file.
+        gui: how to read the mouse while a GUI is open, see `VPTSettings`.
         gui_scale: likewise.
 
     Returns:
         actions: (n, 25) float32, one per line, see `dreamenv.data.readers.minecraft`.
-        shown: (n,) bool, whether a screen is open.
+        gui_open: (n,) bool, whether a GUI is open.
 
     Raises:
-        RecordingError: missing, or a line that is no JSON or lacks a value; names file and line.
+        RecordingError: the file is missing, or a line is no JSON or lacks a value; the message names the line.
     """
     if not file.is_file():
-        raise RecordingError(f"there is no {file}; the two files of a recording must lie side by side.")
-    reader = _Lines()
-    rows, motion, shown = [], [], []
+        raise RecordingError(f"there is no {file}; both files of a recording must be in one folder.")
+    reader = _LineReader()
+    rows, motion, gui_open = [], [], []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 values = json.loads(line)
                 rows.append(reader.read(values))
                 motion.append((float(values["mouse"]["dy"]), float(values["mouse"]["dx"])))
-                shown.append(bool(values.get("isGuiOpen", False)))
+                gui_open.append(bool(values.get("isGuiOpen", False)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"lacks {error}" if isinstance(error, KeyError) else f"is no action in JSON ({error})"
                 raise RecordingError(
-                    f"{file}, line {number}, {what}. The file is damaged or no VPT recording; mend or delete the line, "
-                    "or leave the recording out."
+                    f"{file}, line {number}, {what}. The file is damaged or no VPT recording; correct or delete the "
+                    "line, or leave the recording out."
                 ) from error
     if not rows:
         raise RecordingError(f"{file} is empty. Download it again, or leave it out.")
-    actions, screen = np.stack(rows), np.array(shown)
+    actions, is_open = np.stack(rows), np.array(gui_open)
     degrees = np.array(motion) * DEGREES_PER_PIXEL
-    degrees[screen] *= gui_scale if gui == "mouse" else 0.0
+    degrees[is_open] *= gui_scale if gui == "mouse" else 0.0
     actions[:, [key_index("cameraX"), key_index("cameraY")]] = camera_value(degrees)
-    return actions, screen
+    return actions, is_open
 
 
 @dataclass
-class _Lines:
-    """Reads lines in order; remembers what is stuck."""
+class _LineReader:
+    """Converts lines in order; remembers which buttons and keys are stuck."""
 
     slot: int = 0
-    unseen: set[Any] = field(default_factory=set)  # held since the first line, never seen pressed
+    stuck: set[Any] = field(default_factory=set)  # down since the first line
     held: set[Any] = field(default_factory=set)
-    begun: bool = False
+    started: bool = False
 
     def read(self, line: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Return keys and buttons of a line as (25,) float32, the camera left at 0."""
+        """Return the keys and buttons of a line, (25,) float32, with the camera at 0."""
         action = np.zeros(len(ACTION_KEYS), np.float32)
         buttons = {int(button) for button in line["mouse"]["buttons"]}
         keys = set(line["keyboard"]["keys"])
         down = buttons | keys
         pressed = (
             set(line["mouse"].get("newButtons", ())) | set(line["keyboard"].get("newKeys", ())) | (down - self.held)
-            if self.begun
+            if self.started
             else set()
         )
-        if not self.begun:
-            self.unseen = {0, *_SLOTS} & down
-        self.unseen = (self.unseen & down) - pressed
-        self.held, self.begun = down, True
+        if not self.started:
+            self.stuck = {0, *_SLOTS} & down
+        self.stuck = (self.stuck & down) - pressed
+        self.held, self.started = down, True
         for key in keys & _KEYS.keys():
             action[key_index(_KEYS[key])] = 1.0
-        for button in (buttons & _BUTTONS.keys()) - self.unseen:
+        for button in (buttons & _BUTTONS.keys()) - self.stuck:
             action[key_index(_BUTTONS[button])] = 1.0
         slot = int(line.get("hotbar", self.slot))
         if slot != self.slot:
             action[key_index(f"hotbar.{slot + 1}")] = 1.0
-        for key in (keys & _SLOTS.keys()) - self.unseen:
+        for key in (keys & _SLOTS.keys()) - self.stuck:
             if key in pressed or _SLOTS[key] == slot:
                 action[key_index(f"hotbar.{_SLOTS[key] + 1}")] = 1.0
         self.slot = slot

@@ -1,18 +1,18 @@
--- Marks the frame in which a step of the server is certainly visible.
+-- Marks the first frame that shows a step of the server.
 --
--- A HUD of the server's travels on another channel than a movement of the camera. So the server sends a message after
--- the movement, on the same ordered channel, and this mod draws the marker itself, in the frame that follows.
+-- A HUD of the server is sent on another channel than the camera's movement. So the server sends a message after the
+-- movement, on the same ordered channel, and this mod draws the marker itself, in the next frame.
 --
 -- The marker is a colour, one of 64, in a strip above and one below the picture: a picture that is copied from top to
 -- bottom is whole when both strips show it. When the view has changed since, the upper strip shows the number 32 further.
--- Messages of the server: "away" (the camera was sent away; say when you have
--- it), "hush" (be silent for some frames) and "<number> <share of the dig, 0 to 100> <frames to wait first> <yaw> <pitch>",
--- the last two only where a view is shown. It is answered by "drawn", or by "again" when this frame does not show that
--- view in every part. A frame that has nothing else to say says "tick": the server sleeps up to 30 ms for a packet.
+-- Messages of the server: "away" (the camera was sent away; confirm when it
+-- is there), "quiet" (send nothing for some frames) and "<number> <progress of the dig, 0 to 100> <frames to wait first>
+-- <yaw> <pitch>", the last two only where a view is shown. The answer is "drawn", or "again" if this frame does not show
+-- that view completely. A frame without an answer sends "tick", since the server sleeps up to 30 ms for a packet.
 
 local channel, bar, strips
 local waiting, away
-local hush = 0 -- frames in which nothing is said without need
+local quiet = 0 -- frames in which no tick is sent
 local drawn -- the number that both strips show
 
 local function paint(number)
@@ -32,8 +32,8 @@ local function add_strips(player)
   bar = image(player, {x = 0.5, y = 0.82}, {x = 0, y = 0}, {x = -1, y = -2.5})
 end
 
--- Packets of one movement may come in different frames. Then the camera may not be turned yet; or it comes to its place
--- from beside it instead of from afar, so that blocks which only now can be seen are missing.
+-- Packets of one movement may arrive in different frames. Then the camera may not be turned yet; or it comes to its place
+-- from nearby instead of from afar, so that newly visible blocks are missing.
 local FAR = 32 -- nodes of height; the server sends the camera 64 nodes up
 local view -- of this frame: pos, yaw, pitch
 local whole -- whether the camera came to this view from afar
@@ -65,8 +65,8 @@ minetest.register_on_modchannel_message(function(name, sender, message)
     away = true
     return
   end
-  if message == "hush" then
-    hush = 3 -- frames: after so long, the time since the server's last step suffices for any movement
+  if message == "quiet" then
+    quiet = 3 -- frames: after so long, the time since the server's last step suffices for any movement
     return
   end
   local number, dug, frames, yaw, pitch = message:match("^(%d+) (%d+) (%d+) ?(%S*) ?(%S*)$")
@@ -76,7 +76,7 @@ minetest.register_on_modchannel_message(function(name, sender, message)
   end
 end)
 
--- What this frame has to say to the server, if anything.
+-- Returns this frame's message to the server, if any.
 local function word(player)
   if away then -- only now, so that what the server answers cannot arrive within the same frame
     away = false
@@ -109,8 +109,8 @@ minetest.register_globalstep(function()
     end
   else
     watch(player)
-    if hush > 0 then hush = hush - 1 end
-    local said = word(player) or (hush == 0 and "tick")
+    if quiet > 0 then quiet = quiet - 1 end
+    local said = word(player) or (quiet == 0 and "tick")
     if said then channel:send_all(said) end
   end
 end)

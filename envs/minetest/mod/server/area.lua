@@ -1,4 +1,4 @@
--- An area of the world in which one episode plays: generated in a fixed order, sent whole, and taken away again.
+-- The area of the world of an episode: generated in a fixed order, sent whole, and removed again.
 --
 -- Areas are two by two chunks of the map generator and lie far from each other, so that no area depends on another.
 -- All blocks that can be seen from it are sent beforehand; during an episode nothing arrives. The client makes the

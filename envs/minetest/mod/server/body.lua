@@ -12,7 +12,7 @@ local STEP = 0.1 -- seconds of the world's time per native step
 local GRID = 64
 local SPEED = 4.0 -- nodes per second, the engine's walking speed
 local GRAVITY = 18.75 -- the engine's for players is 2 x 9.81; this one keeps falls on the grid: 12/64 node per step
-local JUMP = 7.5 -- rises 1.125 nodes: over one node, not over two
+local JUMP = 7.5 -- rises 1.125 nodes: over one node, not two
 local FALL = 15.0 -- nodes per second at most
 local HALF, HEIGHT, EYE = 0.3125, 1.75, 1.625
 
@@ -24,7 +24,7 @@ body.HEIGHT, body.EYE = HEIGHT, EYE
 local function snap(value) return math.floor(value * GRID + 0.5) / GRID end
 
 local entity -- the one body
-local state -- pos, velocity, yaw, pitch in degrees, grounded; what Python hears of
+local state -- pos, velocity, yaw, pitch in degrees, grounded
 local moved -- called when the engine has moved the body
 
 minetest.register_entity("dreamenv:body", {

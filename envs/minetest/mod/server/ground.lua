@@ -1,4 +1,4 @@
--- What can be walked on in an area: the height of the ground, and the way of feet from column to column.
+-- The walkable ground of an area: its height, and which columns can be reached on foot.
 
 local ground = {}
 

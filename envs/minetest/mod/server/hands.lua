@@ -1,4 +1,4 @@
--- The body's hands: digging and placing by the engine's rules, at what the view points to within reach.
+-- Digging and placing by the engine's rules, at the node within reach under the middle of the view.
 --
 -- A node breaks after the time that the engine gives for the tool in hand, as long as it is pointed at; placing takes
 -- from the second slot of the inventory, every fifth step at most while held.
@@ -14,7 +14,7 @@ local idle = 0 -- steps until the next node may be placed
 function hands.rest() digging, idle = nil, 0 end
 
 -- How much of the node in work is dug, from 0 to 1.
-function hands.share() return digging and math.min(1, digging.spent / digging.needed) or 0 end
+function hands.progress() return digging and math.min(1, digging.spent / digging.needed) or 0 end
 
 -- Sends the blocks in which a node changed, and the one above it (flowers fall). The engine would not: it believes that
 -- only blocks which it chose to send itself are known to the client. Those it would not send again here, nor tell of the

@@ -1,9 +1,9 @@
--- The server in lock-step with Python: every native step waits for a command, moves the body, and answers.
+-- The server, in lock-step with Python: every native step waits for a command, moves the body, and sends an answer.
 --
 -- Commands are lines of JSON: {reset = seed} generates an episode and answers {loaded = true}; Python then watches for
 -- the fence (see area.lua) and sends {start = true}; {act = {...}, steps = n} holds an action for n native steps;
--- {again = true} shows the last picture once more. Answers carry the number of the marker that the client draws in the
--- first frame which shows them (see the client's mod).
+-- {again = true} renders the last frame again. An answer has the number of the marker that the client draws into
+-- the first frame that shows its state (see the client's mod).
 
 local insecure = minetest.request_insecure_environment()
 local path = minetest.get_modpath("dreamenv") .. "/"
@@ -21,10 +21,10 @@ local task = load("tasks/" .. kind .. ".lua", kind == "maze" and area or terrain
 
 local player, channel
 local number = 0 -- of the marker
-local job -- the command in progress, until its picture is drawn
-local episode -- how it began: pos, yaw, pitch, edge
+local job -- the command in progress, until its frame is drawn
+local episode -- its start: pos, yaw, pitch, edge
 local ready = false -- whether the client's mod can draw markers
-local picture -- what the client is to draw: its order, and the answer that Python gets then
+local picture -- the frame to draw: the message to the client, and the answer to Python
 
 minetest.register_on_joinplayer(function(joined)
   player = joined
@@ -60,7 +60,7 @@ local function leave(state)
   job.away = "asked"
 end
 
--- Has the client draw the picture, and answers Python; no other command is taken until it is drawn.
+-- Makes the client draw the frame, and answers Python; no other command is accepted until it is drawn.
 local function draw()
   channel:send_all(picture.order)
   if picture.reply then link.send(picture.reply) end
@@ -77,7 +77,7 @@ end
 local function prepare(reply, settle, view)
   number = (number + 1) % 64
   reply.number = number
-  local order = string.format("%d %d %d", number, math.floor(100 * hands.share()), settle)
+  local order = string.format("%d %d %d", number, math.floor(100 * hands.progress()), settle)
   if view then order = string.format("%s %.3f %.3f", order, view.yaw, view.pitch) end
   picture = {order = order, reply = reply}
 end
@@ -90,7 +90,7 @@ local function show(reply, settle)
   if job.away == "seen" then arrive() end
 end
 
-local heard = {} -- messages of the client's mod
+local heard = {} -- handlers of the messages of the client's mod
 
 function heard.ready() ready = true end
 
@@ -114,7 +114,7 @@ local function report(values)
   local state = body.state()
   values.position = {state.pos.x, state.pos.y, state.pos.z}
   values.yaw, values.pitch = state.yaw, state.pitch
-  values.facts = task.facts(state.pos)
+  values.info = task.info(state.pos)
   return values
 end
 
@@ -139,7 +139,7 @@ function begin.start()
   show(report({}), SETTLE)
 end
 
--- Shows the picture once more, which was gone before Python looked.
+-- Renders the frame again that Python missed.
 function begin.again()
   job = {kind = "again"}
   show({}, 0)
@@ -154,13 +154,13 @@ end
 -- Called by the body when the engine has moved it.
 local function moved()
   job.changed = hands.work(player, job.action, task) or job.changed
-  local outcome = task.moved(body.state().pos)
+  local result = task.moved(body.state().pos)
   job.passed = job.passed + 1
-  job.progress, job.events = job.progress + outcome.progress, job.events + outcome.events
-  job.over = outcome.over
-  if job.passed < job.steps and not outcome.over then return end
+  job.progress, job.events = job.progress + result.progress, job.events + result.events
+  job.terminated = result.terminated
+  if job.passed < job.steps and not result.terminated then return end
   job.action = nil
-  local reply = report({progress = job.progress, events = job.events, over = job.over, passed = job.passed,
+  local reply = report({progress = job.progress, events = job.events, terminated = job.terminated, passed = job.passed,
     changed = job.changed})
   show(reply, job.changed and SETTLE or 0)
 end
@@ -177,7 +177,7 @@ minetest.register_globalstep(function(dtime)
   local action = job and job.action
   if not action then return end
   if dtime < body.shortest(action) or dtime > body.LONGEST then
-    channel:send_all("hush") -- or the next one would be as short
+    channel:send_all("quiet") -- or the next one would be as short
     return
   end
   if job.passed == job.steps - 1 and action.dig == 0 and action.place == 0 then

@@ -1,4 +1,4 @@
--- The link to Python: lines of JSON over a Unix socket. Blocking on it is what steps the server in lock-step.
+-- The connection to Python: lines of JSON over a Unix socket. The server blocks on it, which keeps it in lock-step.
 
 local link = {}
 
@@ -8,7 +8,7 @@ local unix = insecure.require("socket.unix")
 local socket = unix.stream and unix.stream() or unix()
 assert(socket:connect(minetest.settings:get("dreamenv_socket")))
 
--- Waits for a command; Python's end ends the server.
+-- Waits for a command; shuts the server down when Python has closed the socket.
 function link.receive()
   socket:settimeout(nil)
   local line = socket:receive("*l")

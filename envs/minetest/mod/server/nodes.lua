@@ -1,4 +1,4 @@
--- Our own nodes: the beacon, the fence before the waiting camera, the maze. Their textures are made by code, in Python.
+-- Our own nodes: the beacon, the fence before the waiting camera, the maze. Python generates their textures.
 
 local function register(name, texture, glow)
   minetest.register_node("dreamenv:" .. name, {

@@ -1,4 +1,4 @@
--- Takes everything out of the game that moves by itself: what stands still gives the same frames again.
+-- Removes everything that moves by itself, so that the same state gives the same frame.
 
 for _, registered in ipairs({minetest.registered_abms, minetest.registered_lbms}) do
   for index = #registered, 1, -1 do registered[index] = nil end

@@ -1,7 +1,7 @@
--- Makes trees grow from the seed alone.
+-- Makes the shapes of trees deterministic.
 --
--- The engine decides by a clock-seeded chance which leaves and which slices of a schematic it places. Here chance has
--- its say once, from a fixed seed, for every schematic: what remains in it is always placed.
+-- The engine places leaves and slices of a schematic at random, seeded by the clock. Here they are drawn once per
+-- schematic, from a fixed seed; what remains in it is always placed.
 
 local ALWAYS = 254
 local trees = {}

@@ -45,7 +45,7 @@ class Client:
         self.action_space = Dictionary({"camera": camera, **{key: types.SimpleNamespace(n=2) for key in keys}})
         self.observation_space = Dictionary({"pov": picture})
         mission = _MISSION.format(width=WIDTH, height=HEIGHT, asks=asks)
-        self.task = types.SimpleNamespace(to_xml=lambda: mission, name="a stand-in's task")
+        self.task = types.SimpleNamespace(to_xml=lambda: mission, name="a fake task")
         self.instances: list[Instance] = []
         self._seed: int | None = None
 

@@ -87,14 +87,14 @@ end
 
 local function distance(pos) return math.sqrt((pos.x - goal.x) ^ 2 + (pos.z - goal.z) ^ 2) end
 
-function maze.facts(pos) return {distance = distance(pos)} end
+function maze.info(pos) return {distance = distance(pos)} end
 
 function maze.moved(pos)
   local now = distance(pos)
   local progress = before and before - now or 0
   before = now
   local arrived = now <= ARRIVED
-  return {progress = progress, events = arrived and 1 or 0, over = arrived}
+  return {progress = progress, events = arrived and 1 or 0, terminated = arrived}
 end
 
 function maze.started(pos) before = distance(pos) end

@@ -1,5 +1,5 @@
--- Reach the beacon: a glowing pillar, 10 to 22 nodes away, to which feet can walk. It is three nodes wide, or it would be a
--- hair's breadth in a small frame.
+-- Reach the beacon: a glowing pillar, 10 to 22 nodes away, reachable on foot. It is three nodes wide, to be visible in
+-- small frames.
 
 local terrain = ...
 
@@ -32,7 +32,7 @@ end
 
 local function distance(pos) return math.sqrt((pos.x - goal.x) ^ 2 + (pos.z - goal.z) ^ 2) end
 
-function navigate.facts(pos)
+function navigate.info(pos)
   return {distance = distance(pos)}
 end
 
@@ -41,7 +41,7 @@ function navigate.moved(pos)
   local progress = before and before - now or 0
   before = now
   local arrived = now <= ARRIVED
-  return {progress = progress, events = arrived and 1 or 0, over = arrived}
+  return {progress = progress, events = arrived and 1 or 0, terminated = arrived}
 end
 
 function navigate.started(pos) before = distance(pos) end

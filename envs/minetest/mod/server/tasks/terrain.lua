@@ -1,4 +1,4 @@
--- What the tasks on natural terrain share: find an area with enough ground to walk on, and a start in it.
+-- Shared by the tasks on natural terrain: find an area with enough walkable ground, and a start in it.
 
 local area, ground = ...
 

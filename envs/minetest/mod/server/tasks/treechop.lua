@@ -61,12 +61,12 @@ function treechop.dug(node)
   if minetest.get_item_group(node.name, "tree") > 0 then logs = logs + 1 end
 end
 
-function treechop.facts() return {} end
+function treechop.info() return {} end
 
 function treechop.moved()
   local gained = logs
   logs = 0
-  return {progress = 0, events = gained, over = false}
+  return {progress = 0, events = gained, terminated = false}
 end
 
 function treechop.started() logs = 0 end

@@ -1,10 +1,11 @@
-"""The face that every real environment shows: small RGB frames, a table of actions, frame skip, a time limit, a score.
+"""Base classes of real environments: small RGB frames, a table of actions, frame skip, a time limit, a score.
 
-A family of environments subclasses `RealEnv` and gives ``_begin`` and ``_act``, or `TickedEnv` and gives ``_begin`` and
-``_tick``; everything else, and all checks of input, is here, so that a researcher changes worlds by changing an id.
+A family of environments subclasses `RealEnv` and implements ``_reset_sim`` and ``_step_sim``, or subclasses
+`FrameSkipEnv` and implements ``_reset_sim`` and ``_step_once``. Everything else, and all checks of arguments, is here:
+all environments share one interface, and users switch tasks by id.
 
-Native pictures are shrunk to ``size`` by area averaging. Where a simulator has no picture on the step that
-ends an episode, the last one is repeated.
+Native frames are shrunk to ``size`` by area averaging. Where a simulator has no frame for the last step of an episode,
+the previous frame is repeated.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownN
 if TYPE_CHECKING:
     from dreamenv.data.provenance import Provenance
 
-__all__ = ["Outcome", "RealEnv", "TickedEnv"]
+__all__ = ["FrameSkipEnv", "RealEnv", "SimStep"]
 
 SMALLEST, LARGEST = 8, 480  # pixels
 WIDEST = 640  # MineRL's own width
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a simulator tells after native steps, or after an episode's beginning.
+class SimStep:
+    """What a simulator returns after some native steps, or after a reset.
 
     Attributes:
-        screen: (height, width, 3) uint8 RGB, top row first; None repeats the last one.
-        reward: summed over the native steps, in the reward setting that was asked for.
-        terminated: whether the task ended.
+        screen: (height, width, 3) uint8 RGB, top row first; None repeats the previous one.
+        reward: summed over the native steps, in the chosen reward setting.
+        terminated: whether the episode ended within the task.
         native_steps: how many native steps passed.
         score: the task's score so far.
-        facts: further entries of ``info``.
+        info: further entries of ``info``.
     """
 
     screen: NDArray[np.uint8] | None
@@ -51,27 +52,27 @@ class Outcome:
     terminated: bool = False
     native_steps: int = 0
     score: float = 0.0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
-    """One real task.
+    """A task of a real environment.
 
-    Observations are (height, width, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator was told),
+    Observations are (height, width, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator received),
     ``score`` (see the task), ``success`` (score at least the task's ``solved``), and what the family adds.
 
     Args:
-        task: which.
+        task: the task.
         size: height and width of the frames, in pixels: one number for square ones, or a pair, such as (360, 640); a
             height is from 8 to 480, a width from 8 to 640.
         frame_skip: native steps per agent step, during which the action is held and rewards are summed; None for the
             task's own.
         reward: one of the task's reward settings; None for its default.
-        render_mode: "rgb_array" for the unshrunk picture, or what else the family offers.
-        native_actions: take the simulator's own actions instead of a number of the table.
+        render_mode: "rgb_array" for the native frame, or another mode of the family.
+        native_actions: take the simulator's own actions instead of an index into the action table.
 
     Raises:
-        ConfigError, UnknownNameError: a setting that cannot work.
+        ConfigError, UnknownNameError: a setting is not valid.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - gymnasium's
@@ -109,62 +110,62 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         self._running = False
         self._elapsed = 0  # native steps of this episode
 
-    # What a family gives
+    # What a family implements
 
     def native_action_space(self) -> gym.Space[Any]:
-        """Return the space of the simulator's own actions, where the family lets them through.
+        """Return the space of the simulator's own actions.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: the family does not accept native actions.
         """
-        raise ConfigError(f"{self.task.name} takes numbers of its action table only; leave native_actions out.")
+        raise ConfigError(f"{self.task.name} takes indices of its action table only; leave native_actions out.")
 
     @abstractmethod
-    def _begin(self, seed: int) -> Outcome:
-        """Start an episode, fixed by a seed in [0, 2**31)."""
+    def _reset_sim(self, seed: int) -> SimStep:
+        """Start the episode of a seed in [0, 2**31)."""
 
     @abstractmethod
-    def _act(self, action: Any, native_steps: int) -> Outcome:
-        """Hold a native action for so many native steps, fewer if the episode ends; sum the rewards."""
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
+        """Repeat a native action for this many native steps, fewer if the episode terminates; sum the rewards."""
 
-    # gymnasium's interface
+    # Gymnasium's interface
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start an episode; the same seed gives the same one, and unseeded ones follow from the last seed."""
+        """Start an episode; the same seed gives the same one, and unseeded resets follow from the last seed."""
         super().reset(seed=seed, options=options)
         self._running = False
-        outcome = self._begin(int(self.np_random.integers(2**31)))
+        step = self._reset_sim(int(self.np_random.integers(2**31)))
         self._running, self._elapsed = True, 0
-        self._look(outcome)
-        return self._frame.copy(), self._info(outcome, self._native(0) if not self.native_actions else None)
+        self._update_frame(step)
+        return self._frame.copy(), self._info(step, self._to_native(0) if not self.native_actions else None)
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Hold an action for ``frame_skip`` native steps."""
+        """Repeat an action for ``frame_skip`` native steps."""
         if not self._running:
-            raise ResetNeededError("step was called before reset or after the episode's end; call reset().")
-        native = self._native(action)
-        self._running = False  # should the simulator fail, only a reset leads on
-        outcome = self._act(native, min(self.frame_skip, self.task.max_native_steps - self._elapsed))
-        self._elapsed += outcome.native_steps
-        truncated = not outcome.terminated and self._elapsed >= self.task.max_native_steps
-        self._running = not (outcome.terminated or truncated)
-        self._look(outcome)
-        return self._frame.copy(), float(outcome.reward), outcome.terminated, truncated, self._info(outcome, native)
+            raise ResetNeededError("step was called before reset or after the end of an episode; call reset().")
+        native = self._to_native(action)
+        self._running = False  # if the simulator fails, a reset is needed
+        step = self._step_sim(native, min(self.frame_skip, self.task.max_native_steps - self._elapsed))
+        self._elapsed += step.native_steps
+        truncated = not step.terminated and self._elapsed >= self.task.max_native_steps
+        self._running = not (step.terminated or truncated)
+        self._update_frame(step)
+        return self._frame.copy(), float(step.reward), step.terminated, truncated, self._info(step, native)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the unshrunk picture, (height, width, 3) uint8; None where the simulator shows its own window."""
+        """Return the native frame, (height, width, 3) uint8; None where the simulator shows its own window."""
         return self._screen.copy() if self.render_mode == "rgb_array" else None
 
     @cached_property
     def provenance(self) -> Provenance:
-        """What a recording of this environment must say about it."""
+        """What a recording of this environment says about it."""
         from dreamenv.data.provenance import Provenance  # here, so that playing needs none of the data libraries
 
         return Provenance(
             environment_id=self.task.id,
-            environment_kwargs=self._arguments(),
+            environment_kwargs=self._make_kwargs(),
             action_names=() if self.native_actions else self.task.action_names,
             action_table=[] if self.native_actions else list(self.task.action_table),
             frame_skip=self.frame_skip,
@@ -175,12 +176,12 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
             score=self.task.score,
         )
 
-    def _arguments(self) -> dict[str, Any]:
-        """Return the arguments that make this environment again; families add their own."""
+    def _make_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments that make this environment; families add their own."""
         arguments: dict[str, Any] = {"size": self.size, "frame_skip": self.frame_skip, "reward": self.reward}
         return {**arguments, "native_actions": True} if self.native_actions else arguments
 
-    def _native(self, action: Any) -> Any:
+    def _to_native(self, action: Any) -> Any:
         """Turn an agent's action into the simulator's own."""
         if self.native_actions:
             if not self.action_space.contains(action):
@@ -195,19 +196,19 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
             raise ActionError(f"action {action!r} is not in {self.action_space}: {known}.")
         return self.task.action_table[index]
 
-    def _info(self, outcome: Outcome, native: Any) -> dict[str, Any]:
-        told = list(native) if isinstance(native, tuple) else copy.deepcopy(native)  # not the table's own
+    def _info(self, step: SimStep, native: Any) -> dict[str, Any]:
+        native = list(native) if isinstance(native, tuple) else copy.deepcopy(native)  # callers may change theirs
         return {
-            "native_action": told,
-            "score": float(outcome.score),
-            "success": bool(outcome.score >= self.task.solved),
-            **outcome.facts,
+            "native_action": native,
+            "score": float(step.score),
+            "success": bool(step.score >= self.task.solved),
+            **step.info,
         }
 
-    def _look(self, outcome: Outcome) -> None:
-        if outcome.screen is None:
+    def _update_frame(self, step: SimStep) -> None:
+        if step.screen is None:
             return
-        self._screen = np.ascontiguousarray(outcome.screen)
+        self._screen = np.ascontiguousarray(step.screen)
         if self._screen.shape[:2] == (self.height, self.width):
             self._frame = self._screen
         else:
@@ -216,7 +217,7 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
 
 
 def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return both sides of frames of a size."""
+    """Return the height and width of frames of a size."""
     height, width = (size, size) if isinstance(size, int) else size
     widest = LARGEST if isinstance(size, int) else WIDEST
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= widest):
@@ -227,17 +228,17 @@ def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-class TickedEnv(RealEnv):
-    """A real task whose simulator takes one native step at a time."""
+class FrameSkipEnv(RealEnv):
+    """A real environment whose simulator takes one native step at a time; repeats each action."""
 
     @abstractmethod
-    def _tick(self, action: Any) -> Outcome:
+    def _step_once(self, action: Any) -> SimStep:
         """Take one native step."""
 
-    def _act(self, action: Any, native_steps: int) -> Outcome:
-        outcome = self._tick(action)
-        reward, passed = outcome.reward, 1
-        while passed < native_steps and not outcome.terminated:
-            outcome = self._tick(action)
-            reward, passed = reward + outcome.reward, passed + 1
-        return replace(outcome, reward=reward, native_steps=passed)
+    def _step_sim(self, action: Any, native_steps: int) -> SimStep:
+        step = self._step_once(action)
+        reward, taken = step.reward, 1
+        while taken < native_steps and not step.terminated:
+            step = self._step_once(action)
+            reward, taken = reward + step.reward, taken + 1
+        return replace(step, reward=reward, native_steps=taken)

@@ -1,8 +1,8 @@
-"""A tiny deterministic world in which the stand-in for Minecraft plays: a plain with trees and perhaps a diamond block.
+"""The world of the fake Malmo server: a tiny deterministic plain with trees and perhaps a diamond block.
 
-Two and a half dimensions: columns of blocks on a grid, one metre wide, seen by casting a ray per picture column. It is
-no Minecraft; it has what a test can hold on to: turning moves the picture, walking brings trees nearer, trees stop the
-walker, holding attack before a trunk yields logs, and touching the diamond block is the goal.
+Two and a half dimensions: columns of blocks on a grid, one metre wide, rendered by casting a ray per pixel column. It
+has what tests need: turning moves the view, trees come nearer and block the way, holding attack at a trunk yields logs,
+and the diamond block is the goal.
 
 Directions follow Minecraft: x and z are the ground, yaw 0 looks along z and grows to the right, pitch grows downwards.
 """
@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Keys", "StandInWorld", "Tick"]
+__all__ = ["FakeMalmoWorld", "Keys", "Tick"]
 
-SIZE = 64  # metres; the plain repeats beyond
+SIZE = 64  # metres; the plain is periodic
 EYE = 1.62  # metres above the ground
 WALK, SPRINT, STRAFE = 0.216, 0.281, 0.216  # metres per tick
 REACH = 4.0  # metres
 CHOP_TICKS = 8  # to break a log
 TRUNK = 4  # logs of a tree
 GOAL_DISTANCE = 16.0  # metres from the start
-FAR = 28.0  # metres, where mist hides everything
+FAR = 28.0  # metres, where fog hides everything
 FIELD_OF_VIEW = 70.0  # degrees, vertically
 JUMP = (0.42, 0.75, 1.0, 1.17, 1.25, 1.25, 1.17, 1.0, 0.75, 0.42)  # metres above the ground, tick by tick
 
-_FINE, _COARSE = 160, 5  # pictures wider than this many pixels are drawn in squares of so many, to be quick
+_FINE, _COARSE = 160, 5  # frames wider than _FINE pixels are rendered in squares of _COARSE pixels, to be fast
 
 _COLOURS: dict[str, tuple[int, int, int]] = {
     "log": (101, 76, 45),
@@ -37,13 +37,13 @@ _COLOURS: dict[str, tuple[int, int, int]] = {
     "diamond_block": (96, 219, 213),
 }
 _SKY = np.array([120, 170, 255], np.float32)
-_MIST = np.array([190, 210, 235], np.float32)
+_FOG = np.array([190, 210, 235], np.float32)
 _GRASS = np.array([[88, 140, 60], [72, 122, 50]], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """What is held in a tick; ``turn`` is (pitch, yaw) in degrees."""
+    """The keys held in a tick; ``turn`` is (pitch, yaw) in degrees."""
 
     forward: bool = False
     back: bool = False
@@ -57,19 +57,19 @@ class Keys:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """What a tick brought: logs picked up, metres gained towards the goal, and whether it was touched."""
+    """The result of a tick: logs collected, metres come nearer to the goal, whether the goal is reached."""
 
     logs: int = 0
-    nearer: float = 0.0
-    touched: bool = False
+    progress: float = 0.0
+    goal_reached: bool = False
 
 
-class StandInWorld:
-    """One plain and one player.
+class FakeMalmoWorld:
+    """A plain and a player.
 
     Args:
-        seed: of trees, start and goal; the same seed gives the same world.
-        width, height: of pictures, in pixels.
+        seed: of trees and goal; the same seed gives the same world.
+        width, height: of frames, in pixels.
         goal: whether there is a diamond block.
     """
 
@@ -96,36 +96,36 @@ class StandInWorld:
         self._air, self._chopped = 0, 0
 
     def tick(self, keys: Keys) -> Tick:
-        """Let a twentieth of a second pass."""
+        """Advance by a twentieth of a second."""
         self.pitch = min(90.0, max(-90.0, self.pitch + keys.turn[0]))
         self.yaw = (self.yaw + keys.turn[1] + 180.0) % 360.0 - 180.0
         before = self.distance
         self._walk(keys)
         self._air = self._air + 1 if 0 < self._air < len(JUMP) else int(keys.jump and self._air in (0, len(JUMP)))
-        return Tick(logs=self._chop(keys.attack), nearer=before - self.distance, touched=self.goal_touched)
+        return Tick(logs=self._chop(keys.attack), progress=before - self.distance, goal_reached=self.goal_reached)
 
     @property
     def distance(self) -> float:
-        """Metres to the middle of the goal; 0 without one."""
+        """Metres to the centre of the goal; 0 without one."""
         if self.goal is None:
             return 0.0
         return math.hypot(self.goal[0] + 0.5 - self.x, self.goal[1] + 0.5 - self.z)
 
     @property
-    def goal_touched(self) -> bool:
+    def goal_reached(self) -> bool:
         """Whether the player stands at the diamond block."""
         return self.goal is not None and self.distance < 1.3
 
     @property
     def compass(self) -> float:
-        """Degrees from where the player looks to the goal, positive to the right."""
+        """Degrees from the player's direction to the goal, positive to the right."""
         if self.goal is None:
             return 0.0
         bearing = math.degrees(math.atan2(-(self.goal[0] + 0.5 - self.x), self.goal[1] + 0.5 - self.z))
         return (bearing - self.yaw + 180.0) % 360.0 - 180.0
 
-    def message(self) -> dict[str, Any]:
-        """What Java would tell beside the picture."""
+    def info(self) -> dict[str, Any]:
+        """Return what Malmo sends besides the frame."""
         stacks = [{"type": item, "quantity": number, "metadata": 0} for item, number in self.inventory.items()]
         return {
             "inventory": stacks,
@@ -137,8 +137,8 @@ class StandInWorld:
             "pitch": self.pitch,
         }
 
-    def picture(self) -> NDArray[np.uint8]:
-        """Look: (height, width, 3) uint8 RGB, top row first."""
+    def render(self) -> NDArray[np.uint8]:
+        """Return the player's view, (height, width, 3) uint8 RGB, top row first."""
         height, width = self._height, self._width
         focal = height / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
         horizon = height / 2 - math.tan(math.radians(max(-80.0, min(80.0, self.pitch)))) * focal
@@ -148,11 +148,11 @@ class StandInWorld:
         ray_x = -math.sin(yaw) - aside * math.cos(yaw)
         ray_z = math.cos(yaw) - aside * math.sin(yaw)
         below = np.arange(height) + 0.5 - horizon  # pixels under the horizon
-        picture = self._ground(below, eye * focal, ray_x, ray_z)
-        self._blocks(picture, below, focal, eye, ray_x, ray_z)
-        return picture.astype(np.uint8).repeat(self._grain, axis=0).repeat(self._grain, axis=1)
+        frame = self._ground(below, eye * focal, ray_x, ray_z)
+        self._blocks(frame, below, focal, eye, ray_x, ray_z)
+        return frame.astype(np.uint8).repeat(self._grain, axis=0).repeat(self._grain, axis=1)
 
-    # How it moves
+    # Motion
 
     def _walk(self, keys: Keys) -> None:
         ahead = (SPRINT if keys.sprint else WALK) * (int(keys.forward) - int(keys.back))
@@ -160,7 +160,7 @@ class StandInWorld:
         yaw = math.radians(self.yaw)
         east = -ahead * math.sin(yaw) - aside * math.cos(yaw)
         south = ahead * math.cos(yaw) - aside * math.sin(yaw)
-        if not self._solid(self.x + east, self.z):  # one axis after the other, so that one slides along what is solid
+        if not self._solid(self.x + east, self.z):  # one axis after the other, to slide along what is solid
             self.x += east
         if not self._solid(self.x, self.z + south):
             self.z += south
@@ -188,7 +188,7 @@ class StandInWorld:
         self.inventory["log"] = self.inventory.get("log", 0) + 1
         return 1
 
-    # How it looks
+    # Rendering
 
     def _ground(
         self,
@@ -197,45 +197,45 @@ class StandInWorld:
         ray_x: NDArray[np.floating[Any]],
         ray_z: NDArray[np.floating[Any]],
     ) -> NDArray[np.float32]:
-        """Paint sky over a chequered meadow, (height, width, 3) float32."""
-        picture = np.empty((len(below), len(ray_x), 3), np.float32)
+        """Return sky over a chequered meadow, (height, width, 3) float32."""
+        frame = np.empty((len(below), len(ray_x), 3), np.float32)
         rise = np.clip(-below / len(below), 0.0, 1.0)[:, None, None].astype(np.float32)
-        picture[:] = _MIST + (_SKY - _MIST) * np.minimum(1.0, 2 * rise)
+        frame[:] = _FOG + (_SKY - _FOG) * np.minimum(1.0, 2 * rise)
         rows = np.flatnonzero(below > 0)
         if len(rows):
             forward = np.minimum(scale / below[rows], 4 * FAR)  # metres
             squares = np.floor(self.x + np.outer(forward, ray_x)) + np.floor(self.z + np.outer(forward, ray_z))
             shade = _GRASS[squares.astype(np.int64) & 1]
-            picture[rows] = _misty(shade, forward[:, None])
-        return picture
+            frame[rows] = _add_fog(shade, forward[:, None])
+        return frame
 
     def _blocks(
         self,
-        picture: NDArray[np.float32],
+        frame: NDArray[np.float32],
         below: NDArray[np.floating[Any]],
         focal: float,
         eye: float,
         ray_x: NDArray[np.floating[Any]],
         ray_z: NDArray[np.floating[Any]],
     ) -> None:
-        """Paint what stands on the meadow, in place."""
+        """Draw trees and goal, in place."""
         for cell, forward, tall, kind in self._hits(ray_x, ray_z):
             top, bottom = (eye - tall) * focal / forward, eye * focal / forward
             shown = (below[:, None] >= top) & (below[:, None] <= bottom)
             height = eye - below[:, None] * forward / focal  # metres above the ground
             bark = ((np.floor(height * 4) + cell) % 2)[..., None] * 18.0
             colour = np.array(_COLOURS["log" if kind == "trunk" else kind], np.float32) - bark
-            painted = _misty(colour.astype(np.float32), np.broadcast_to(forward, shown.shape))
-            picture[shown] = painted[shown]
+            painted = _add_fog(colour.astype(np.float32), np.broadcast_to(forward, shown.shape))
+            frame[shown] = painted[shown]
             if kind == "trunk":
                 crown = (below[:, None] >= top - 1.6 * focal / forward) & (below[:, None] < top)
                 leaves = np.array(_COLOURS["leaves"], np.float32) - bark
-                picture[crown] = _misty(leaves.astype(np.float32), np.broadcast_to(forward, crown.shape))[crown]
+                frame[crown] = _add_fog(leaves.astype(np.float32), np.broadcast_to(forward, crown.shape))[crown]
 
     def _hits(
         self, ray_x: NDArray[np.floating[Any]], ray_z: NDArray[np.floating[Any]]
     ) -> list[tuple[Any, Any, Any, str]]:
-        """Follow every ray to its first block: cell parity, metres ahead, metres tall, kind; one entry per kind."""
+        """Cast every ray to its first block: cell, metres ahead, metres tall, kind; one entry per kind of block."""
         steps = np.arange(0.4, FAR, 0.2)[:, None]  # metres
         x = np.floor(self.x + steps * ray_x).astype(np.int64)
         z = np.floor(self.z + steps * ray_z).astype(np.int64)
@@ -256,7 +256,7 @@ class StandInWorld:
         return found
 
 
-def _misty(colour: NDArray[np.float32], metres: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def _add_fog(colour: NDArray[np.float32], metres: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     share = np.minimum(1.0, metres / FAR)[..., None].astype(np.float32)
-    misty: NDArray[np.float32] = colour + (_MIST - colour) * share
-    return misty
+    foggy: NDArray[np.float32] = colour + (_FOG - colour) * share
+    return foggy

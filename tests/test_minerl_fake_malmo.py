@@ -1,4 +1,4 @@
-"""The stand-in for Minecraft speaks its protocol and never passes for it."""
+"""The fake Malmo server speaks Malmo's protocol and never passes for Minecraft."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 
 import numpy as np
 import pytest
-from minerl_games import stand_in
+from minerl_games import fake_malmo
 
-from dreamenv.envs.minerl.stand_in import Mission
-from dreamenv.envs.minerl.stand_in_world import Keys, StandInWorld
+from dreamenv.envs.minerl.fake_malmo import Mission
+from dreamenv.envs.minerl.fake_malmo_world import FakeMalmoWorld, Keys
 
 XML = (
     '<MissionInit xmlns="http://ProjectMalmo.microsoft.com"><Mission>'
@@ -41,7 +41,7 @@ def receive(line, number=1):
 
 
 def test_a_mission_goes_as_the_protocol_says():
-    with stand_in() as (port, game), socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+    with fake_malmo() as (port, game), socket.create_connection(("127.0.0.1", port), timeout=20) as line:
         send(line, "<MalmoEnv0.37.0/>", "<Quit/>")
         assert receive(line) == [struct.pack("!I", 1)]
         send(line, XML, "uid:0:0:1:true:7")
@@ -50,9 +50,9 @@ def test_a_mission_goes_as_the_protocol_says():
         frame, info, done = receive(line, 3)
         assert (len(frame), done) == (16 * 32 * 3, b"\0")
         picture = np.frombuffer(frame, np.uint8).reshape(16, 32, 3)[::-1]  # the bottom row comes first
-        np.testing.assert_array_equal(picture, StandInWorld(7, 32, 16, goal=False).picture())
+        np.testing.assert_array_equal(picture, FakeMalmoWorld(7, 32, 16, goal=False).render())
         told = json.loads(info)
-        assert told["stand_in"] is True
+        assert told["fake_malmo"] is True
         assert told["inventory"] == [{"type": "compass", "quantity": 2, "metadata": 0}]
         assert "xpos" not in told  # the mission did not ask
         for tick in (1, 2, 3):
@@ -65,24 +65,24 @@ def test_a_mission_goes_as_the_protocol_says():
 
 
 def test_a_mission_is_read_from_its_xml():
-    mission = Mission.read(XML)
+    mission = Mission.from_xml(XML)
     assert (mission.width, mission.height, mission.ticks, mission.inventory) == (32, 16, 3.0, {"compass": 2})
-    assert mission.tells_inventory
-    assert not any((mission.goal, mission.dense, mission.logs, mission.tells_stats))
+    assert mission.observes_inventory
+    assert not any((mission.goal, mission.dense, mission.logs, mission.observes_stats))
 
 
 def test_a_port_in_use_is_named_but_minerl_gets_another():
-    with stand_in() as (port, _):
-        command = [sys.executable, "-m", "dreamenv.envs.minerl.stand_in", "-port", str(port)]
+    with fake_malmo() as (port, _):
+        command = [sys.executable, "-m", "dreamenv.envs.minerl.fake_malmo", "-port", str(port)]
         refused = subprocess.run(command, capture_output=True, text=True)
         assert refused.returncode == 1
-        assert f"port {port} cannot be had" in refused.stderr
-        with stand_in("--port", str(port), "-env", "-runDir", "anywhere", "-replaceable") as (other, _):
+        assert f"port {port} cannot be used" in refused.stderr
+        with fake_malmo("--port", str(port), "-env", "-runDir", "anywhere", "-replaceable") as (other, _):
             assert other != port
 
 
 def test_trees_stop_the_walker_and_attacks_fell_them():
-    world = StandInWorld(0, 64, 64, goal=False)
+    world = FakeMalmoWorld(0, 64, 64, goal=False)
     for _ in range(100):
         world.tick(Keys(forward=True))
     assert 37.4 < world.z < 37.7  # half a body, 0.3 m, before the trunk at 38
@@ -96,13 +96,13 @@ def test_trees_stop_the_walker_and_attacks_fell_them():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_goal_can_be_seen_and_reached(seed):
-    world = StandInWorld(seed, 64, 64, goal=True)
+    world = FakeMalmoWorld(seed, 64, 64, goal=True)
     world.tick(Keys(turn=(0.0, world.compass)))
     diamond = np.array([96, 219, 213])
-    assert (np.abs(world.picture().astype(int) - diamond).sum(-1) < 120).any()
-    total, touched = 0.0, False
-    while not touched:
+    assert (np.abs(world.render().astype(int) - diamond).sum(-1) < 120).any()
+    total, reached = 0.0, False
+    while not reached:
         tick = world.tick(Keys(forward=True))
-        total, touched = total + tick.nearer, tick.touched
-        assert tick.nearer > 0.1
+        total, reached = total + tick.progress, tick.goal_reached
+        assert tick.progress > 0.1
     assert total == pytest.approx(16 - 1.2, abs=0.8)
