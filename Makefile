@@ -70,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) --constraint constraints.txt --editable .
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[vizdoom,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
@@ -79,4 +79,4 @@ $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.installed-docs: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[docs]'
-	@touch $(VENV)/.installed $@
+	@touch $@

@@ -38,7 +38,6 @@ class Family:
         entry_point: "module:class", a `dreamenv.envs.face.RealEnv` that takes the task's short name first.
         find_missing: says what the simulator lacks on this machine; looks only, starts nothing that stays.
         looks_at: what `find_missing` takes: "task", and arguments of the environment such as where the simulator is.
-        required: whether dreamenv installs it always.
         quick: whether a task starts within about a second, so that ``dreamenv doctor`` may try it.
     """
 
@@ -47,7 +46,6 @@ class Family:
     entry_point: str
     find_missing: Callable[..., Missing | None]
     looks_at: tuple[str, ...] = ()
-    required: bool = False
     quick: bool = True
 
     def missing_for(self, task: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> Missing | None:
@@ -61,8 +59,7 @@ FAMILIES: tuple[Family, ...] = (
         title="ViZDoom",
         tasks=VIZDOOM_TASKS,
         entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
-        find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
-        required=True,
+        find_missing=partial(missing_package, "vizdoom", "pip install 'dreamenv[vizdoom]'"),
     ),
     Family(
         title="MiniGrid",
