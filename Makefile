@@ -51,7 +51,11 @@ types: $(VENV)/.installed-dev
 	$(PIP_INSTALL) --no-deps --target build/typing .
 	cd build/typing && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p dreamenv
 
+# The API pages are read off the sources, laid out as they are installed: agents/ is dreamenv.agents.
 docs: $(VENV)/.installed-docs
+	rm -rf build/sources
+	mkdir -p build/sources/dreamenv
+	ln -s $(addprefix $(CURDIR)/,$(wildcard dreamenv/*) agents envs benchmarks) build/sources/dreamenv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "Wrote site/index.html"
 
