@@ -55,7 +55,7 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	rm -rf build/sources
 	mkdir -p build/sources/dreamenv
-	ln -s $(addprefix $(CURDIR)/,$(wildcard dreamenv/*) agents envs benchmarks) build/sources/dreamenv
+	cd build/sources/dreamenv && ln -s ../../../dreamenv/* ../../../agents ../../../envs ../../../benchmarks .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "Wrote site/index.html"
 
