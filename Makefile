@@ -51,7 +51,11 @@ types: $(VENV)/.installed-dev
 	$(PIP_INSTALL) --no-deps --target build/typing .
 	cd build/typing && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p dreamenv
 
+# The API pages are read off the sources, laid out as they are installed: agents/ is dreamenv.agents.
 docs: $(VENV)/.installed-docs
+	rm -rf build/sources
+	mkdir -p build/sources/dreamenv
+	cd build/sources/dreamenv && ln -s ../../../dreamenv/* ../../../agents ../../../envs ../../../benchmarks .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "Wrote site/index.html"
 
@@ -70,7 +74,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
-	$(PIP_INSTALL) --constraint constraints.txt --editable .
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[vizdoom,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
@@ -79,4 +83,4 @@ $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.installed-docs: $(SOURCES) | $(BIN)/python
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[docs]'
-	@touch $(VENV)/.installed $@
+	@touch $@

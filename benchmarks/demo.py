@@ -35,6 +35,7 @@ from dreamenv.benchmarks.showing import (
     longest_episodes,
 )
 from dreamenv.data import EpisodeDataset
+from dreamenv.extras import require
 from dreamenv.metrics.fidelity import fidelity
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.training import TrainConfig
@@ -81,7 +82,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def run(config: DemoConfig) -> Path:
-    """Go round the loop; return the path of the report."""
+    """Go round the loop; return the path of the report.
+
+    Raises:
+        MissingDependencyError: there is no matplotlib to draw the report with; said before anything is recorded.
+    """
+    require("matplotlib", extra="report")
     recipe = recipe_for(config.task).in_rounds(config.rounds)
     folder = config.out or Path("runs/demo") / config.task
     loop = Loop(recipe, folder, workers=config.workers, threads=config.threads, effort=config.effort, seed=config.seed)

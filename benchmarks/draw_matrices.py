@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from dreamenv.diffusion.forcing import LevelMatrix, chunkwise, full_sequence, next_frame, pyramid, trapezoid
+from dreamenv.extras import require
 
 __all__ = ["DrawMatrices", "draw", "main"]
 
@@ -39,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def draw(out: Path) -> None:
-    """Write the picture: a column per frame, a row per pass, dark where noise is left."""
+    """Write the picture: a column per frame, a row per pass, dark where noise is left.
+
+    Raises:
+        MissingDependencyError: there is no matplotlib.
+    """
+    require("matplotlib", extra="report")
     from matplotlib import pyplot as plt
 
     plans: dict[str, LevelMatrix] = {

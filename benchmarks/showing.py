@@ -16,6 +16,7 @@ from torch import Tensor
 from dreamenv.agents import CollectionPolicy, DreamVecEnv, SavedPolicy
 from dreamenv.data import Episode, EpisodeDataset
 from dreamenv.dream.chunking import frame_by_frame
+from dreamenv.extras import require
 from dreamenv.frames import frames_to_model, frames_to_numpy
 from dreamenv.training.films import beside, strip, write_mp4
 from dreamenv.world import World
@@ -163,7 +164,12 @@ def film_outside(
 def draw_lines(
     lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], *, x: str, y: str, log_x: bool = False
 ) -> Figure:
-    """Draw (name, xs, ys) lines with named axes."""
+    """Draw (name, xs, ys) lines with named axes.
+
+    Raises:
+        MissingDependencyError: there is no matplotlib.
+    """
+    require("matplotlib", extra="report")
     from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter
 

@@ -38,7 +38,6 @@ class Family:
         entry_point: "module:class", a `dreamenv.envs.base.RealEnv` that takes the task's short name first.
         find_missing: returns the missing dependencies on this machine; it only checks, and leaves nothing running.
         find_missing_args: the arguments of `find_missing`: "task", or names of the environment's own arguments.
-        required: whether it is always installed with dreamenv.
         quick: whether a task starts within about a second, so that ``dreamenv doctor`` can start it.
     """
 
@@ -47,7 +46,6 @@ class Family:
     entry_point: str
     find_missing: Callable[..., Missing | None]
     find_missing_args: tuple[str, ...] = ()
-    required: bool = False
     quick: bool = True
 
     def missing_for(self, task: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> Missing | None:
@@ -61,8 +59,7 @@ FAMILIES: tuple[Family, ...] = (
         title="ViZDoom",
         tasks=VIZDOOM_TASKS,
         entry_point="dreamenv.envs.vizdoom.env:VizdoomEnv",
-        find_missing=partial(missing_package, "vizdoom", "pip install --force-reinstall --no-deps vizdoom"),
-        required=True,
+        find_missing=partial(missing_package, "vizdoom", "pip install 'dreamenv[vizdoom]'"),
     ),
     Family(
         title="MiniGrid",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from dreamenv.benchmarks import common
 from dreamenv.errors import ConfigError, StorageError
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_a_result_names_its_machine_commit_and_settings(tmp_path):
@@ -64,3 +68,28 @@ def test_timing_nothing_is_refused():
 
 def test_peak_memory_is_plausible():
     assert 50 < common.peak_memory_mib() < 100_000
+
+
+def test_every_published_result_is_linked_from_a_page_and_every_link_leads_to_one():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    linked = {
+        (page.parent / link).resolve()
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]*benchmarks/results/[^)\s]*)\)", page.read_text())
+    }
+    assert linked == set(RESULTS.iterdir())
+
+
+def test_no_page_names_a_result_without_a_link():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        assert not re.search(r"`[^`\n()]*(benchmarks/results|20\d\d-\d\d-\d\d-)[^`\n()]*`", page.read_text()), page
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.iterdir()), ids=lambda path: path.stem)
+def test_a_published_result_says_what_when_and_where_it_measured(path):
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-[\w-]+\.json", path.name)
+    written = json.loads(path.read_text())
+    assert written["benchmark"] in path.name
+    assert written["results"]
+    assert written["machine"]["cores"] >= 1
+    assert {"commit", "command", "date", "settings"} <= set(written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import types
@@ -17,6 +18,7 @@ from dreamenv.errors import WorldNotFoundError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EVERY_PAGE = [*PAGES, *sorted((ROOT / "docs").glob("*/*.md"))]
 
 # The same code, with less to do. Every rule must still find its text in the README.
 SHORTER = {
@@ -78,14 +80,24 @@ def test_the_code_on_a_page_runs(
     exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_links_of_a_page_lead_to_files_that_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     missing = [link for link in links if not link.startswith("http") and not (page.parent / link).exists()]
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_api_pages_name_modules_that_exist_and_say_what_they_offer() -> None:
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    modules = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+    assert {"dreamenv.world", "dreamenv.dream", "dreamenv.agents", "dreamenv.envs"} <= set(modules)
+    for name in modules:
+        assert importlib.import_module(name).__doc__, name
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in pages if f"api/{page.name}" not in navigation] == []
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_on_a_page_exist(page: Path) -> None:
     shell = "\n".join(blocks(page, "sh"))
     used = set(re.findall(r"^dreamenv (\w+)", shell, re.MULTILINE))

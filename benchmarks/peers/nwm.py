@@ -14,6 +14,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +28,7 @@ from dreamenv.benchmarks.common import interleaved
 from dreamenv.benchmarks.peers.common import Where, peer_code, randomised, relative_difference, stand_ins
 from dreamenv.benchmarks.peers.layers import Attention, Mlp, PatchEmbed
 from dreamenv.diffusion.objective import add_noise, denoising_error, variance_error
+from dreamenv.errors import UnavailableError
 from dreamenv.importers.adapter import Options, fitted
 from dreamenv.importers.nwm import NETWORK_NAMES, NWMAdapter
 from dreamenv.randomness import normal
@@ -102,6 +104,8 @@ def speed(peer: Path, *, full: bool = False, where: Where | None = None, rounds:
 @contextlib.contextmanager
 def _peer(peer: Path, sizes: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     """Make the peer's networks with random weights; its modules can be used within the context."""
+    if find_spec("diffusers") is None:
+        raise UnavailableError("NWM", "the package diffusers is not installed", "pip install diffusers")
     import diffusers
 
     layers = types.ModuleType("timm.models.vision_transformer")

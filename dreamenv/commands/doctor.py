@@ -85,7 +85,7 @@ def check_packages() -> Iterator[Finding]:
 def check_extras() -> Iterator[Finding]:
     """Look at what only some uses need: extras, and a display for ``dreamenv play``."""
     extras = importlib.metadata.metadata("dreamenv").get_all("Provides-Extra") or []
-    for extra in sorted(set(extras) - {"dev", "docs"}):
+    for extra in sorted(set(extras) - {"all", "dev", "docs"}):
         packages = [_package(requirement) for requirement in _requirements(extra=extra)]
         missing = [package for package in packages if not package.ok]
         if packages:
@@ -144,7 +144,7 @@ def check_real_environments() -> Iterator[Finding]:
         for name, task in family.tasks.items():
             missing = family.missing_for(name)
             if missing is not None:
-                yield Finding(name=name, ok=False, detail=missing.what, remedy=missing.remedy, required=family.required)
+                yield Finding(name=name, ok=False, detail=missing.what, remedy=missing.remedy, required=False)
                 continue
             if not family.quick:
                 yield Finding(name=name, ok=True, detail=f"{family.title} is here")
@@ -154,9 +154,9 @@ def check_real_environments() -> Iterator[Finding]:
                     env.reset(seed=0)
                     env.step(env.action_space.sample())
             except UnavailableError as error:  # seen only when it starts, such as a driver that does not draw
-                yield Finding(name=name, ok=False, detail=error.what, remedy=error.remedy, required=family.required)
+                yield Finding(name=name, ok=False, detail=error.what, remedy=error.remedy, required=False)
             except Exception as error:
-                yield Finding(name=name, ok=False, detail=_first_line(error), required=family.required)
+                yield Finding(name=name, ok=False, detail=_first_line(error), required=False)
             else:
                 given = "".join(f", {key}={value!r}" for key, value in task.example_arguments.items())
                 yield Finding(name=name, ok=True, detail=f"runs, {env.action_space}{given}")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-import pygame
 
 from dreamenv.commands.keyboard import choose_action, describe_keys
 from dreamenv.errors import ConfigError
+from dreamenv.extras import require
 
 if TYPE_CHECKING:
+    import pygame
+
     from dreamenv.dream import DreamEnv
 
 __all__ = ["drive"]
@@ -46,10 +48,14 @@ def drive(
 
     Raises:
         ConfigError: actions that keys cannot choose.
+        MissingDependencyError: there is no pygame.
     """
     space = env.action_space
     if not isinstance(space, gym.spaces.Discrete):
         raise ConfigError(f"keys choose among discrete actions, not {space}; film it instead: dreamenv play --headless")
+    require("pygame", extra="play")
+    import pygame
+
     names = names or [str(action) for action in range(int(space.n))]
     print(f"Keys:\n{describe_keys(names)}\n  R new dream, F5 remember, F9 go back there, P pause, Escape leave")
     options = {} if start is None else {"start": start}
@@ -95,6 +101,8 @@ def drive(
 
 
 def _draw(screen: pygame.Surface, font: pygame.font.Font, frame: Any, scale: int, text: str) -> None:
+    import pygame
+
     rgb = np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame
     picture = pygame.surfarray.make_surface(np.ascontiguousarray(rgb.swapaxes(0, 1)))
     height, width = frame.shape[0] * scale, frame.shape[1] * scale

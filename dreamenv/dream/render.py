@@ -9,6 +9,8 @@ import numpy as np
 from einops import rearrange, repeat
 from numpy.typing import NDArray
 
+from dreamenv.extras import require
+
 __all__ = ["Renderer", "Window", "beside", "enlarge", "tile"]
 
 Frames = NDArray[np.uint8]
@@ -72,10 +74,14 @@ class Window:
     Args:
         title: of the window.
         rate: pictures per second, in hertz; `show` waits to keep to it.
+
+    Raises:
+        MissingDependencyError: there is no pygame.
     """
 
     def __init__(self, title: str, rate: float) -> None:
-        import pygame  # slow to import, and only windows need it
+        require("pygame", extra="play")
+        import pygame
 
         self._pygame, self._title, self._rate = pygame, title, rate
         self._surface: Any = None
