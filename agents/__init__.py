@@ -1,16 +1,19 @@
-"""Agents: PPO in dreams and in reality, saved policies, evaluation outside."""
+"""Agents: PPO in dreams and in real environments, saved policies, and the evaluation of any policy."""
 
 from __future__ import annotations
 
+from dreamenv.agents.actors import Actor, RandomActor
 from dreamenv.agents.collecting import CollectionPolicy
-from dreamenv.agents.config import AgentConfig
-from dreamenv.agents.dream import DreamVecEnv, RewardFunction
-from dreamenv.agents.evaluation import Actor, Evaluation, RandomActor, evaluate
+from dreamenv.agents.config import AgentConfig, NetworkConfig, PPOConfig
+from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.evaluation import evaluate
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.ppo import make_training_env, train_agent
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.results import Evaluation
 from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.dream.rewards import RewardFunction
 
 __all__ = [
     "Actor",
@@ -21,7 +24,9 @@ __all__ = [
     "Evaluation",
     "FrameStack",
     "MixedVecEnv",
+    "NetworkConfig",
     "ObservationConfig",
+    "PPOConfig",
     "RandomActor",
     "RealVecEnv",
     "RewardFunction",

@@ -1,7 +1,7 @@
 """The actions of an environment as stable-baselines3 takes them: counted from 0, flat, and without dictionaries.
 
 stable-baselines3 knows Discrete, MultiDiscrete, MultiBinary and Box, ignores a Discrete's start, and refuses Dict. So a
-policy acts in a space of its own, and `PolicyActions` translates:
+policy acts in a space of its own, and `PolicyActions` converts:
 
 ========================  ==============================================================================
 environment               policy
@@ -15,8 +15,8 @@ Dict with a Box           Box (n,) in that order; a choice among n, start s, is 
                           that is nearest to it
 ========================  ==============================================================================
 
-In the last row a Gaussian draws what is a choice: it learns, but worse than a categorical would. Give the environment
-a table of actions (Discrete) where that matters.
+In the last row a choice is sampled from a Gaussian: that learns, but worse than a categorical would. Give the
+environment a table of actions (Discrete) where that matters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["PolicyActions"]
 
 
 class PolicyActions:
-    """Translates between an environment's actions and a policy's.
+    """Converts between an environment's actions and a policy's.
 
     Args:
         space: the environment's.
@@ -60,7 +60,7 @@ class PolicyActions:
         elif layout.dtype.kind == "i":
             self.space = spaces.MultiDiscrete((layout.high - layout.low + 1).ravel())
         elif isinstance(space, spaces.Box) and space.dtype == np.float32:
-            self.space = copy.deepcopy(space)  # sampling draws from a generator inside it
+            self.space = copy.deepcopy(space)  # sampling uses a generator inside it
         else:
             half = np.where(self._chosen, 0.5, 0.0)
             self.space = spaces.Box(
@@ -80,6 +80,11 @@ class PolicyActions:
             return numbers
         numbers = np.where(layout.whole, np.round(numbers), numbers)
         return np.where(self._chosen, np.clip(numbers, layout.low, layout.high), numbers)
+
+    def from_arrays(self, arrays: NDArray[Any]) -> NDArray[Any]:
+        """Turn arrays (b, *a) into a policy's actions (b, ...), back from `to_arrays`."""
+        counted = arrays - self.layout.low if self.layout.dtype.kind == "i" else arrays
+        return counted.reshape(len(arrays), *(self.space.shape or ()))
 
     def to_environment(self, arrays: NDArray[Any]) -> list[Any]:
         """Turn arrays (b, *a) into b actions of the environment."""

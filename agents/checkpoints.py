@@ -6,7 +6,9 @@ Environments are not part of it: on resuming, episodes begin anew from seeds tha
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +74,7 @@ def load_checkpoint(path: Path, algorithm: OnPolicyAlgorithm, config: AgentConfi
         CheckpointError: damaged, or made with other settings.
     """
     checkpoint = read_checkpoint(path)
-    now, then = json.loads(json.dumps(config.to_json())), checkpoint.state["config"]
+    now, then = (_flat(values) for values in (json.loads(json.dumps(config.to_json())), checkpoint.state["config"]))
     changed = sorted(key for key in now if key not in _FREE and now[key] != then.get(key))
     if changed:
         key = changed[0]
@@ -85,6 +87,14 @@ def load_checkpoint(path: Path, algorithm: OnPolicyAlgorithm, config: AgentConfi
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise CheckpointDamagedError(f"the checkpoint {path} does not fit its own settings: {error}.") from error
     return float(checkpoint.state["seconds"])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their full names, ``ppo.gamma``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def _put(algorithm: OnPolicyAlgorithm, checkpoint: Checkpoint) -> None:

@@ -25,9 +25,9 @@ class CollectionPolicy:
 
     Args:
         policy: a policy or its folder.
-        world: the world whose latents it reads, or that redraws its frames, or its folder; None for a policy that reads
-            frames as they are.
-        deterministic: always take the most likely action.
+        world: the world whose latents it reads, or that reconstructs its frames, or its folder; None for a policy that
+            reads frames as they are.
+        deterministic: act greedily instead of sampling.
         name: what the recording calls it.
     """
 
@@ -51,11 +51,11 @@ class CollectionPolicy:
         self._stack: FrameStack | None = None
         self._seed = 0
         self._state: PolicyState | None = None
-        self._translated = self._policy.translated
+        self._policy_actions = self._policy.policy_actions
         self._action: NDArray[Any] | None = None  # (1, *a), as the filter takes it
 
     def reset(self, seed: int) -> None:
-        """Begin an episode; its first frame comes with the next `act`."""
+        """Start an episode; its first frame comes with the next `act`."""
         self._seed, self._state, self._action = seed, None, None
 
     def act(self, frame: NDArray[np.uint8]) -> Any:
@@ -76,9 +76,9 @@ class CollectionPolicy:
         elif self._stack is not None:
             seen = self._stack.push(frames)
         chosen, self._state = self._policy.act(seen, self._state, deterministic=self._deterministic)
-        self._action = self._translated.to_arrays(chosen)
-        return self._translated.to_environment(self._action)[0]
+        self._action = self._policy_actions.to_arrays(chosen)
+        return self._policy_actions.to_environment(self._action)[0]
 
     def set_last_action(self, action: Any) -> None:
-        """Take note that another action was taken than the one chosen, as `EpsilonPolicy` tells."""
-        self._action = self._translated.layout.pack(action)[None]
+        """Note that another action was taken than the one chosen, as `EpsilonPolicy` reports."""
+        self._action = self._policy_actions.layout.pack(action)[None]

@@ -1,53 +1,108 @@
-"""The settings of an agent, each with its unit and source."""
+"""The settings of an agent, each with its unit and source, under the names that stable-baselines3 has for them.
+
+Sources: [S] Schulman et al. 2017 (PPO), [H] Huang et al. 2022 (37 details of PPO), [P] our own trials.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dreamenv.agents.observations import ObservationConfig
-from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.dream.config import DreamConfig, require
+from dreamenv.errors import UnknownNameError
 
-__all__ = ["AgentConfig"]
+__all__ = ["AgentConfig", "NetworkConfig", "PPOConfig"]
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """How PPO learns.
+
+    Attributes:
+        n_steps: steps per row between updates [P].
+        batch_size: steps per gradient step, at least 2; must divide ``num_envs * n_steps`` [P].
+        n_epochs: passes over each rollout [H: 3 to 10].
+        learning_rate: of Adam, at first [S].
+        anneal_lr: lower the learning rate linearly to 0 [H].
+        gamma: discount per agent step [S].
+        gae_lambda: of generalised advantage estimation [S].
+        clip_range: largest change of an action's probability ratio [S].
+        ent_coef: weight of the entropy bonus [S].
+        vf_coef: weight of the value loss [S].
+        max_grad_norm: gradients are clipped to this norm [H].
+        normalize_reward: divide rewards by the running standard deviation of discounted returns [H].
+    """
+
+    n_steps: int = 64
+    batch_size: int = 512
+    n_epochs: int = 4
+    learning_rate: float = 3e-4
+    anneal_lr: bool = False
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    ent_coef: float = 0.01
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    normalize_reward: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in {"n_steps": 1, "batch_size": 2, "n_epochs": 1, "ent_coef": 0, "vf_coef": 0}.items():
+            value = getattr(self, name)
+            require(value >= least, f"{name} must be at least {least}, not {value}.")
+        for name in ("gamma", "gae_lambda"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}.")
+        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+            value = getattr(self, name)
+            require(0 < value < float("inf"), f"{name} must be positive, not {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The policy's network.
+
+    Attributes:
+        net_arch: widths of the hidden layers of the actor and of the critic [P].
+        channels: of the three convolutions that read frames [P]; only for frames.
+        features_dim: width of what the convolutions hand on; only for frames.
+        lstm_hidden_size: units of the LSTM; only for "recurrent_ppo".
+    """
+
+    net_arch: tuple[int, ...] = (128, 128)
+    channels: tuple[int, int, int] = (16, 32, 32)
+    features_dim: int = 128
+    lstm_hidden_size: int = 128
+
+    def __post_init__(self) -> None:
+        require(len(self.channels) == 3, f"channels must be three numbers, not {self.channels}.")
+        for name in ("net_arch", "channels", "features_dim", "lstm_hidden_size"):
+            value = getattr(self, name)
+            sizes = value if isinstance(value, tuple | list) else (value,)
+            require(all(size >= 1 for size in sizes), f"{name} must be at least 1, not {value}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """How an agent learns.
-
-    Sources: [S] Schulman et al. 2017 (PPO), [H] Huang et al. 2022 (37 details of PPO), [P] our own trials.
+    """What an agent learns, where, and for how long.
 
     Attributes:
-        algorithm: "ppo", or "recurrent_ppo" with an LSTM of ``lstm_size`` units.
+        algorithm: "ppo", or "recurrent_ppo" with an LSTM.
         where: "dream", "real", or "mixed": dream rows and ``real_envs`` real rows in one batch (Dyna).
         observation: what the policy sees.
+        ppo: how it learns.
+        network: what it learns with.
+        dream: how the world is dreamt; only for "dream" and "mixed".
         total_steps: agent steps in all, over all rows.
         num_envs: rows in all.
-        real_envs: how many of the rows are real when mixed; ignored otherwise.
-        rollout_steps: steps per row between updates [P].
-        batch_size: steps per gradient step; must divide ``num_envs * rollout_steps`` [P].
-        epochs: passes over each rollout [H: 3 to 10].
-        learning_rate: of Adam at the beginning [S].
-        anneal: lower the learning rate linearly to 0 [H].
-        gamma: discount per agent step [S].
-        gae_lambda: of generalised advantage estimation [S].
-        clip: largest change of an action's probability ratio [S].
-        entropy: weight of the entropy bonus [S].
-        value: weight of the value loss [S].
-        max_grad_norm: gradients are clipped to this norm [H].
-        normalize_reward: divide rewards by the running standard deviation of discounted returns [H].
-        hidden: widths of the two heads' hidden layers [P].
-        channels: of the three convolutions that read frames [P]; only for frames.
-        features: width of what the convolutions hand on; only for frames.
-        lstm_size: units; only for "recurrent_ppo".
-        horizon: longest dream, in agent steps; None for the world's own limit.
-        temperature: of the dream's sampling, or (low, high) to draw one per dream.
-        uncertainty_penalty: how much reward a unit of the world's doubt costs in the dream.
-        max_uncertainty: dreams are cut off where the world's doubt exceeds this; None never does.
-        episode_starts_only: dreams begin only where recorded episodes began.
+        real_envs: how many of the rows are real; only for "mixed".
         seed: of everything, at least 0.
-        num_threads: of torch; None leaves them.
+        num_threads: of torch; None leaves its setting.
         device: of policy and dream, "cpu" or "cuda".
         checkpoint_every: agent steps between checkpoints; 0 writes one at the end only.
         eval_every: agent steps between evaluations; 0 never evaluates.
@@ -57,30 +112,12 @@ class AgentConfig:
     algorithm: Literal["ppo", "recurrent_ppo"] = "ppo"
     where: Literal["dream", "real", "mixed"] = "dream"
     observation: ObservationConfig = field(default_factory=ObservationConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    dream: DreamConfig = field(default_factory=lambda: DreamConfig(horizon=128))
     total_steps: int = 400_000
     num_envs: int = 64
     real_envs: int = 8
-    rollout_steps: int = 64
-    batch_size: int = 512
-    epochs: int = 4
-    learning_rate: float = 3e-4
-    anneal: bool = False
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01
-    value: float = 0.5
-    max_grad_norm: float = 0.5
-    normalize_reward: bool = True
-    hidden: tuple[int, ...] = (128, 128)
-    channels: tuple[int, int, int] = (16, 32, 32)
-    features: int = 128
-    lstm_size: int = 128
-    horizon: int | None = 128
-    temperature: float | tuple[float, float] = 1.0
-    uncertainty_penalty: float = 0.0
-    max_uncertainty: float | None = None
-    episode_starts_only: bool = False
     seed: int = 0
     num_threads: int | None = None
     device: str = "cpu"
@@ -93,40 +130,42 @@ class AgentConfig:
             raise UnknownNameError("algorithm", self.algorithm, ("ppo", "recurrent_ppo"))
         if self.where not in ("dream", "real", "mixed"):
             raise UnknownNameError("place to train", self.where, ("dream", "real", "mixed"))
-        for name in ("total_steps", "num_envs", "rollout_steps", "batch_size", "epochs", "features", "lstm_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("checkpoint_every", "eval_every", "eval_episodes", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], not {getattr(self, name)}.")
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
-        rollout = self.num_envs * self.rollout_steps
-        if self.batch_size < 2 or rollout % self.batch_size:
-            raise ConfigError(
-                f"batch_size must be at least 2 and divide num_envs * rollout_steps = {rollout}, not {self.batch_size}."
-            )
-        if self.where == "mixed" and not 0 < self.real_envs < self.num_envs:
-            raise ConfigError(
-                f"real_envs must be between 1 and num_envs - 1 = {self.num_envs - 1}, not {self.real_envs}."
-            )
+        for name, least in {
+            "total_steps": 1, "num_envs": 1, "checkpoint_every": 0, "eval_every": 0, "eval_episodes": 0, "seed": 0
+        }.items():  # fmt: skip
+            value = getattr(self, name)
+            require(value >= least, f"{name} must be at least {least}, not {value}.")
+        rollout, batch_size = self.num_envs * self.ppo.n_steps, self.ppo.batch_size
+        require(
+            rollout % batch_size == 0,
+            f"batch_size must divide num_envs * n_steps = {rollout}, which {batch_size} does not.",
+        )
+        require(
+            self.where != "mixed" or 0 < self.real_envs < self.num_envs,
+            f"real_envs must be between 1 and num_envs - 1 = {self.num_envs - 1}, not {self.real_envs}.",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> AgentConfig:
-        """Read back what `to_json` gave."""
-        settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        observation = ObservationConfig(**settings.pop("observation", {}))
-        unknown = set(settings) - {entry.name for entry in dataclasses.fields(cls)}
-        if unknown:
-            raise UnknownNameError("agent setting", unknown.pop(), [entry.name for entry in dataclasses.fields(cls)])
-        return cls(observation=observation, **settings)
+    def from_json(cls, values: Mapping[str, Any]) -> AgentConfig:
+        """Read back what `to_json` gave.
+
+        Raises:
+            UnknownNameError, ConfigError: a setting that does not exist, or a value that cannot work.
+        """
+        settings = dict(values)
+        for name, part in (("observation", ObservationConfig), ("ppo", PPOConfig), ("network", NetworkConfig)):
+            settings[name] = _read(part, settings.get(name, {}))
+        settings["dream"] = DreamConfig.from_json(settings.get("dream", {}))
+        return _read(cls, settings)
+
+
+def _read(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("agent setting", name, known)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

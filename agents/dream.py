@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +25,7 @@ from dreamenv.dream.vector_env import DreamVectorEnv
 from dreamenv.errors import ConfigError, ResetNeededError
 from dreamenv.world import World
 
-__all__ = ["DreamVecEnv", "RewardFunction"]
-
-RewardFunction = Callable[[NDArray[np.uint8], Any], Any]
-"""Frames (b, h, w, c) that a step led to and its actions, to rewards (b,); see `DreamVectorEnv`."""
+__all__ = ["DreamVecEnv"]
 
 
 class DreamVecEnv(RowsVecEnv):
@@ -40,7 +36,8 @@ class DreamVecEnv(RowsVecEnv):
         num_envs: rows, at least 1.
         observation: "latent" or "frame" for what `DreamVectorEnv` gives (frames (h, w, c) uint8), or a configuration
             to stack, grey and shrink frames.
-        settings: further arguments of `DreamVectorEnv`: horizon, temperature, device, ...
+        **settings: further arguments of `DreamVectorEnv` (``config``, ``reward_fn``, ``device``, ...) and fields of
+            `DreamConfig` (``horizon``, ...).
     """
 
     def __init__(
@@ -73,7 +70,7 @@ class DreamVecEnv(RowsVecEnv):
         super().__init__(num_envs, space, self.dreams.single_action_space)
 
     def reset(self) -> NDArray[Any]:
-        """Begin a dream in every row."""
+        """Start a dream in every row."""
         observations, _ = self.dreams.reset(seed=self._seeds, options=self._options[0] or None)
         self._reset_seeds()
         self._reset_options()
@@ -82,7 +79,7 @@ class DreamVecEnv(RowsVecEnv):
         return self._first(self._everything, observations)
 
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Begin dreams in some rows; the seed fixes the start and all that follows."""
+        """Start dreams in some rows; the seed fixes the start and all that follows."""
         every: list[int | None] = [None] * self.num_envs
         mask = np.zeros(self.num_envs, np.bool_)
         mask[rows] = True
@@ -104,13 +101,13 @@ class DreamVecEnv(RowsVecEnv):
         return Stepped(finals, rewards.astype(np.float32), terminated, truncated, self._row_infos(done, infos))
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all rows; rows that end have begun anew already."""
+        """Step all rows; rows that end have been reset already."""
         if not self._ready or self._actions is None:
             raise ResetNeededError("step was called before reset; call reset() first.")
         observations, rewards, terminated, truncated, infos = self.dreams.step(self._read_actions(self._actions))
         done = terminated | truncated
         rewards = rewards.astype(np.float32)
-        told = self.bookkeep(rewards, terminated, truncated, self._row_infos(done, infos))
+        ended_infos = self.count_episodes(rewards, terminated, truncated, self._row_infos(done, infos))
         ended = np.flatnonzero(done)
         if self._stack is not None:
             firsts = observations[ended]
@@ -121,20 +118,20 @@ class DreamVecEnv(RowsVecEnv):
                     last[row] = infos["final_obs"][row]
             observations = self._stack.push(last)
             for row in ended:
-                told[row]["terminal_observation"] = observations[row].copy()
+                ended_infos[row]["terminal_observation"] = observations[row].copy()
             if len(ended):
                 observations[ended] = self._stack.reset(ended, firsts)
         else:
             for row in ended:
-                told[row]["terminal_observation"] = np.array(infos["final_obs"][row])
-        return observations, rewards, done, told
+                ended_infos[row]["terminal_observation"] = np.array(infos["final_obs"][row])
+        return observations, rewards, done, ended_infos
 
     def close(self) -> None:
         """Free the dreams."""
         self.dreams.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
-        """Return what the rows show."""
+        """Return the rows' pictures."""
         images = self.dreams.render()
         return [None] * self.num_envs if images is None else list(images)
 
@@ -142,16 +139,16 @@ class DreamVecEnv(RowsVecEnv):
         return observations.copy() if self._stack is None else self._stack.reset(rows, observations)
 
     def _row_infos(self, done: NDArray[np.bool_], infos: dict[str, Any]) -> list[dict[str, Any]]:
-        """Pick the ended rows' final infos apart."""
-        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        """Return the final infos of the rows that ended, one dictionary per row."""
+        rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         final = infos.get("final_info", {})
         for row in np.flatnonzero(done):
-            told[row] = {
+            rows[row] = {
                 name: value[row]
                 for name, value in final.items()
                 if not name.startswith("_") and bool(final.get(f"_{name}", done)[row])
             }
-        return told
+        return rows
 
     def _target(self, row: int) -> Any:
         del row

@@ -1,149 +1,35 @@
-"""How good is a policy: fixed episodes, each counted once, in a dream or outside.
+"""The score of any policy: fixed episodes, each counted once, in a dream or in a real environment.
 
-The episodes are a list of seeds, and every one of them is played to its end. (Counting the first n to finish among
-parallel rows would favour short episodes.) An episode depends on its seed alone: the environment's, the filter's and
-the policy's randomness follow from it.
+The environment's and the filter's randomness follow from an episode's seed, and so does that of a `SavedPolicy`: an
+episode then depends on its seed alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
-import gymnasium as gym
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from dreamenv.agents.actions import PolicyActions
-from dreamenv.agents.dream import DreamVecEnv, RewardFunction
+from dreamenv.agents.batch_policy import Policy, Predictor, check_actions, observation_normalizer
+from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.episodes import play_episodes
 from dreamenv.agents.observations import ObservationConfig
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
-from dreamenv.agents.saved_policy import PolicyState, SavedPolicy
+from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.agents.views import View, check_view, find_view, read_view
+from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.reconstruction import NEEDS_WORLD
+from dreamenv.dream.rewards import RewardFunction
 from dreamenv.errors import ConfigError, SeedError
-from dreamenv.metrics.statistics import Summary, mean_iqm_interval
-from dreamenv.randomness import seed_keys
 from dreamenv.world import World
 
-__all__ = ["Actor", "Evaluation", "RandomActor", "evaluate", "play_episodes"]
-
-
-class Actor(Protocol):
-    """Something that acts in rows; `SavedPolicy` is one."""
-
-    def start(self, seeds: NDArray[np.int64]) -> PolicyState:
-        """Return the state of rows at their episodes' start."""
-        ...
-
-    def act(
-        self, observations: NDArray[Any], state: PolicyState, *, deterministic: bool = False
-    ) -> tuple[NDArray[Any], PolicyState]:
-        """Choose one action per row."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What came of it; lists have one value per episode, in the order of the seeds.
-
-    Attributes:
-        target: where: "dream" or the real environment's id.
-        returns: undiscounted sums of rewards, in the environment's units.
-        scores: the last ``info["score"]`` of each; None where the target tells none.
-        successes: the last ``info["success"]`` of each; None likewise.
-        lengths: agent steps.
-        truncated: whether a time limit ended it.
-        seeds: the episodes.
-        deterministic: whether the most likely action was always taken.
-        score_name: what the score is, with its unit.
-    """
-
-    target: str
-    returns: list[float]
-    scores: list[float] | None
-    successes: list[bool] | None
-    lengths: list[int]
-    truncated: list[bool]
-    seeds: list[int]
-    deterministic: bool
-    score_name: str = ""
-
-    @property
-    def episodes(self) -> int:
-        """How many."""
-        return len(self.returns)
-
-    @property
-    def values(self) -> list[float]:
-        """The scores, or the returns where there are none."""
-        return self.returns if self.scores is None else self.scores
-
-    def summary(self) -> Summary:
-        """Return mean, interquartile mean and 95% intervals of `values`."""
-        return mean_iqm_interval(self.values, seed=0)
-
-    def return_summary(self) -> Summary:
-        """Return the same of the returns."""
-        return mean_iqm_interval(self.returns, seed=0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values: all episodes, and their summaries."""
-        return {
-            "target": self.target,
-            "episodes": self.episodes,
-            "score_name": self.score_name,
-            "summary": self.summary().to_json(),
-            "return_summary": self.return_summary().to_json(),
-            "success_rate": float(np.mean(self.successes)) if self.successes is not None else None,
-            "returns": self.returns,
-            "scores": self.scores,
-            "successes": self.successes,
-            "lengths": self.lengths,
-            "truncated": self.truncated,
-            "seeds": self.seeds,
-            "deterministic": self.deterministic,
-        }
-
-    def __str__(self) -> str:
-        name = self.score_name or "return"
-        return f"{self.target}: {name} {self.summary()}"
-
-
-class RandomActor:
-    """Acts uniformly at random; the floor of every table.
-
-    Args:
-        action_space: what the environment takes.
-    """
-
-    def __init__(self, action_space: gym.Space[Any]) -> None:
-        self.action_space = PolicyActions(action_space).space
-
-    def start(self, seeds: NDArray[np.int64]) -> PolicyState:
-        """Return the rows' random streams."""
-        seed = torch.as_tensor(seeds, dtype=torch.int64)
-        return PolicyState({"rng_key": seed_keys(seed), "rng_counter": torch.zeros_like(seed)}, batch_size=[len(seeds)])
-
-    def act(
-        self, observations: NDArray[Any], state: PolicyState, *, deterministic: bool = False
-    ) -> tuple[NDArray[Any], PolicyState]:
-        """Draw from the space that policies act in, whatever is seen."""
-        del observations, deterministic
-        following = state.clone(recurse=False)
-        following["rng_counter"] = state["rng_counter"] + 1
-        actions = []
-        for key, counter in zip(state["rng_key"].tolist(), state["rng_counter"].tolist(), strict=True):
-            self.action_space.seed((key ^ counter * 0x9E3779B97F4A7C15) & 0x7FFFFFFF)
-            actions.append(self.action_space.sample())
-        return np.stack(actions), following
+__all__ = ["evaluate"]
 
 
 def evaluate(
-    policy: Actor,
+    policy: Policy | str | Path,
     target: World | EnvironmentMaker,
     *,
     episodes: int = 100,
@@ -151,150 +37,126 @@ def evaluate(
     seeds: Sequence[int] | None = None,
     num_envs: int | None = None,
     world: World | None = None,
+    observation: ObservationConfig | Literal["frame", "latent"] | None = None,
     deterministic: bool = False,
-    horizon: int | None = None,
-    temperature: float = 1.0,
-    episode_starts_only: bool = True,
+    config: DreamConfig | None = None,
     reward_fn: RewardFunction | None = None,
     progress: bool = False,
+    **settings: Any,
 ) -> Evaluation:
     """Play episodes with a policy and sum up.
 
     Args:
-        policy: a `SavedPolicy`, or another `Actor` (which then sees frames).
+        policy: a `SavedPolicy` or its folder; a model of stable-baselines3 or sb3-contrib, or anything else with their
+            ``predict``; or a function of observations (b, ...) that returns actions (b, ...) of the environment.
         target: a world to dream in, or a real environment (name, id or maker).
         episodes: how many; their seeds are ``seed, seed + 1, ...``.
         seed: of the first episode.
         seeds: the episodes' seeds themselves; overrides ``episodes`` and ``seed``.
-        num_envs: rows played at once; None for 16 dreams or 8 real ones. It does not change the result.
+        num_envs: rows played at once; None for 16 dreams or 8 real ones. It does not change the result, unless a
+            predictor samples: it does so for all rows from one generator.
         world: whose filter makes a real environment's latents; needed where the policy reads latents.
-        deterministic: always take the most likely action.
-        horizon: longest dream in agent steps; None for the world's limit.
-        temperature: of the dream's sampling.
-        episode_starts_only: dreams begin where recorded episodes began, as real ones do.
+        observation: what the policy sees; None for what fits its observation space or, where it has none, frames
+            (b, h, w, c) uint8.
+        deterministic: act greedily instead of sampling; a function acts as it does.
+        config: how to dream; None for dreams that start where recorded episodes did, as real ones do.
         reward_fn: gives a dream's rewards instead of the world, see `DreamVectorEnv`.
         progress: show a progress bar.
+        **settings: fields of `DreamConfig` (``horizon=128``), which replace those of ``config``.
 
     Raises:
+        PolicyError: the policy's observation or action space is not the environment's, or it cannot be read.
         WorldMismatchError: the real environment is not the one that the policy, or its world, was learned from.
         SeedError: a negative or doubled seed.
-        ConfigError: no episodes, or latents without a world.
+        ConfigError, UnknownKeywordError: no episodes, latents without a world, or settings that cannot work.
     """
+    chosen = _read_seeds(episodes, seed, seeds)
+    dream = DreamConfig.resolve(config or DreamConfig(episode_starts_only=True), settings, caller=evaluate)
+    policy = SavedPolicy.load(policy) if isinstance(policy, str | Path) else policy
+    saved = policy if isinstance(policy, SavedPolicy) else None
+    rows = min(num_envs or (16 if isinstance(target, World) else 8), len(chosen))
+    source = target if isinstance(target, World) else world
+    if saved is not None:
+        _check_world(saved, source)
+    views: list[View] = []
+
+    def choose(frame_shape: tuple[int, int, int]) -> ObservationConfig:
+        views.append(_choose_view(policy, observation, frame_shape, source))
+        return views[-1].config
+
+    env: RowsVecEnv
+    name, score_name = "dream", ""
+    if isinstance(target, World):
+        provenance = target.provenance
+        channels, height, width = target.spec.frame_shape
+        shown = choose((height, width, channels))
+        env = DreamVecEnv(target, rows, observation=shown, config=dream, reward_fn=reward_fn)
+    else:
+        _refuse_dream_settings(config=config, reward_fn=reward_fn, **settings)
+        env = RealVecEnv(target, rows, observation=choose, world=world)
+        provenance = env.provenance
+        name = target if isinstance(target, str) else "real"
+        if provenance is not None:
+            name, score_name = provenance.environment_id, provenance.score
+    try:
+        if saved is not None and saved.provenance is not None and provenance is not None:
+            saved.provenance.check_matches(provenance)
+        _check_spaces(policy, env, views[-1])
+        return play_episodes(
+            policy, env, chosen, view=views[-1], deterministic=deterministic, progress=progress, target=name,
+            score_name=score_name,
+        )  # fmt: skip
+    finally:
+        env.close()
+
+
+def _read_seeds(episodes: int, seed: int, seeds: Sequence[int] | None) -> list[int]:
     chosen = list(range(seed, seed + episodes)) if seeds is None else [int(one) for one in seeds]
     if not chosen:
         raise ConfigError(f"episodes must be at least 1, not {episodes if seeds is None else 0}.")
     if min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise SeedError("seeds must be at least 0 and all different, so that no episode is counted twice.")
-    saved = policy if isinstance(policy, SavedPolicy) else None
-    observation = saved.config.observation if saved is not None else ObservationConfig(kind="frame", stack=1)
-    rows = min(num_envs or (16 if isinstance(target, World) else 8), len(chosen))
-    env: RowsVecEnv
-    if isinstance(target, World):
-        if saved is not None:
-            _check_world(saved, target)
-            if saved.provenance is not None and target.provenance is not None:
-                saved.provenance.check_matches(target.provenance)
-        env = DreamVecEnv(
-            target,
-            rows,
-            observation=observation,
-            horizon=horizon,
-            temperature=temperature,
-            episode_starts_only=episode_starts_only,
-            reward_fn=reward_fn,
-        )
-        name, score_name = "dream", ""
-    else:
-        if saved is not None:
-            _check_world(saved, world)
-        env = RealVecEnv(target, rows, observation=observation, world=world)
-        name = str(target) if isinstance(target, str) else "real"
-        score_name = ""
-        if env.provenance is not None:
-            name, score_name = env.provenance.environment_id, env.provenance.score
-            if saved is not None and saved.provenance is not None:
-                saved.provenance.check_matches(env.provenance)
-    try:
-        if saved is not None and env.observation_space != saved.observation_space:
-            raise ConfigError(f"the policy sees {saved.observation_space}, the target shows {env.observation_space}.")
-        return play_episodes(
-            policy, env, chosen, deterministic=deterministic, progress=progress, target=name, score_name=score_name
-        )
-    finally:
-        env.close()
+    return chosen
 
 
-def play_episodes(
-    policy: Actor,
-    env: RowsVecEnv,
-    seeds: Sequence[int],
-    *,
-    deterministic: bool = False,
-    progress: bool = False,
-    target: str = "",
-    score_name: str = "",
-) -> Evaluation:
-    """Play one episode per seed in the rows of an environment; a row that is done takes the next seed.
+def _refuse_dream_settings(**given: Any) -> None:
+    """Refuse what would have no effect in a real environment."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name} is a setting of dreams, and the target is a real environment; leave it out.")
 
-    Args:
-        policy: who acts.
-        env: where; its own autoreset is not used.
-        seeds: of the episodes.
-        deterministic: always take the most likely action.
-        progress: show a progress bar.
-        target, score_name: as in `Evaluation`.
-    """
-    ended: dict[int, dict[str, Any]] = {}  # seed -> what came of it
-    waiting = list(seeds)[::-1]
-    rows = np.arange(min(env.num_envs, len(seeds)))
-    current = np.array([waiting.pop() for _ in rows], np.int64)
-    playing = np.zeros(env.num_envs, np.bool_)
-    playing[rows] = True
-    row_seed = np.zeros(env.num_envs, np.int64)
-    row_seed[rows] = current
-    # Rows beyond the number of episodes never play, but need an observation and a state to keep the batch whole.
-    observations = env.reset_rows(np.arange(env.num_envs), row_seed)
-    state = policy.start(row_seed)
-    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
-    with tqdm(total=len(seeds), desc="evaluate", unit="episode", disable=not progress) as bar:
-        while playing.any():
-            actions, state = policy.act(observations, state, deterministic=deterministic)
-            stepped = env.step_rows(actions, playing)
-            observations = stepped.observations
-            returns += np.where(playing, stepped.rewards, 0.0)
-            lengths += playing
-            done = np.flatnonzero(playing & (stepped.terminated | stepped.truncated))
-            for row in done.tolist():
-                ended[int(row_seed[row])] = {
-                    "return": float(returns[row]),
-                    "length": int(lengths[row]),
-                    "truncated": bool(stepped.truncated[row] and not stepped.terminated[row]),
-                    "score": stepped.infos[row].get("score"),
-                    "success": stepped.infos[row].get("success"),
-                }
-            bar.update(len(done))
-            returns[done], lengths[done], playing[done] = 0.0, 0, False
-            again = done[: len(waiting)]
-            if len(again):
-                row_seed[again] = [waiting.pop() for _ in again]
-                observations[again] = env.reset_rows(again, row_seed[again])
-                state = state.clone()
-                state[again] = policy.start(row_seed[again])
-                playing[again] = True
-    results = [ended[int(seed)] for seed in seeds]
-    scored = all(result["score"] is not None for result in results)
-    judged = all(result["success"] is not None for result in results)
-    return Evaluation(
-        target=target,
-        returns=[result["return"] for result in results],
-        scores=[float(result["score"]) for result in results] if scored else None,
-        successes=[bool(result["success"]) for result in results] if judged else None,
-        lengths=[result["length"] for result in results],
-        truncated=[result["truncated"] for result in results],
-        seeds=[int(seed) for seed in seeds],
-        deterministic=deterministic,
-        score_name=score_name if scored else "",
-    )
+
+def _observation_space(policy: Any) -> Any:
+    """Return the space of the observations that a policy was trained on; None where it does not say."""
+    if isinstance(policy, SavedPolicy):
+        return policy.observation_space
+    if not isinstance(policy, Predictor):
+        return None
+    normalizer = observation_normalizer(policy)
+    return getattr(policy, "observation_space", None) if normalizer is None else normalizer.venv.observation_space
+
+
+def _choose_view(
+    policy: Any,
+    observation: ObservationConfig | Literal["frame", "latent"] | None,
+    frame_shape: tuple[int, int, int],
+    world: World | None,
+) -> View:
+    if isinstance(policy, SavedPolicy):
+        if observation is not None and read_view(observation).config != policy.config.observation:
+            raise ConfigError(f"this policy was trained on {policy.config.observation}; leave observation out.")
+        return View(policy.config.observation)
+    space = _observation_space(policy)
+    if observation is None and space is not None:
+        return find_view(space, frame_shape, world)
+    return read_view(observation or "frame")
+
+
+def _check_spaces(policy: Any, env: RowsVecEnv, view: View) -> None:
+    space = _observation_space(policy)
+    if space is not None:
+        check_view(space, view.arrange_space(env.observation_space))
+    check_actions(policy, env)
 
 
 def _check_world(policy: SavedPolicy, world: World | None) -> None:

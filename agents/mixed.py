@@ -50,13 +50,13 @@ class MixedVecEnv(RowsVecEnv):
         return self._seeds
 
     def reset(self) -> NDArray[Any]:
-        """Begin an episode in every row."""
+        """Start an episode in every row."""
         self._reset_seeds()
         self._ready = True
         return np.concatenate([part.reset() for part in self.parts])
 
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Begin episodes in some rows."""
+        """Start episodes in some rows."""
         observations = np.zeros((len(rows), *(self.observation_space.shape or ())), self.observation_space.dtype)
         for part, span in zip(self.parts, self._slices, strict=True):
             mine = (rows >= span.start) & (rows < span.stop)

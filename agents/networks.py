@@ -1,7 +1,7 @@
-"""The policies' networks: stable-baselines3's, with a small convolutional reader of frames.
+"""The policies' networks: stable-baselines3's, with a small convolutional features extractor for frames.
 
-What makes it bearable on a CPU: few channels, a first layer that looks at each pixel once, the channels_last layout
-(convolutions with few channels run about twice as fast in it), and bytes that turn into laid-out floats in one pass,
+What keeps it fast on a CPU: few channels, a first layer that looks at each pixel once, the channels_last layout
+(convolutions with few channels run about twice as fast in it), and bytes that are converted and laid out in one pass,
 their division by 255 moved into the first layer's weights.
 """
 
@@ -21,8 +21,8 @@ from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 
 __all__ = [
+    "FrameCNN",
     "FramePolicy",
-    "FrameReader",
     "build_policy",
     "load_tensors",
     "policy_class",
@@ -33,17 +33,17 @@ __all__ = [
 _PATCH = 4  # pixels
 
 
-class FrameReader(BaseFeaturesExtractor):
+class FrameCNN(BaseFeaturesExtractor):
     """A patch embedding, two strided convolutions and a linear layer.
 
     Args:
         observation_space: (channels, height, width) uint8.
         channels: of the three convolutions.
-        features: width of the output.
+        features_dim: width of the output.
     """
 
-    def __init__(self, observation_space: gym.spaces.Box, channels: tuple[int, int, int], features: int) -> None:
-        super().__init__(observation_space, features)
+    def __init__(self, observation_space: gym.spaces.Box, channels: tuple[int, int, int], features_dim: int) -> None:
+        super().__init__(observation_space, features_dim)
         depth, height, _ = observation_space.shape
         last_stride = 2 if height // _PATCH > 8 else 1  # ends in a 4x4 grid for frames of 32 and of 64 pixels
         self.patches = nn.Conv2d(depth, channels[0], _PATCH, _PATCH)
@@ -56,10 +56,10 @@ class FrameReader(BaseFeaturesExtractor):
         )
         with torch.no_grad():
             width = self.convolutions(self.patches(torch.zeros(1, *observation_space.shape))).numel()
-        self.linear = nn.Sequential(nn.Flatten(), nn.Linear(width, features), nn.ReLU())
+        self.linear = nn.Sequential(nn.Flatten(), nn.Linear(width, features_dim), nn.ReLU())
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Read (b, c, h, w), uint8 or float32 in [0, 1], into (b, features)."""
+        """Turn (b, c, h, w), uint8 or float32 in [0, 1], into (b, features_dim)."""
         laid_out = observations.to(torch.float32, memory_format=torch.channels_last)
         weight = self.patches.weight / 255 if observations.dtype == torch.uint8 else self.patches.weight
         patches = functional.conv2d(laid_out, weight, self.patches.bias, stride=_PATCH)
@@ -73,9 +73,9 @@ class FramePolicy(ActorCriticPolicy):
     def extract_features(  # type: ignore[override]  # as its own base class does
         self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Read frames."""
-        reader = self.features_extractor if features_extractor is None else features_extractor
-        result: Tensor = reader(obs)
+        """Extract features from frames."""
+        extractor = self.features_extractor if features_extractor is None else features_extractor
+        result: Tensor = extractor(obs)
         return result
 
 
@@ -88,12 +88,13 @@ def policy_class(config: AgentConfig) -> type[ActorCriticPolicy]:
 
 def policy_settings(config: AgentConfig) -> dict[str, Any]:
     """Return what stable-baselines3 calls ``policy_kwargs``."""
-    settings: dict[str, Any] = {"net_arch": {"pi": list(config.hidden), "vf": list(config.hidden)}}
+    network = config.network
+    settings: dict[str, Any] = {"net_arch": {"pi": list(network.net_arch), "vf": list(network.net_arch)}}
     if config.observation.kind == "frame":
-        settings["features_extractor_class"] = FrameReader
-        settings["features_extractor_kwargs"] = {"channels": config.channels, "features": config.features}
+        settings["features_extractor_class"] = FrameCNN
+        settings["features_extractor_kwargs"] = {"channels": network.channels, "features_dim": network.features_dim}
     if config.algorithm == "recurrent_ppo":
-        settings |= {"lstm_hidden_size": config.lstm_size, "enable_critic_lstm": False, "shared_lstm": True}
+        settings |= {"lstm_hidden_size": network.lstm_hidden_size, "enable_critic_lstm": False, "shared_lstm": True}
     return settings
 
 
@@ -102,13 +103,16 @@ def build_policy(
 ) -> ActorCriticPolicy:
     """Make an untrained policy for an environment of these spaces."""
     policy: ActorCriticPolicy = policy_class(config)(
-        observation_space, PolicyActions(action_space).space, lambda _: config.learning_rate, **policy_settings(config)
+        observation_space,
+        PolicyActions(action_space).space,
+        lambda _: config.ppo.learning_rate,
+        **policy_settings(config),
     )
     return policy
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return a network's parameters on the CPU, each once (actor and critic share their reader of frames)."""
+    """Return a network's parameters on the CPU, each once (actor and critic share their features extractor)."""
     return {name: value.detach().cpu().contiguous() for name, value in network.named_parameters()}
 
 

@@ -1,4 +1,4 @@
-"""What a policy sees, made in one place for dreams and for reality alike.
+"""What a policy sees, made in one place for dreams and real environments alike.
 
 ``latent``: the world's embedding, (d,) float32, as it comes. ``frame``: the last ``stack`` frames, oldest first, grey
 or in colour, shrunk by area averaging, as (stack * channels, size, size) uint8. At an episode's start the first frame
@@ -33,9 +33,9 @@ class ObservationConfig:
         grey: one luma channel instead of red, green, blue; only for "frame".
         size: height of what the policy sees, in pixels; by what it divides the frames' height, their width is divided
             too; None for the frames' own size; only for "frame".
-        reconstructed: show real frames as the world reconstructs them, without what its dreams leave out too: a policy
-            that learned from dreamt frames then sees nothing outside that it has never seen. Dreamt frames are taken as
-            they are; only for "frame", and outside it needs the world.
+        reconstructed: show real frames as the world reconstructs them, without the details that its dreams lack: to a
+            policy that learned from dreamt frames, others are out of distribution. Dreamt frames are taken as they are;
+            only for "frame", and in the real environment it needs the world.
     """
 
     kind: Literal["latent", "frame"] = "latent"

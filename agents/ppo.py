@@ -1,13 +1,12 @@
-"""PPO of stable-baselines3 in a dream, in reality, or in both at once.
+"""PPO of stable-baselines3 in a dream, in a real environment, or in both at once.
 
 `train_agent` leaves in its output folder: ``policy/`` (a `SavedPolicy`), ``checkpoints/``, ``tensorboard/``, and
-``evaluations.json``, one entry per evaluation on the way.
+``evaluations.json``, one entry per evaluation during training.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +24,17 @@ from tqdm import tqdm
 
 from dreamenv.agents.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from dreamenv.agents.config import AgentConfig
-from dreamenv.agents.dream import DreamVecEnv, RewardFunction
-from dreamenv.agents.evaluation import Evaluation, evaluate
+from dreamenv.agents.dream import DreamVecEnv
+from dreamenv.agents.evaluation import evaluate
+from dreamenv.agents.generators import isolated_generators
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.networks import policy_class, policy_settings
 from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
 from dreamenv.devices import find_device
+from dreamenv.dream.rewards import RewardFunction
 from dreamenv.errors import CheckpointError, ConfigError, StorageError
 from dreamenv.storage import read_json, write_json
 from dreamenv.world import World
@@ -58,10 +60,11 @@ def train_agent(
         out: folder of everything written.
         world: to dream in, and whose latents the policy reads; needed unless ``where="real"`` on frames.
         real: the real environment; needed for "real" and "mixed".
-        evaluate_in: where to evaluate every ``config.eval_every`` steps; None for the dream, or reality without one.
-        reward_fn: gives dreams' rewards instead of the world, see `DreamVectorEnv`; for worlds that foretell none. It
+        evaluate_in: where to evaluate every ``config.eval_every`` steps; None for the dream, or the real environment
+            without one.
+        reward_fn: gives dreams' rewards instead of the world, see `DreamVectorEnv`; for worlds that predict none. It
             is no part of a checkpoint: give the same again to resume.
-        resume: go on from the newest checkpoint in ``out``, if there is one.
+        resume: continue from the newest checkpoint in ``out``, if there is one.
         progress: show a progress bar.
 
     Returns:
@@ -79,8 +82,8 @@ def train_agent(
         rows = make_training_env(config, world=world, real=real, reward_fn=reward_fn)
         try:
             env: VecEnv = rows
-            if config.normalize_reward:
-                env = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=config.gamma)
+            if config.ppo.normalize_reward:
+                env = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=config.ppo.gamma)
             algorithm = _make_algorithm(config, env, device)
             seconds = 0.0
             found = latest_checkpoint(out / "checkpoints") if resume else None
@@ -92,13 +95,13 @@ def train_agent(
             except OSError as error:
                 raise StorageError(f"could not write {out}: {error}. Choose another folder.") from error
             target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
-            watcher = _Watcher(config, out, rows, world, target, reward_fn, seconds, progress)
+            callback = _TrainingCallback(config, out, rows, world, target, reward_fn, seconds, progress)
             remaining = config.total_steps - algorithm.num_timesteps
             if remaining > 0:
-                algorithm.learn(remaining, callback=watcher, reset_num_timesteps=False)
+                algorithm.learn(remaining, callback=callback, reset_num_timesteps=False)
                 algorithm.logger.close()
-                save_checkpoint(out / "checkpoints", algorithm, config, watcher.seconds())
-            policy = watcher.wrap(algorithm)
+                save_checkpoint(out / "checkpoints", algorithm, config, callback.seconds())
+            policy = callback.policy(algorithm)
             policy.save(out / "policy")
             return policy
         finally:
@@ -130,11 +133,7 @@ def make_training_env(
                     world,
                     config.num_envs - real_rows,
                     observation=config.observation,
-                    horizon=config.horizon,
-                    temperature=config.temperature,
-                    uncertainty_penalty=config.uncertainty_penalty,
-                    max_uncertainty=config.max_uncertainty,
-                    episode_starts_only=config.episode_starts_only,
+                    config=config.dream,
                     reward_fn=reward_fn,
                     device=config.device,
                 )
@@ -150,20 +149,20 @@ def make_training_env(
 
 def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> OnPolicyAlgorithm:
     kind: Any = RecurrentPPO if config.algorithm == "recurrent_ppo" else PPO
-    rate = config.learning_rate
+    ppo, rate = config.ppo, config.ppo.learning_rate
     algorithm: OnPolicyAlgorithm = kind(
         policy_class(config),
         env,
-        learning_rate=(lambda left: rate * left) if config.anneal else rate,
-        n_steps=config.rollout_steps,
-        batch_size=config.batch_size,
-        n_epochs=config.epochs,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        clip_range=config.clip,
-        ent_coef=config.entropy,
-        vf_coef=config.value,
-        max_grad_norm=config.max_grad_norm,
+        learning_rate=(lambda left: rate * left) if ppo.anneal_lr else rate,
+        n_steps=ppo.n_steps,
+        batch_size=ppo.batch_size,
+        n_epochs=ppo.n_epochs,
+        gamma=ppo.gamma,
+        gae_lambda=ppo.gae_lambda,
+        clip_range=ppo.clip_range,
+        ent_coef=ppo.ent_coef,
+        vf_coef=ppo.vf_coef,
+        max_grad_norm=ppo.max_grad_norm,
         policy_kwargs=policy_settings(config),
         seed=config.seed,
         device=device,
@@ -171,7 +170,7 @@ def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> O
     return algorithm
 
 
-class _Watcher(BaseCallback):
+class _TrainingCallback(BaseCallback):
     """Shows progress, writes checkpoints and evaluates, between an update and the next rollout."""
 
     def __init__(
@@ -191,13 +190,13 @@ class _Watcher(BaseCallback):
         self._before, self._began = seconds, time.perf_counter()
         self._bar = tqdm(total=config.total_steps, desc=f"PPO, {config.where}", unit="step", disable=not progress)
         self._saved = self._evaluated = 0
-        self._told = 0
+        self._shown = 0
 
     def seconds(self) -> float:
         """Return the time trained so far, earlier runs included."""
         return self._before + time.perf_counter() - self._began
 
-    def wrap(self, algorithm: OnPolicyAlgorithm) -> SavedPolicy:
+    def policy(self, algorithm: OnPolicyAlgorithm) -> SavedPolicy:
         """Return the policy as it is now, sharing its network."""
         provenance = self.world.provenance if self.world is not None else None
         for part in getattr(self.rows, "parts", [self.rows]):
@@ -215,7 +214,7 @@ class _Watcher(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._bar.update(self.num_timesteps)
-        self._told = self._saved = self._evaluated = self.num_timesteps
+        self._shown = self._saved = self._evaluated = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
         steps, config = self.model.num_timesteps, self.config
@@ -227,8 +226,8 @@ class _Watcher(BaseCallback):
             self._evaluated = steps
 
     def _on_step(self) -> bool:
-        self._bar.update(self.num_timesteps - self._told)
-        self._told = self.num_timesteps
+        self._bar.update(self.num_timesteps - self._shown)
+        self._shown = self.num_timesteps
         return True
 
     def _on_rollout_end(self) -> None:
@@ -245,12 +244,12 @@ class _Watcher(BaseCallback):
         if self.target is None:
             return
         result = evaluate(
-            self.wrap(self._algorithm()),
+            self.policy(self._algorithm()),
             self.target,
             episodes=self.config.eval_episodes,
             seed=_EVALUATION_SEED,
             world=self.world,
-            reward_fn=self._reward_fn,
+            reward_fn=self._reward_fn if isinstance(self.target, World) else None,
         )
         summary = result.summary()
         self.logger.record("eval/mean", summary.mean)
@@ -272,20 +271,17 @@ class _Watcher(BaseCallback):
         return algorithm
 
 
-_EVALUATION_SEED = 1_000_000_000  # evaluations on the way use other episodes than final ones, which count from 0
+_EVALUATION_SEED = 1_000_000_000  # evaluations during training use other episodes than final ones, which count from 0
 
 
 @contextlib.contextmanager
 def _own_randomness(config: AgentConfig) -> Iterator[None]:
-    """Keep stable-baselines3, which draws from the process's generators, from changing what others draw."""
-    python, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    devices = [] if config.device == "cpu" else [torch.device(config.device)]
-    with torch.random.fork_rng(devices=devices):
+    """Keep the process's generators, from which stable-baselines3 samples, and torch's threads as they were."""
+    threads = torch.get_num_threads()
+    with isolated_generators(torch.device(config.device)):
         try:
             if config.num_threads is not None:
                 torch.set_num_threads(config.num_threads)
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
             torch.set_num_threads(threads)

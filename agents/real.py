@@ -1,4 +1,4 @@
-"""Real environments as one batch: stepped in threads, watched through the same eyes as the dreams.
+"""Real environments as one batch: stepped in threads, observed as the dreams are.
 
 Simulators that work outside the GIL (ViZDoom's engine is a process of its own) run side by side; one batched filter
 turns all rows' frames into the world's latents.
@@ -36,7 +36,7 @@ def make_environment(maker: EnvironmentMaker) -> gym.Env[Any, Any]:
 
 
 def provenance_of(env: gym.Env[Any, Any]) -> Provenance | None:
-    """Return what an environment says about itself, None if nothing."""
+    """Return an environment's provenance, None if it has none."""
     return env.get_wrapper_attr("provenance") if env.has_wrapper_attr("provenance") else None
 
 
@@ -69,7 +69,7 @@ class RealVecEnv(RowsVecEnv):
     Args:
         maker: which environment.
         num_envs: copies, at least 1.
-        observation: what the policy sees.
+        observation: what the policy sees, or a function of the frames' (h, w, c) that says so.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
             for reconstructed frames.
         threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
@@ -80,7 +80,7 @@ class RealVecEnv(RowsVecEnv):
         maker: EnvironmentMaker,
         num_envs: int = 1,
         *,
-        observation: ObservationConfig | None = None,
+        observation: ObservationConfig | Callable[[tuple[int, int, int]], ObservationConfig] | None = None,
         world: World | None = None,
         threads: int | None = None,
     ) -> None:
@@ -88,20 +88,19 @@ class RealVecEnv(RowsVecEnv):
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be at least 1, not {threads}.")
-        config = observation or ObservationConfig(kind="frame")
-        if config.kind == "latent" and world is None:
-            raise ConfigError("latent observations of a real environment need a world that filters its frames.")
-        self._reconstruction = Reconstruction(world) if config.reconstructed else None
         self.envs = [make_environment(maker)]
         try:
             if world is not None:
                 check_provenance(world, self.envs[0])
-            self.envs += [make_environment(maker) for _ in range(num_envs - 1)]
             shape = self.envs[0].observation_space.shape
             if shape is None or len(shape) != 3:
                 raise ConfigError(
                     f"a real environment must show frames (h, w, c), not {self.envs[0].observation_space}."
                 )
+            config = observation(shape) if callable(observation) else observation or ObservationConfig(kind="frame")
+            if config.kind == "latent" and world is None:
+                raise ConfigError("latent observations of a real environment need a world that filters its frames.")
+            self._reconstruction = Reconstruction(world) if config.reconstructed else None
             self._filter = None
             self._stack = None
             if config.kind == "latent" and world is not None:
@@ -110,6 +109,7 @@ class RealVecEnv(RowsVecEnv):
             else:
                 self._stack = FrameStack(config, num_envs, shape)
                 space = self._stack.space
+            self.envs += [make_environment(maker) for _ in range(num_envs - 1)]
             super().__init__(num_envs, space, self.envs[0].action_space)
         except BaseException:
             for env in self.envs:
@@ -117,18 +117,18 @@ class RealVecEnv(RowsVecEnv):
             raise
         self.provenance = provenance_of(self.envs[0])
         self.frames = np.zeros((num_envs, *shape), np.uint8)
-        """(b, h, w, c), the real frames last seen."""
+        """(b, h, w, c), each row's last real frame."""
         workers = min(num_envs, 2 * (os.cpu_count() or 1) if threads is None else threads)
         self._pool = ThreadPoolExecutor(workers, "dreamenv-real") if workers > 1 else None
 
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Begin episodes; the seed fixes both the episode and the filter's randomness."""
+        """Start episodes; the seed fixes both the episode and the filter's randomness."""
 
-        def begin(pair: tuple[int, int]) -> NDArray[np.uint8]:
+        def start(pair: tuple[int, int]) -> NDArray[np.uint8]:
             frame: NDArray[np.uint8] = self.envs[pair[0]].reset(seed=pair[1])[0]
             return frame
 
-        frames = np.stack(self._map(begin, [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]))
+        frames = np.stack(self._map(start, [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]))
         self.frames[rows] = frames
         if self._filter is not None:
             return self._filter.reset(rows, frames, seeds.tolist())
@@ -138,7 +138,7 @@ class RealVecEnv(RowsVecEnv):
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step the active rows; the others' frames stay as they are."""
         taken = self._read_actions(actions)
-        native = self.translated.to_environment(taken)
+        native = self.policy_actions.to_environment(taken)
         rows = self._everything if active is None else np.flatnonzero(active)
         results = self._map(lambda row: self.envs[row].step(native[row]), [int(row) for row in rows])
         rewards = np.zeros(self.num_envs, np.float32)
@@ -165,7 +165,7 @@ class RealVecEnv(RowsVecEnv):
             env.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
-        """Return the real frames last seen."""
+        """Return each row's last real frame."""
         return list(self.frames)
 
     def _map(self, function: Callable[[Any], Any], items: list[Any]) -> list[Any]:

@@ -29,13 +29,13 @@ _SEED_LIMIT = 2**31  # seeds derived here stay below it, so that every simulator
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One step of all rows, before any autoreset. Rows that were not active hold anything.
+    """One step of all rows, before any autoreset. Rows that were not active may hold anything.
 
     Attributes:
         observations: (b, ...), of ended rows their last.
         rewards: (b,) float32.
         terminated, truncated: (b,) bool.
-        infos: per row, what is worth telling; only looked at when the row's episode ends.
+        infos: per row; only used when the row's episode ends.
     """
 
     observations: NDArray[Any]
@@ -54,15 +54,15 @@ class RowsVecEnv(VecEnv):
         action_space: the environment's, of one row.
 
     Attributes:
-        action_space: what a policy does; see `dreamenv.agents.actions` for how it differs from the environment's.
-        translated: turns the one into the other.
+        action_space: of a policy; see `dreamenv.agents.actions` for how it differs from the environment's.
+        policy_actions: converts the one into the other.
     """
 
     def __init__(self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
-        self.translated = PolicyActions(action_space)
-        super().__init__(num_envs, observation_space, self.translated.space)
+        self.policy_actions = PolicyActions(action_space)
+        super().__init__(num_envs, observation_space, self.policy_actions.space)
         self._actions: NDArray[Any] | None = None
         self._random = np.random.default_rng()
         self._returns = np.zeros(num_envs)
@@ -74,11 +74,11 @@ class RowsVecEnv(VecEnv):
     @property
     def environment_actions(self) -> gym.Space[Any]:
         """The environment's own action space, of one row."""
-        return self.translated.layout.space
+        return self.policy_actions.layout.space
 
     @abstractmethod
     def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Begin episodes in some rows.
+        """Start episodes in some rows.
 
         Args:
             rows: (n,) which.
@@ -103,7 +103,7 @@ class RowsVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> NDArray[Any]:
-        """Begin an episode in every row."""
+        """Start an episode in every row."""
         fresh = self._draw_seeds(self.num_envs)
         seeds = np.array([new if old is None else old for old, new in zip(self._seeds, fresh, strict=True)])
         self._reset_seeds()
@@ -117,12 +117,12 @@ class RowsVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all rows; rows that end begin anew."""
+        """Step all rows; rows that end are reset."""
         if not self._ready or self._actions is None:
             raise ResetNeededError("step was called before reset; call reset() first.")
         stepped = self.step_rows(self._actions)
         done = stepped.terminated | stepped.truncated
-        infos = self.bookkeep(stepped.rewards, stepped.terminated, stepped.truncated, stepped.infos)
+        infos = self.count_episodes(stepped.rewards, stepped.terminated, stepped.truncated, stepped.infos)
         observations = stepped.observations
         if done.any():
             rows = np.flatnonzero(done)
@@ -131,7 +131,7 @@ class RowsVecEnv(VecEnv):
             observations[rows] = self.reset_rows(rows, self._draw_seeds(len(rows)))
         return observations, stepped.rewards, done, infos
 
-    def bookkeep(
+    def count_episodes(
         self,
         rewards: NDArray[np.float32],
         terminated: NDArray[np.bool_],
@@ -141,11 +141,11 @@ class RowsVecEnv(VecEnv):
         """Add up returns and lengths; return one dictionary per row, filled where an episode ended."""
         self._returns += rewards
         self._lengths += 1
-        told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = np.flatnonzero(terminated | truncated)
         now = time.perf_counter()
         for row in ended.tolist():
-            told[row] = {
+            ended_infos[row] = {
                 **infos[row],
                 "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
                 "episode": {
@@ -155,7 +155,7 @@ class RowsVecEnv(VecEnv):
                 },
             }
         self._returns[ended], self._lengths[ended], self._began[ended] = 0, 0, now
-        return told
+        return ended_infos
 
     def close(self) -> None:
         """Free what the rows hold."""
@@ -202,4 +202,4 @@ class RowsVecEnv(VecEnv):
         actions, wanted = np.asarray(actions), (self.num_envs, *(self.action_space.shape or ()))
         if actions.shape != wanted:
             raise InputError(f"there must be one action per row, {wanted}, not an array of {actions.shape}.")
-        return self.translated.to_arrays(actions)
+        return self.policy_actions.to_arrays(actions)

@@ -1,7 +1,7 @@
 """A trained policy, on disk and in use: tensors and JSON, no pickle.
 
 Like a dream, an acting policy is a pure function of its state and of what it sees: each row's random stream (and the
-LSTM's memory) is part of the state, so an episode depends on its seed and not on the rows beside it.
+LSTM's memory) is part of the state, so an episode depends on its seed and not on the other rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import CheckpointDamagedError, CheckpointError, ConfigError
+from dreamenv.errors import CheckpointDamagedError, CheckpointError, ConfigError, PolicyError
 from dreamenv.randomness import categorical, normal, seed_keys
 from dreamenv.storage import FolderFormat, read_tensors, write_tensors
 
@@ -47,7 +47,7 @@ _FORMAT = FolderFormat(
     remedy=_REMEDY,
 )
 _STREAM = 2**30
-"""The stream of the draws of actions: neither a model's (below 2**16) nor an environment's (2**31)."""
+"""The stream from which actions are sampled: neither a model's (below 2**16) nor an environment's (2**31)."""
 
 PolicyState: TypeAlias = TensorDict
 
@@ -74,7 +74,7 @@ class SavedPolicy:
     record: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def translated(self) -> PolicyActions:
+    def policy_actions(self) -> PolicyActions:
         """Turns the policy's actions into the environment's."""
         return PolicyActions(self.action_space)
 
@@ -98,10 +98,10 @@ class SavedPolicy:
         Args:
             observations: (b, ...) of the observation space.
             state: of as many rows.
-            deterministic: take the most likely action instead of sampling.
+            deterministic: act greedily instead of sampling.
 
         Returns:
-            (b, ...) actions of the policy's own space (``translated`` turns them into the environment's), and the
+            (b, ...) actions of the policy's own space (``policy_actions`` turns them into the environment's), and the
             rows' next state.
         """
         network = self.network
@@ -118,7 +118,7 @@ class SavedPolicy:
             distribution = network.get_distribution(seen)
         actions = _choose(distribution, state, deterministic)
         following["rng_counter"] = state["rng_counter"] + 1
-        own = self.translated.space
+        own = self.policy_actions.space
         if isinstance(own, gym.spaces.Box):
             actions = actions.reshape(-1, *own.shape).clamp(
                 torch.as_tensor(own.low, device=actions.device), torch.as_tensor(own.high, device=actions.device)
@@ -153,10 +153,18 @@ class SavedPolicy:
         """Read a policy.
 
         Raises:
+            PolicyError: a file of stable-baselines3.
             CheckpointDamagedError: a file is missing, cut short or altered.
             CheckpointError: no policy there, or one written by a newer dreamenv.
         """
         path = Path(path)
+        for file in (path, path.with_name(f"{path.name}.zip")):  # stable-baselines3 leaves ".zip" out where it can
+            if file.suffix == ".zip" and file.is_file():
+                raise PolicyError(
+                    f"{file} is a file of stable-baselines3, which holds pickles: unpickling runs whatever code is in "
+                    "it, so dreamenv does not. If you trust it, load it yourself and evaluate the model in Python: "
+                    "dreamenv.agents.evaluate(PPO.load(path), ...)."
+                )
         values = _FORMAT.read(path)
         tensors = read_tensors(path / _TENSORS, CheckpointDamagedError, _REMEDY)
         try:
@@ -182,7 +190,7 @@ class SavedPolicy:
 
 
 def _choose(distribution: Any, state: PolicyState, deterministic: bool) -> torch.Tensor:
-    """Take one action per row: the most likely, or sampled from the rows' own streams."""
+    """Take one action per row: the most probable one, or one sampled from the rows' own streams."""
     key, counter = state["rng_key"], state["rng_counter"]
     if isinstance(distribution, CategoricalDistribution | MultiCategoricalDistribution):
         several = isinstance(distribution, MultiCategoricalDistribution)

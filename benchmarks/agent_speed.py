@@ -1,9 +1,9 @@
-"""How fast are recording and PPO?
+"""Measure the speed of recording and of PPO.
 
     python -m dreamenv.benchmarks.agent_speed --world runs/take_cover/world --out agent_speed.json
 
 Agent steps per second: of recording a real environment with one process and with two, and of PPO (rollouts and updates
-together) in the dream on latents, in the dream on frames, and in reality on frames, timed in turn.
+together) in the dream on latents, in the dream on frames, and in a real environment on frames, timed in turn.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure(settings: AgentSpeed) -> dict[str, Any]:
             return float(data.total_steps)
 
         def learn(config: AgentConfig) -> float:
-            rollout = config.num_envs * config.rollout_steps
+            rollout = config.num_envs * config.ppo.n_steps
             steps = -(-settings.steps // rollout) * rollout
             plan = dataclasses.replace(config, total_steps=steps, checkpoint_every=0)
             train_agent(plan, out=fresh(), world=world, real=make_env, progress=False)

@@ -1,6 +1,6 @@
-"""What every benchmark shares: facts of the machine, the commit, timing that compares fairly, results written as JSON.
+"""Tools of all benchmarks: facts of the machine, the commit, fair timing, results written as JSON.
 
-A result is a claim about one commit on one machine; `envelope` records both beside the figures. Two things are
+A result is a claim about one commit on one machine; `envelope` records both with the figures. Two things are
 compared by running them in turn within the same process, because a shared machine changes speed by the minute:
 `interleaved` times each candidate once per round and takes ratios within rounds.
 """
@@ -69,7 +69,7 @@ def commit() -> str | None:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != folder:
-            return None  # installed into somebody else's repository
+            return None  # installed into another repository
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):

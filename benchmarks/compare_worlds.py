@@ -1,4 +1,4 @@
-"""Which kind of world for what? Trains several for the same time on the same recording, and holds them side by side.
+"""Compare kinds of worlds, trained for the same time on the same recording.
 
 ::
 
@@ -6,21 +6,21 @@
     python -m dreamenv.benchmarks.compare_worlds --task health_gathering --minutes 12
     python -m dreamenv.benchmarks.compare_worlds --task take_cover --agents rssm diffusion_forcing shortcut_1
 
-For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream beside persistence, how it answers two different
-actions, frames per second of one dream and of sixteen, and a film of the dream beside reality under the same actions. A
-step of each stage is timed first, and what a codec has to encode, in processor time, and as many steps are taken as fit
-the time. Worlds that draw the same latents have one codec, and one network that foretells rewards from them: these are
-trained once, and their time counts as part of each such world's. In worlds named as ``agents`` PPO is trained, for as
-many dreamed steps in each, and scored in reality; before that, denoising worlds go on learning rewards, for which the
-time leaves them a tenth. Killed and run again, it goes on where it stood; worlds named later are added to those that
-are there.
+For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream against persistence, action fidelity, frames per
+second of one dream and of sixteen, and a video of reality and dream side by side under the same actions. The time of a
+step of each stage, and of encoding the recording with the codec, is measured first, in processor time; as many steps
+are taken as fit. Worlds that sample the same latents share one codec, and one head that predicts rewards from them:
+these are trained once, and their time counts for each such world. In worlds named as ``agents`` PPO is trained, for
+the same number of dreamed steps in each, and scored in the real environment; before that, denoising worlds train
+their reward head further, which has only a tenth of the time. Safe to interrupt: rerun the same command to resume;
+worlds named later are added to the existing ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ import tyro
 from dreamenv.benchmarks.common import envelope, interleaved, print_table, read_result, write_json
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import Round, TaskName, recipe_for
-from dreamenv.benchmarks.showing import CONTEXT, write_beside, write_sheet
+from dreamenv.benchmarks.showing import CONTEXT, write_sheet, write_side_by_side
+from dreamenv.benchmarks.training_time import steps_in
 from dreamenv.data import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.dream import DreamVectorEnv
@@ -40,43 +41,54 @@ from dreamenv.errors import ConfigError
 from dreamenv.metrics.fidelity import dream_fidelity
 from dreamenv.metrics.response import response
 from dreamenv.metrics.statistics import mean_intervals
-from dreamenv.registry import BackboneConfig, make_config
+from dreamenv.presets import make_config
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
-from dreamenv.world_model import Batch, Stage, WorldModelSpec
+from dreamenv.world_model import BackboneConfig
 
 __all__ = ["CompareWorlds", "main", "run"]
 
 HORIZONS = (1, 10, 30, 100)
 
-# Of the time, by stage; what a world does not have is shared out among the rest. Rewards and endings learn faster.
-_SHARES = {"codec": 0.25, "denoiser": 0.75, "events": 0.1, "joint": 0.6, "dynamics": 0.4}
-
 # Actions that move the picture to the right and to the left.
 _SIDES = {"take_cover": ("left", "right"), "health_gathering": ("turn_left", "turn_right")}
 
-# The name in the table: the backbone, its preset, and what is changed of it.
-_WORLDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "rssm": ("rssm", "small", {}),
-    "diamond": ("denoising", "small", {}),
-    "diamond_latents": ("denoising", "small_latents", {}),
-    "diffusion_forcing": ("denoising", "diffusion_forcing", {}),
-    "diffusion_forcing_2": ("denoising", "diffusion_forcing", {"passes": 2}),
-    "diffusion_forcing_moving": ("denoising", "diffusion_forcing", {"moving": 0.8}),
-    "nwm": ("denoising", "nwm", {}),
-    "framepack": ("denoising", "framepack", {}),
-    "framepack_2": ("denoising", "framepack", {"passes": 2}),
-    "chunkwise": ("denoising", "chunkwise", {}),
-    "holistic": ("denoising", "holistic", {}),
-    "genie2": ("denoising", "genie2", {}),
-    "shortcut_4": ("denoising", "shortcut", {"passes": 4}),
-    "shortcut_2": ("denoising", "shortcut", {"passes": 2}),
-    "shortcut_1": ("denoising", "shortcut", {"passes": 1}),
+
+def _in_steps(steps: int) -> Callable[[Any], Any]:
+    """Return a change: sample frames in so many steps."""
+    return lambda config: dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, steps=steps))
+
+
+def _moving(config: Any) -> Any:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, motion_weight=0.8))
+
+
+def _as_it_is(config: Any) -> Any:
+    return config
+
+
+# Name in the table: the backbone, its preset, and a change to its settings.
+_WORLDS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "rssm": ("rssm", "small", _as_it_is),
+    "small": ("denoising", "small", _as_it_is),
+    "small_latents": ("denoising", "small_latents", _as_it_is),
+    "diffusion_forcing_like": ("denoising", "diffusion_forcing_like", _as_it_is),
+    "diffusion_forcing_like_2": ("denoising", "diffusion_forcing_like", _in_steps(2)),
+    "diffusion_forcing_like_moving": ("denoising", "diffusion_forcing_like", _moving),
+    "nwm_like": ("denoising", "nwm_like", _as_it_is),
+    "framepack_like": ("denoising", "framepack_like", _as_it_is),
+    "framepack_like_2": ("denoising", "framepack_like", _in_steps(2)),
+    "chunkwise": ("denoising", "chunkwise", _as_it_is),
+    "holistic": ("denoising", "holistic", _as_it_is),
+    "genie2_like": ("denoising", "genie2_like", _as_it_is),
+    "shortcut_4": ("denoising", "shortcut", _in_steps(4)),
+    "shortcut_2": ("denoising", "shortcut", _in_steps(2)),
+    "shortcut_1": ("denoising", "shortcut", _in_steps(1)),
 }
-# Trained once, drawn in fewer passes.
+# Trained once, sampled in fewer steps.
 _SAME_WEIGHTS = {
-    "diffusion_forcing_2": "diffusion_forcing", "framepack_2": "framepack", "shortcut_2": "shortcut_4",
-    "shortcut_1": "shortcut_4",
+    "diffusion_forcing_like_2": "diffusion_forcing_like", "framepack_like_2": "framepack_like",
+    "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
 }  # fmt: skip
 
 
@@ -88,15 +100,15 @@ class CompareWorlds:
         task: which real environment.
         worlds: rows of the table.
         minutes: of training, for each.
-        frames: recorded, by the task's first recorder.
+        frames: to record, with the recorder of the task's first round.
         out: folder of everything; None takes runs/compare_worlds/<task>.
-        windows: stretches dreamed for each horizon.
-        agents: rows in whose worlds PPO is trained, on what the world makes of a frame.
+        windows: how many are dreamed for each horizon.
+        agents: rows in whose worlds PPO is trained, on latents.
         agent_steps: dreamed steps of each agent.
-        reward_steps: optimiser steps that a denoising world goes on learning rewards and endings for.
+        reward_steps: further optimiser steps of a denoising world's rewards and terminations.
         seeds: agents per world.
-        rounds: how often speeds are taken.
-        workers: processes that record.
+        rounds: how often speeds are measured.
+        workers: recording processes.
         threads: of torch.
     """
 
@@ -147,7 +159,7 @@ def run(settings: CompareWorlds) -> Path:
             write_json(path, _measure(name, world, recording, settings, folder))
         rows[name] = read_result(path)
         _print(rows)
-    write_sheet(folder / "films" / "sheet.png", {name: folder / "films" / name for name in rows})
+    write_sheet(folder / "videos" / "sheet.png", {name: folder / "videos" / name for name in rows})
     agents = _agents(loop, recording, settings, folder) if settings.agents else {}
     results = {"rows": rows, "agents": agents, "frames": recording.total_steps, "episodes": len(recording)}
     return write_json(folder / "compare_worlds.json", envelope("compare_worlds", results, asdict(settings)))
@@ -156,46 +168,55 @@ def run(settings: CompareWorlds) -> Path:
 def _agents(loop: Loop, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> dict[str, Any]:
     """Train agents in dreams; return their scores in reality by world, and those of random actions."""
     scores: dict[str, Any] = {"random": [loop.measure("random", None)["scores"]]}
-    # Noise warmer than it was in training is nothing that a denoiser knows.
-    config = dataclasses.replace(loop.recipe.latent_agent, total_steps=settings.agent_steps, temperature=1.0)
+    # Noise of a higher temperature than in training is out of distribution for a denoiser.
+    config = dataclasses.replace(
+        loop.recipe.latent_agent,
+        total_steps=settings.agent_steps,
+        dream=dataclasses.replace(loop.recipe.latent_agent.dream, temperature=1.0),
+    )
     for name in settings.agents:
-        world = _rewarding(name, recording, settings, folder)
+        world = _with_rewards(name, recording, settings, folder)
         scores[name] = []
         for seed in range(settings.seeds):
             policy = loop.agent(name, config, world, seed)
             scores[name].append(loop.measure(f"{name}-{seed}", policy, world=world)["scores"])
     print_table(
-        ("PPO in", "score outside", "95% low", "high", "agents", "episodes"),
+        ("PPO in", "real score", "95% low", "high", "agents", "episodes"),
         [(name, *_interval(ones), len(ones), sum(map(len, ones))) for name, ones in scores.items()],
     )
     return scores
 
 
-def _rewarding(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
-    """Return a world that has learned rewards well enough; its frames stay as they were."""
-    backbone, _, changes = _WORLDS[name]
+def _with_rewards(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
+    """Return a world whose reward head was trained further; its frames are unchanged."""
+    backbone, _, change = _WORLDS[name]
     source = _SAME_WEIGHTS.get(name, name)
     world = _world(source, recording, settings, folder)
     if _same_latents(world.config):
-        shared = _rewards_learned("latents", _shared(recording, settings, folder), recording, settings, folder)
+        shared = _train_rewards("latents", _shared(recording, settings, folder), recording, settings, folder)
         model: Any = world.model
-        model.events.load_state_dict(shared.model.events.state_dict())  # type: ignore[attr-defined]
+        trained: Any = shared.model
+        model.head.load_state_dict(trained.head.state_dict())
     elif backbone == "denoising":
-        world = _rewards_learned(source, world, recording, settings, folder)
-    return world.replaced(**changes) if name in _SAME_WEIGHTS else world
+        world = _train_rewards(source, world, recording, settings, folder)
+    return _changed(world, change) if name in _SAME_WEIGHTS else world
 
 
-def _rewards_learned(
-    name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path
-) -> World:
-    place = folder / "rewarding" / name
+def _train_rewards(name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
+    place = folder / "with_rewards" / name
     if (place / "world" / "world.json").exists():
         return World.load(place / "world")
     model: Any = world.model
-    steps = {stage.name: 0 for stage in model.stages()} | {"events": settings.reward_steps}
+    steps = {stage.name: 0 for stage in model.stages()} | {"head": settings.reward_steps}
     config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     return train(config, world.config, training, place, initial=world)
+
+
+def _changed(world: World, change: Callable[[Any], Any]) -> World:
+    """Return the same weights under a changed configuration."""
+    config = change(world.config)
+    return world.replaced(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
 
 
 def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
@@ -206,48 +227,49 @@ def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
 
 
 def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
-    """Train a world for the time that all have, or draw with another's weights."""
-    backbone, preset, changes = _WORLDS[name]
-    config = make_config(backbone, preset, **changes)
+    """Train a world for the given time, or reuse another's weights."""
+    backbone, preset, change = _WORLDS[name]
+    config = change(make_config(backbone, preset))
     if name in _SAME_WEIGHTS:
-        return _world(_SAME_WEIGHTS[name], recording, settings, folder).replaced(**changes)
+        return _changed(_world(_SAME_WEIGHTS[name], recording, settings, folder), change)
     shared = _shared(recording, settings, folder) if _same_latents(config) else None
     place = folder / "worlds" / name
     if (place / "world" / "world.json").exists():
         world = World.load(place / "world")
     else:
-        none = {"codec": 0, "events": 0} if shared is not None else {}
-        world = _trained(config, none, recording, settings, place, None if shared is None else _begun(config, shared))
+        untrained = {"codec": 0, "head": 0} if shared is not None else {}
+        world = _trained(
+            config, untrained, recording, settings, place, None if shared is None else _initial(config, shared)
+        )
     before = 0 if shared is None else shared.record["seconds"]
     return dataclasses.replace(world, record={**world.record, "seconds": world.record["seconds"] + before})
 
 
 def _same_latents(config: BackboneConfig) -> bool:
-    """Whether a world has the codec of those that draw latents, and foretells rewards from them as they do."""
+    """Tell whether a world has the shared codec and head of those that sample latents."""
     one: Any = _latents_config()
-    foretells = ("codec", "events_see", "memory", "event_channels", "events_length", "events_batch", "events_rate")
-    return isinstance(config, type(one)) and all(getattr(config, name) == getattr(one, name) for name in foretells)
+    return isinstance(config, type(one)) and (config.codec, config.head) == (one.codec, one.head)
 
 
 def _latents_config() -> BackboneConfig:
-    return make_config("denoising", "diffusion_forcing")
+    return make_config("denoising", "diffusion_forcing_like")
 
 
 def _shared(recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
-    """Train a codec, and what foretells rewards from its latents; the world draws nothing yet."""
+    """Train a codec, and the head that predicts rewards from its latents, but no denoiser."""
     place = folder / "worlds" / "latents"
     if (place / "world" / "world.json").exists():
         return World.load(place / "world")
     return _trained(_latents_config(), {"denoiser": 0}, recording, settings, place)
 
 
-def _begun(config: BackboneConfig, shared: World) -> World:
-    """Return a world of these settings that has learned its latents, and to foretell rewards from them."""
+def _initial(config: BackboneConfig, shared: World) -> World:
+    """Return a world of these settings with the shared codec and head, and an untrained denoiser."""
     torch.manual_seed(0)
     model: Any = config.build(shared.spec)
     trained: Any = shared.model
     model.codec.load_state_dict(trained.codec.state_dict())
-    model.events.load_state_dict(trained.events.state_dict())
+    model.head.load_state_dict(trained.head.state_dict())
     return World(model, config, shared.starts, shared.provenance)
 
 
@@ -259,75 +281,15 @@ def _trained(
     place: Path,
     initial: World | None = None,
 ) -> World:
-    """Train for the time that all have, with other numbers of steps of some stages."""
+    """Train for the given time, with other numbers of steps of some stages."""
     plan = place / "plan.json"
     if not plan.exists():
-        write_json(plan, _steps_in(config, recording, 60 * settings.minutes) | changes)
+        write_json(plan, steps_in(config, recording, 60 * settings.minutes) | changes)
     steps = read_result(plan)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
-    # What is held out is looked at afterwards, so that no time of training is spent on it.
+    # Held-out episodes are evaluated afterwards, which takes no training time.
     train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
     return train(train_config, config, training, place, initial=initial)
-
-
-def _steps_in(config: BackboneConfig, recording: EpisodeDataset, seconds: float) -> dict[str, int]:
-    """Return how many optimiser steps of each stage fit the time."""
-    h, w, c = recording.frame_shape
-    spec = WorldModelSpec(
-        frame_shape=(c, h, w), action_space=recording.action_space, frame_rate=recording.provenance.frame_rate
-    )
-    torch.manual_seed(0)
-    model: Any = config.build(spec)
-    model.train()
-    stages = model.stages()
-    total = sum(_SHARES[stage.name] for stage in stages)
-    frames = (recording.total_steps + len(recording)) * (1 - TrainConfig().holdout)
-    described = {stage.precompute: stage for stage in stages if stage.precompute is not None}  # once, if they share it
-    seconds -= sum(frames * _seconds_per_feature(stage, spec) for stage in described.values())
-    return {
-        stage.name: max(1, int(seconds * _SHARES[stage.name] / total / _seconds_per_step(stage, spec)))
-        for stage in stages
-    }
-
-
-def _seconds_per_feature(stage: Stage, spec: WorldModelSpec, *, chunk: int = 32, timed: int = 4) -> float:
-    """Time what is computed once for every frame, before the stage's first step."""
-    assert stage.precompute is not None
-    frames = torch.rand(chunk, *spec.frame_shape)
-    with torch.no_grad():
-        stage.precompute(frames)
-        began = time.process_time()
-        for _ in range(timed):
-            stage.precompute(frames)
-    return (time.process_time() - began) / (timed * chunk * torch.get_num_threads())
-
-
-def _seconds_per_step(stage: Stage, spec: WorldModelSpec, *, warm_up: int = 2, timed: int = 5) -> float:
-    """Time optimiser steps of a stage on made-up frames."""
-    b, t = stage.batch_size, stage.sequence_length
-    frames = torch.rand(b, t + 1, *spec.frame_shape)
-    layout = spec.action_layout
-    features = None
-    if stage.precompute is not None:
-        with torch.no_grad():
-            features = stage.precompute(frames.flatten(0, 1)).unflatten(0, (b, t + 1))
-    batch = Batch(
-        first_frame=frames[:, 0], frames=frames[:, 1:],
-        actions=torch.zeros((b, t, *layout.shape), dtype=torch.float32 if layout.dtype.kind == "f" else torch.int64),
-        rewards=torch.zeros(b, t), terminated=torch.zeros(b, t, dtype=torch.bool), weight=torch.ones(b, t),
-        features=features, generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    optimisers = [torch.optim.AdamW(list(one.parameters), lr=0.0) for one in stage.objectives]
-    began = 0.0
-    for step in range(-warm_up, timed):
-        if step == 0:
-            began = time.process_time()
-        for objective, optimiser in zip(stage.objectives, optimisers, strict=True):
-            loss, _ = objective.loss(batch)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return (time.process_time() - began) / (timed * torch.get_num_threads())
 
 
 def _measure(
@@ -336,24 +298,24 @@ def _measure(
     held_out = recording.split(TrainConfig().holdout, TrainConfig().seed)[1]
     names = list(recording.provenance.action_names)
     left, right = (names.index(side) for side in _SIDES[settings.task])
-    write_beside(folder / "films" / name, world, held_out)
-    found = dream_fidelity(
+    write_side_by_side(folder / "videos" / name, world, held_out)
+    report = dream_fidelity(
         world, FrameStore(held_out), horizons=HORIZONS, windows=settings.windows, context=CONTEXT, seed=0
     )
     return {
         "training_seconds": world.record["seconds"],
         "steps": world.record["train_config"]["steps"],
         "parameters": sum(parameter.numel() for parameter in world.model.parameters()),
-        "horizons": found["horizons"],
-        "drift": found["drift"],
+        "horizons": report["horizons"],
+        "drift": report["drift"],
         "response": response(world, held_out, left, right, reality=recording, context=CONTEXT),
         "speed": {str(batch): _speed(world, batch, settings.rounds) for batch in (1, 16)},
     }
 
 
 def _speed(world: World, batch: int, rounds: int) -> dict[str, Any]:
-    """Return frames per second of so many dreams, under actions that change."""
-    env = DreamVectorEnv(world, batch, precision="float32")
+    """Return frames per second of a batch of dreams, under random actions."""
+    env = DreamVectorEnv(world, batch)
     env.action_space.seed(0)
     env.reset(seed=0)
 
@@ -374,13 +336,13 @@ def _print(rows: dict[str, Any]) -> None:
 
     print_table(
         (
-            "world", "minutes", *(f"PSNR {h}" for h in HORIZONS), *(f"SSIM {h}" for h in HORIZONS), "right way",
+            "world", "minutes", *(f"PSNR {h}" for h in HORIZONS), *(f"SSIM {h}" for h in HORIZONS), "action fidelity",
             "frames/s",
         ),
         [
             (
                 name, row["training_seconds"] / 60, *(at(row, h, "psnr") for h in HORIZONS),
-                *(at(row, h, "ssim") for h in HORIZONS), row["response"]["right_way"],
+                *(at(row, h, "ssim") for h in HORIZONS), row["response"]["action_fidelity"],
                 row["speed"]["1"]["frames_per_second"],
             )
             for name, row in rows.items()

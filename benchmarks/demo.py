@@ -1,9 +1,9 @@
-"""The whole loop in a quarter of an hour on two cores, with a report to look at.
+"""Run the whole loop in a quarter of an hour on two cores, and write a report.
 
     python -m dreamenv.benchmarks.demo --task take_cover
 
-Records a real environment, trains a world, trains PPO in the dream alone, evaluates it outside, and compares with PPO
-in reality on as many real frames. Killed and run again, it goes on where it stood.
+Records a real environment, trains a world, trains PPO in the dream alone, evaluates it in the real environment, and
+compares with PPO trained there on as many frames. Safe to interrupt: rerun the same command to resume.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import tyro
 from dreamenv.benchmarks.common import commit, envelope, machine, peak_memory_mib, read_result, write_json
 from dreamenv.benchmarks.loop import FIRST_EVALUATION_SEED, Loop
 from dreamenv.benchmarks.recipes import Recipe, TaskName, recipe_for
-from dreamenv.benchmarks.report import Film, Page, Section, Strips, Table, picture_of, write_page
+from dreamenv.benchmarks.report import Page, Section, Strips, Table, Video, picture_of, write_page
 from dreamenv.benchmarks.showing import (
     CONTEXT,
     SHOWN_STEPS,
     draw_lines,
     dream_along,
-    film_in_dream,
-    film_outside,
     longest_episodes,
+    video_of_dream,
+    video_of_real_episode,
 )
 from dreamenv.data import EpisodeDataset
 from dreamenv.extras import require
 from dreamenv.metrics.fidelity import fidelity
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.training import TrainConfig
-from dreamenv.training.films import beside, write_mp4
+from dreamenv.training.video import side_by_side, write_mp4
 from dreamenv.world import World
 
 __all__ = ["DemoConfig", "main", "run"]
@@ -54,11 +54,11 @@ class DemoConfig:
     Attributes:
         task: which real environment.
         out: folder of everything; None takes runs/demo/<task>.
-        rounds: 2 records once more with the trained policy, and trains world and policy again on everything.
+        rounds: 2 records again with the trained policy, and retrains world and policy on everything.
         seed: of the policies.
         workers: processes that record.
         threads: of torch; None leaves its setting.
-        effort: share of the recipe's training steps taken; the default fits two cores and a quarter of an hour.
+        effort: share of the recipe's training steps; the default fits two cores and a quarter of an hour.
         open: show the report in a browser, if there is a display.
     """
 
@@ -82,10 +82,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def run(config: DemoConfig) -> Path:
-    """Go round the loop; return the path of the report.
+    """Run the loop; return the path of the report.
 
     Raises:
-        MissingDependencyError: there is no matplotlib to draw the report with; said before anything is recorded.
+        MissingDependencyError: there is no matplotlib for the report; raised before anything is recorded.
     """
     require("matplotlib", extra="report")
     recipe = recipe_for(config.task).in_rounds(config.rounds)
@@ -104,26 +104,28 @@ def run(config: DemoConfig) -> Path:
             )
             policy = loop.agent(f"round-{number}", plan, world, config.seed)
     with clock.lap("train in reality"):
-        rival_plan = dataclasses.replace(recipe.real_agent, total_steps=dataset.total_steps)
-        rival = loop.agent("real", rival_plan, None, config.seed)
+        real_config = dataclasses.replace(recipe.real_agent, total_steps=dataset.total_steps)
+        baseline = loop.agent("real", real_config, None, config.seed)
     with clock.lap("evaluate"):
         measured = {
-            "random, outside": loop.measure("random", None),
+            "random, in the real environment": loop.measure("random", None),
             "trained in the dream, in the dream": loop.measure(f"dream-{config.rounds}", policy, dream=world),
-            "trained in the dream, outside": loop.measure(f"dream-{config.rounds}", policy, world=world),
-            f"trained outside on as many frames ({dataset.total_steps:,}), outside": _better(
-                loop.measure("rival", rival), loop.measure("rival", rival, sampled=True)
+            "trained in the dream, in the real environment": loop.measure(
+                f"dream-{config.rounds}", policy, world=world
+            ),
+            f"trained in the real environment on as many frames ({dataset.total_steps:,}), there": _better(
+                loop.measure("real", baseline), loop.measure("real", baseline, sampled=True)
             ),
         }
         held_out = dataset.split(TrainConfig().holdout, TrainConfig().seed)[1]
-        likeness = fidelity(world, held_out)
+        frame_fidelity = fidelity(world, held_out)
     with clock.lap("report"):
-        films = _films(loop, world, policy, held_out, folder / "films")
-        page = _page(recipe, world, dataset, measured, likeness, clock, folder, films)
+        videos = _videos(loop, world, policy, held_out, folder / "videos")
+        page = _page(recipe, world, dataset, measured, frame_fidelity, clock, folder, videos)
         report = write_page(folder / "report.html", page)
     results: dict[str, Any] = {
         "measured": {name: _numbers(value) for name, value in measured.items()},
-        "fidelity": likeness,
+        "fidelity": frame_fidelity,
         "seconds": clock.laps,
         "peak_memory_mib": peak_memory_mib(),
         "recorded_frames": dataset.total_steps,
@@ -135,7 +137,7 @@ def run(config: DemoConfig) -> Path:
 
 
 class _Clock:
-    """Seconds by step, kept on disk so that a resumed demo still tells what each step took."""
+    """Seconds by step, kept on disk so that a resumed demo still reports the time of each step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,28 +157,28 @@ class _Lap:
 
     def __exit__(self, kind: object, *_: object) -> None:
         seconds = time.perf_counter() - self.began
-        # A step that was only looked up again keeps the time it took when it was done.
+        # A step whose result was only read keeps the time of its first run.
         self.clock.laps[self.name] = max(seconds, self.clock.laps.get(self.name, 0.0))
         if kind is None:
             write_json(self.clock.path, self.clock.laps)
 
 
-def _films(loop: Loop, world: World, policy: Any, held_out: EpisodeDataset, folder: Path) -> dict[str, Any]:
-    """Make the films and the frames that the report shows."""
+def _videos(loop: Loop, world: World, policy: Any, held_out: EpisodeDataset, folder: Path) -> dict[str, Any]:
+    """Make the videos and frames of the report."""
     rate = world.spec.frame_rate
     episodes = longest_episodes(held_out, _EXAMPLES, CONTEXT + SHOWN_STEPS[-1] + 2)
     pairs = [dream_along(world, episode, context=CONTEXT, steps=SHOWN_STEPS[-1]) for episode in episodes]
-    films = [
-        write_mp4(folder / f"beside-{i}.mp4", beside(real[None], dreamt[None]), rate, scale=3)
+    comparisons = [
+        write_mp4(folder / f"side-by-side-{i}.mp4", side_by_side(real[None], dreamt[None]), rate, scale=3)
         for i, (real, dreamt) in enumerate(pairs)
     ]
-    inside = film_in_dream(policy, world, steps=300, seed=1)
-    outside = film_outside(policy, world, loop.make_env(), steps=300, seed=FIRST_EVALUATION_SEED)
+    in_dream = video_of_dream(policy, world, steps=300, seed=1)
+    in_reality = video_of_real_episode(policy, world, loop.make_env(), steps=300, seed=FIRST_EVALUATION_SEED)
     return {
         "pairs": pairs,
-        "beside": films,
-        "inside": write_mp4(folder / "policy-in-dream.mp4", inside, rate, scale=4),
-        "outside": write_mp4(folder / "policy-outside.mp4", outside, rate, scale=4),
+        "comparisons": comparisons,
+        "in_dream": write_mp4(folder / "policy-in-dream.mp4", in_dream, rate, scale=4),
+        "in_reality": write_mp4(folder / "policy-in-reality.mp4", in_reality, rate, scale=4),
     }
 
 
@@ -185,10 +187,10 @@ def _page(
     world: World,
     dataset: EpisodeDataset,
     measured: dict[str, Any],
-    likeness: dict[str, Any],
+    frame_fidelity: dict[str, Any],
     clock: _Clock,
     folder: Path,
-    films: dict[str, Any],
+    videos: dict[str, Any],
 ) -> Page:
     score = world.provenance.score if world.provenance else "return"
     rows = []
@@ -199,17 +201,17 @@ def _page(
         rows.append((name, mean, interval, iqm, str(summary.count)))
     table = Table(header=("policy", f"mean ({score})", "95% interval", "IQM", "episodes"), rows=rows, emphasised=(2,))
     strips = [
-        _strips(real, dreamt, f"Held-out episode {i + 1}: the world saw {CONTEXT} frames, then dreamed alone.")
-        for i, (real, dreamt) in enumerate(films["pairs"])
+        _strips(real, dreamt, f"Held-out episode {i + 1}: {CONTEXT} observed frames, then the dream.")
+        for i, (real, dreamt) in enumerate(videos["pairs"])
     ]
-    horizons = [int(h) for h in likeness["horizons"]]
-    frames = likeness["horizons"]
+    horizons = [int(h) for h in frame_fidelity["horizons"]]
+    frames = frame_fidelity["horizons"]
     curves = [
         picture_of(
             draw_lines(
                 [
                     (name, horizons, [frames[h][f"{prefix}{measure}"]["mean"] for h in frames])
-                    for name, prefix in (("dream", ""), ("last frame again", "persistence_"))
+                    for name, prefix in (("dream", ""), ("persistence", "persistence_"))
                 ],
                 x="steps into the dream", y=label, log_x=True,
             ),
@@ -228,27 +230,30 @@ def _page(
         ("date", time.strftime("%Y-%m-%d")),
     ]
     return Page(
-        title=f"{recipe.task}: trained in a dream, tested outside",
-        lead="A world model was trained on recorded play. PPO learned inside the dream alone, and was then put into "
-        "the real environment, which it had never acted in.",
+        title=f"{recipe.task}: trained in a dream, tested in the real environment",
+        lead="A world model was trained on recorded episodes. PPO was trained in the dream alone, and then evaluated "
+        "in the real environment, which it had never acted in.",
         facts=facts,
         sections=[
-            Section(title="Does it work outside?", text=f"Score: {score}.", parts=[table]),
+            Section(title="Does it work in the real environment?", text=f"Score: {score}.", parts=[table]),
             Section(
-                title="The policy at work",
-                text="Left in the dream it was trained in, right outside.",
+                title="The policy in action",
+                text="Left: in the dream it was trained in. Right: in the real environment.",
                 parts=[
-                    Film(path=films["inside"], caption="In the dream."),
-                    Film(path=films["outside"], caption="Outside."),
+                    Video(path=videos["in_dream"], caption="In the dream."),
+                    Video(path=videos["in_reality"], caption="In the real environment."),
                 ],
             ),
             Section(
                 title="Reality and dream under the same actions",
-                text="The same recorded actions drive both. What the world could not know drifts apart; what it must "
-                "know should not.",
-                parts=[*strips, *(Film(path=path, caption="Reality left, dream right.") for path in films["beside"])],
+                text="Both follow the same recorded actions. What the context does not determine may differ; the rest "
+                "should not.",
+                parts=[
+                    *strips,
+                    *(Video(path=path, caption="Reality left, dream right.") for path in videos["comparisons"]),
+                ],
             ),
-            Section(title="How long the dream stays true", parts=curves),
+            Section(title="Frame fidelity over the horizon", parts=curves),
             Section(title="Learning curves", parts=_learning_curves(folder)),
             Section(title="Where the time went", parts=[seconds]),
         ],
@@ -276,17 +281,17 @@ def _learning_curves(folder: Path) -> list[Any]:
         log.Reload()
         name = events.relative_to(folder).parts
         for tag in log.Tags()["scalars"]:
-            for ending in wanted:
-                if tag.endswith(ending):
+            for suffix in wanted:
+                if tag.endswith(suffix):
                     scalars = log.Scalars(tag)
                     label = name[1] if name[0] == "agents" else name[0]
-                    if tag != ending and name[0] != "agents":
+                    if tag != suffix and name[0] != "agents":
                         label += ", held out"
-                    lines[ending].append((label, [s.step for s in scalars], [s.value for s in scalars]))
+                    lines[suffix].append((label, [s.step for s in scalars], [s.value for s in scalars]))
     return [
-        picture_of(draw_lines(found, x="steps", y=wanted[tag]), wanted[tag][0].upper() + wanted[tag][1:] + ".")
-        for tag, found in lines.items()
-        if found
+        picture_of(draw_lines(curves, x="steps", y=wanted[tag]), wanted[tag][0].upper() + wanted[tag][1:] + ".")
+        for tag, curves in lines.items()
+        if curves
     ]
 
 
@@ -295,7 +300,7 @@ def _number(value: float) -> str:
 
 
 def _better(*measured: dict[str, Any]) -> dict[str, Any]:
-    """Return the best: a policy that has learned little does better when it draws its actions."""
+    """Return the best: a policy that has learned little scores better with sampled actions."""
     return max(measured, key=lambda one: float(np.mean(one["scores"] or one["returns"])))
 
 

@@ -1,12 +1,12 @@
-"""How fast is a world to dream in, how much memory does it take, and does either change as a dream gets long?
+"""Measure the speed and memory of dreams, and whether either changes as a dream gets long.
 
 ::
 
     python -m dreamenv.benchmarks.dream_speed --world runs/take_cover/world --out dream_speed.json
 
 Steps per second of `DreamVectorEnv` under random actions, autoresets included, for batches of rows, frames and latents,
-one thread and two. Then one long dream, endings ignored: a step of a dream thousands of steps old is timed in turn with
-a step of a young one, and the growth of the process's memory is measured.
+one thread and two. Then one long dream, terminations ignored: steps of a dream thousands of steps old are timed in turn
+with those of a new one, and the growth of the process's memory is measured.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import tyro
 
 from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
 from dreamenv.dream import DreamVectorEnv
+from dreamenv.dream.batch import DreamBatch
 from dreamenv.dream.chunking import frame_by_frame
-from dreamenv.dream.dreams import Dreams
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
@@ -34,7 +34,7 @@ from dreamenv.world_model import SupportsEmbed
 
 __all__ = ["DreamSpeedConfig", "main", "measure_long_dream", "measure_speed"]
 
-_STEPS_AT_ONCE = 256  # rows x steps timed in one go at least, so that the clock's own cost does not show
+_STEPS_AT_ONCE = 256  # minimum rows x steps per timing, so that the clock's own cost is negligible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class DreamSpeedConfig:
         rounds: how often each figure is taken; they are taken in turn.
         long_steps: steps of the long dream; 0 leaves it out.
         device: where to dream.
+        precision: of the model's weights.
         out: JSON file to write; nothing is written without it.
     """
 
@@ -57,6 +58,7 @@ class DreamSpeedConfig:
     rounds: int = 7
     long_steps: int = 10_000
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ def measure_speed(world: World, config: DreamSpeedConfig) -> list[dict[str, Any]
         for threads in config.threads:
             torch.set_num_threads(threads)
             candidates = {
-                f"{observation} {batch}": _stepping(world, observation, batch)
+                f"{observation} {batch}": _stepping(world, observation, batch, config)
                 for observation in _observations(world)
                 for batch in config.batches
             }
@@ -105,12 +107,12 @@ def measure_long_dream(world: World, config: DreamSpeedConfig) -> list[dict[str,
         actions = _random_actions(world, 1, 64)
         state = young.get_state()
 
-        def advance(dreams: Dreams, steps: int, actions: list[torch.Tensor] = actions) -> int:
+        def advance(dreams: DreamBatch, steps: int, actions: list[torch.Tensor] = actions) -> int:
             for step in range(steps):
                 dreams.advance(actions[step % len(actions)])
             return steps
 
-        def early(dreams: Dreams = young, state: Any = state) -> int:
+        def early(dreams: DreamBatch = young, state: Any = state) -> int:
             dreams.set_state(state)
             return advance(dreams, 64)
 
@@ -165,8 +167,10 @@ def _observations(world: World) -> list[Literal["frame", "latent"]]:
     return ["frame", "latent"] if isinstance(world.model, SupportsEmbed) else ["frame"]
 
 
-def _stepping(world: World, observation: Literal["frame", "latent"], batch: int) -> Callable[[], float]:
-    env = DreamVectorEnv(world, batch, observation=observation)
+def _stepping(
+    world: World, observation: Literal["frame", "latent"], batch: int, config: DreamSpeedConfig
+) -> Callable[[], float]:
+    env = DreamVectorEnv(world, batch, observation=observation, precision=config.precision)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(64)]
     steps = max(8, _STEPS_AT_ONCE // batch)
@@ -180,10 +184,10 @@ def _stepping(world: World, observation: Literal["frame", "latent"], batch: int)
     return run
 
 
-def _dreams(world: World, observation: Literal["frame", "latent"]) -> Dreams:
+def _dreams(world: World, observation: Literal["frame", "latent"]) -> DreamBatch:
     model = frame_by_frame(world.model)
     starts = StartStates(model, world.starts, world.device)
-    dreams = Dreams(
+    dreams = DreamBatch(
         model,
         starts,
         1,
@@ -215,7 +219,7 @@ def _ratios(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _memory_mib() -> float | None:
-    """Return the memory this process holds resident now; None where the system does not tell."""
+    """Return the memory this process holds resident now; None where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

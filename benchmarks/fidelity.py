@@ -1,7 +1,7 @@
-"""How faithful is a world? ``python -m dreamenv.benchmarks.fidelity --world W --data D``.
+"""Measure the fidelity of a world: ``python -m dreamenv.benchmarks.fidelity --world W --data D``.
 
-PSNR and SSIM 1, 5, 10, 30 and 100 steps into the dream beside persistence, drift, and the calibration of rewards and
-endings. On the recording a world was trained on, only the episodes held out from it are used.
+PSNR and SSIM 1, 5, 10, 30 and 100 steps into the dream against persistence, drift, and the calibration of rewards and
+terminations. On the recording a world was trained on, only the episodes held out from it are used.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["Fidelity", "held_out_of", "main", "measure"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """Measure how faithful a world is.
+    """Measure the fidelity of a world.
 
     Attributes:
         world: folder of the world, or hf://owner/name.
         data: folder of a recording of the same environment.
         out: JSON file to write.
         horizons: steps into the dream at which frames are compared.
-        windows: stretches dreamed for each horizon.
+        windows: how many are dreamed for each horizon.
         context: steps observed before each dream.
-        calibration_steps: recorded steps on which rewards and endings are predicted.
+        calibration_steps: recorded steps on which rewards and terminations are predicted.
         seed: of the choice of windows and of the dreams.
         device: "cpu", "cuda", ...
     """
@@ -66,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for horizon, entry in results["horizons"].items()
     ]
     print_table(("step", "windows", "PSNR (dB)", "persistence", "SSIM", "persistence"), rows)
-    reward, ending = results["reward"], results["termination"]
+    reward, termination = results["reward"], results["termination"]
     print(
         f"\nreward: mean absolute error {reward['mean_absolute_error']:.4g}, bias {reward['bias']:+.4g}\n"
-        f"ending: predicted {ending['predicted_rate']:.4%} a step, real {ending['real_rate']:.4%}; log loss "
-        f"{ending['log_loss']:.4f} nats (base rate {ending['log_loss_base_rate']:.4f}), calibration error "
-        f"{ending['expected_calibration_error']:.4f}"
+        f"termination: predicted {termination['predicted_rate']:.4%} a step, real {termination['real_rate']:.4%}; "
+        f"log loss {termination['log_loss']:.4f} nats (base rate {termination['log_loss_base_rate']:.4f}), calibration "
+        f"error {termination['expected_calibration_error']:.4f}"
     )
     print(f"wrote {write_json(settings.out, envelope('fidelity', results, vars(settings)))}", file=sys.stderr)
 
@@ -81,7 +81,7 @@ def measure(settings: Fidelity) -> dict[str, Any]:
 
     Raises:
         WorldMismatchError: the recording is of another environment.
-        DatasetError: the world has seen all of the recording.
+        DatasetError: the world was trained on all of the recording.
     """
     world = World.load(settings.world, settings.device)
     dataset = EpisodeDataset.open(settings.data)

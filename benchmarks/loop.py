@@ -1,6 +1,6 @@
-"""The whole loop of one task in one folder: record, train a world, train agents in the dream, measure in both worlds.
+"""The whole loop of one task in one folder: record, train a world, train agents in the dream, evaluate in both.
 
-Every step leaves its result on disk and is skipped when the result is there, so a killed run goes on where it stood::
+Every step writes its result to disk and is skipped if the result exists, so an interrupted run resumes::
 
     recording/  recording of all rounds    world-1/, world-2/  a world per round    agents/<name>-<seed>/
     measurements/<name>-<seed>-<where>.json
@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 
 from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
-from dreamenv.agents.evaluation import Actor, RandomActor
+from dreamenv.agents.actors import Actor, RandomActor
 from dreamenv.benchmarks.common import read_result, write_json
 from dreamenv.benchmarks.recipes import Recipe
 from dreamenv.data import (
@@ -36,20 +36,20 @@ from dreamenv.world import World
 
 __all__ = ["FIRST_EVALUATION_SEED", "Loop"]
 
-FIRST_EVALUATION_SEED = 2_000_000  # episodes that no setting was ever chosen on
+FIRST_EVALUATION_SEED = 2_000_000  # episodes that were never used to choose settings
 _DREAM_EPISODES_AT_ONCE = 50
-_STARTS = 768  # segments that dreams begin from; a quarter are episodes' beginnings
+_STARTS = 768  # segments that dreams start from; a quarter are starts of episodes
 
 
 class Loop:
     """One task's loop.
 
     Args:
-        recipe: what to do.
+        recipe: of the task.
         folder: where everything is kept.
         workers: processes that record.
         threads: of torch; None leaves its setting.
-        effort: share of the recipe's training steps, of worlds and agents, that are taken.
+        effort: share of the recipe's training steps of worlds and agents.
         seed: of the agent that records the second round.
     """
 
@@ -95,7 +95,7 @@ class Loop:
         if (finished / "world.json").exists():
             return World.load(finished)
         backbone = self.recipe.backbone
-        steps = {"joint": backbone.joint_steps, "dynamics": backbone.dynamics_steps}
+        steps = {"joint": backbone.training.joint.steps, "dynamics": backbone.training.dynamics.steps}
         steps |= self.recipe.rounds[number - 1].steps
         config = TrainConfig(
             num_threads=self.threads,
@@ -107,7 +107,7 @@ class Loop:
         return train(config, backbone, self.record(number), finished.parent, initial=initial)
 
     def last_world(self) -> World:
-        """Go through all rounds, training on the way the agents that record; return the last one's world."""
+        """Run all rounds, including the agents that record; return the last round's world."""
         world = self.world(1)
         for number in range(2, self.rounds + 1):
             self.agent(f"round-{number - 1}", self.recipe.recording_agent, world, self.seed)
@@ -131,14 +131,14 @@ class Loop:
         world: World | None = None,
         sampled: bool = False,
     ) -> dict[str, Any]:
-        """Play the evaluation episodes in the dream, or outside (``dream=None``), and keep the numbers.
+        """Play the evaluation episodes in a dream or in the real environment, and save the result.
 
         Args:
             name: of the measurement.
             policy: who acts; None acts at random.
-            dream: where to dream; None plays outside.
-            world: whose filter makes the latents outside.
-            sampled: draw the policy's actions, as it did while it learned, instead of taking the likeliest.
+            dream: where to dream; None plays in the real environment.
+            world: whose encoder makes the real environment's latents.
+            sampled: sample the policy's actions, as in training, instead of acting greedily.
         """
         place = ("dream" if dream else "real") + ("-sampled" if sampled else "")
         path = self.folder / "measurements" / f"{name}-{place}.json"
@@ -154,7 +154,7 @@ class Loop:
         )  # fmt: skip
         result = evaluation.to_json()
         if dream is not None and dream.provenance is not None and "tics" in dream.provenance.score:
-            # A dream tells no score; where the score is time survived, its length is the score.
+            # A dream has no score; where the score is time survived, its length is the score.
             result["scores"] = [float(length * dream.provenance.frame_skip) for length in evaluation.lengths]
         write_json(path, result)
         return result

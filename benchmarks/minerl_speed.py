@@ -1,4 +1,4 @@
-"""What does it cost that MineRL lives in another process?
+"""Measure the cost of running MineRL in another process.
 
 ::
 
@@ -8,8 +8,8 @@
 Ticks per second of MineRL's bare client, stepped by a loop in its own interpreter, and of the same client through
 dreamenv's worker: `make_real`, its action table and ``info`` included. They are timed in turn.
 
-The game is the fake Malmo server with precomputed frames. Where it takes no time at all, the ratios are at their worst;
-a tick of Minecraft's, which simulates and renders a world, takes milliseconds, and so do those of ``--tick-ms 2``.
+The game is the fake Malmo server with precomputed frames. If its ticks take no time, the ratios are at their worst; a
+tick of Minecraft, which simulates and renders a world, takes milliseconds, as with ``--tick-ms 2``.
 """
 
 from __future__ import annotations

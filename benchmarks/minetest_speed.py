@@ -1,14 +1,14 @@
-"""How fast is Minetest in lock-step, and how much of the time is the engine's?
+"""Measure the speed of Minetest in lock-step, and the engine's share of the time.
 
     python -m dreamenv.benchmarks.minetest_speed --out minetest_speed.json
 
 Synchronised agent steps per second (every frame is waited for) on natural terrain and in the maze, under random walks,
-timed in turn. Asked are 60 on terrain and 150 in the maze on two quiet cores. Beside each: the milliseconds of
-processor time per step of the engine, its display and this process, which tell on a busy machine what a quiet one would
-do; and the time of a reset.
+timed in turn. The targets are 60 on terrain and 150 in the maze on two idle cores. Also reported: the
+processor time per step, in milliseconds, of the engine, its display and this process, which on a busy machine predicts
+the speed of an idle one; and the time of a reset.
 
-``--soak 10000`` plays so many steps in the maze instead, and compares every frame with the frame that was seen before
-at the same place in the same direction: a drift between the numbers of steps and frames would show as a mismatch.
+``--soak 10000`` plays so many steps in the maze instead, and compares every frame with an earlier frame of the
+same place and direction: a drift between the numbers of steps and frames would show as a mismatch.
 """
 
 from __future__ import annotations

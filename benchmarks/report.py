@@ -1,6 +1,6 @@
-"""One self-contained HTML page: facts, a table, curves, frames of reality beside the dream, films.
+"""One self-contained HTML report: facts, a table, curves, frames of reality and dream, videos.
 
-Pictures and films are embedded, so that the file can be moved, mailed and opened without a network.
+Images and videos are embedded, so that the file can be moved, mailed and opened without a network.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dreamenv.storage import write_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Film", "Page", "Picture", "Section", "Strips", "Table", "picture_of", "write_page"]
+__all__ = ["Page", "Picture", "Section", "Strips", "Table", "Video", "picture_of", "write_page"]
 
 Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text under a header; the cells of ``numbers`` columns are set flush right."""
+    """Rows of text under a header; rows whose index is in ``emphasised`` are bold."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -68,7 +68,7 @@ class Strips:
     caption: str
 
     def to_html(self) -> str:
-        """Return a figure with one labelled row per film."""
+        """Return a figure with one labelled row per sequence."""
         head = "<tr><th></th>" + "".join(f"<th>step {step}</th>" for step in self.steps) + "</tr>"
         body = "".join(
             f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{_image(frame)}</td>" for frame in frames) + "</tr>"
@@ -79,7 +79,7 @@ class Strips:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
+class Video:
     """An mp4 on disk, embedded."""
 
     path: Path
@@ -89,18 +89,18 @@ class Film:
         """Return a figure with a looping player."""
         data = base64.b64encode(self.path.read_bytes()).decode()
         return (
-            "<figure class=film><video autoplay loop muted playsinline controls "
+            "<figure class=video><video autoplay loop muted playsinline controls "
             f'src="data:video/mp4;base64,{data}"></video><figcaption>{html.escape(self.caption)}</figcaption></figure>'
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading, a sentence or two, and what stands below them."""
+    """A heading, a sentence or two, and the content below them."""
 
     title: str
     text: str = ""
-    parts: Sequence[Table | Picture | Strips | Film] = ()
+    parts: Sequence[Table | Picture | Strips | Video] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page, atomically.
 
     Raises:
         StorageError: the disk refused.
@@ -170,7 +170,7 @@ tr.strong td { font-weight: 700; color: var(--accent); }
 .parts { display: flex; flex-wrap: wrap; gap: 1.4rem; align-items: flex-start; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: .85rem; max-width: 46rem; margin-top: .3rem; }
 figure.plot svg { width: 30rem; max-width: 100%; height: auto; }
-figure.film video { width: 22rem; max-width: 100%; image-rendering: pixelated; border-radius: 4px; background: #000; }
+figure.video video { width: 22rem; max-width: 100%; image-rendering: pixelated; border-radius: 4px; background: #000; }
 table.strip th, table.strip td { border: 0; padding: .15rem .3rem .15rem 0; text-align: left; }
 table.strip img { width: 128px; image-rendering: pixelated; display: block; border-radius: 2px; }
 """

@@ -1,4 +1,4 @@
-"""What a loop looks like: reality beside the dream under the same actions, and policies on film."""
+"""Show results: reality and dream side by side under the same actions, and videos of policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dreamenv.data import Episode, EpisodeDataset
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.extras import require
 from dreamenv.frames import frames_to_model, frames_to_numpy
-from dreamenv.training.films import beside, strip, write_mp4
+from dreamenv.training.video import side_by_side, strip, write_mp4
 from dreamenv.world import World
 
 if TYPE_CHECKING:
@@ -29,32 +29,32 @@ __all__ = [
     "SHOWN_STEPS",
     "draw_lines",
     "dream_along",
-    "film_in_dream",
-    "film_outside",
     "longest_episodes",
-    "write_beside",
+    "video_of_dream",
+    "video_of_real_episode",
     "write_sheet",
+    "write_side_by_side",
 ]
 
 CONTEXT = 8
-"""Frames that are seen before a shown dream begins."""
+"""Frames that are observed before a shown dream starts."""
 
 SHOWN_STEPS = (1, 5, 15, 30, 50, 100)
-"""Steps into a dream whose frames are laid out in a row."""
+"""Steps into a dream whose frames are shown in a row."""
 
 Frames = npt.NDArray[np.uint8]
 
 
-def longest_episodes(dataset: EpisodeDataset, count: int, least: int) -> list[Episode]:
-    """Return the first ``count`` episodes of at least ``least`` steps, else the longest there are."""
+def longest_episodes(dataset: EpisodeDataset, count: int, min_steps: int) -> list[Episode]:
+    """Return the first ``count`` episodes of at least ``min_steps`` steps, else the longest."""
     lengths = [len(dataset[i].actions) for i in range(len(dataset))]
-    long_enough = [i for i, length in enumerate(lengths) if length >= least]
+    long_enough = [i for i, length in enumerate(lengths) if length >= min_steps]
     chosen = long_enough or sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [dataset[i] for i in chosen[:count]]
 
 
 def dream_along(world: World, episode: Episode, *, context: int, steps: int, seed: int = 0) -> tuple[Frames, Frames]:
-    """Let the world watch the beginning of an episode, then dream on under the episode's own actions.
+    """Observe the start of an episode, then dream under the episode's own actions.
 
     Returns:
         Reality and dream after 1, 2, ... n steps, each (n, h, w, c) uint8; n < ``steps`` where the episode ends.
@@ -74,10 +74,10 @@ def dream_along(world: World, episode: Episode, *, context: int, steps: int, see
     return episode.frames[context + 1 : context + 1 + length], frames_to_numpy(dreamt)
 
 
-def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> None:
-    """Write ``beside.mp4`` and ``beside.png``: reality beside the dream under the same actions, in held-out episodes.
+def write_side_by_side(folder: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> None:
+    """Write ``side_by_side.mp4`` and ``.png``: reality and dream of held-out episodes under the same actions.
 
-    The film shows an episode per row, reality left; the picture shows the first episode after `SHOWN_STEPS`, reality
+    The video shows an episode per row, reality left; the image shows the first episode after `SHOWN_STEPS`, reality
     above.
     """
     episodes = longest_episodes(held_out, examples, CONTEXT + SHOWN_STEPS[-1] + 2)
@@ -85,47 +85,45 @@ def write_beside(folder: Path, world: World, held_out: EpisodeDataset, *, exampl
     length = min(len(real) for real, _ in pairs)
     real, dreamt = (np.stack([pair[i][:length] for pair in pairs]) for i in (0, 1))
     folder.mkdir(parents=True, exist_ok=True)
-    write_mp4(folder / "beside.mp4", beside(real, dreamt), world.spec.frame_rate, scale=2)
+    write_mp4(folder / "side_by_side.mp4", side_by_side(real, dreamt), world.spec.frame_rate, scale=2)
     steps = [step - 1 for step in SHOWN_STEPS if step <= len(pairs[0][0])]
-    Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "beside.png")
+    Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "side_by_side.png")
 
 
 def write_sheet(path: Path, folders: dict[str, Path]) -> None:
-    """Put the pictures of several worlds' `write_beside` below each other: reality, then each dream under its name.
+    """Stack the images of several worlds' `write_side_by_side`: reality, then each dream with its name.
 
     Args:
-        path: of the picture to write.
-        folders: name -> folder that `write_beside` wrote.
+        path: of the image to write.
+        folders: name -> folder that `write_side_by_side` wrote.
     """
-    pictures = {name: Image.open(folder / "beside.png").convert("RGB") for name, folder in folders.items()}
-    first = next(iter(pictures.values()))
+    images = {name: Image.open(folder / "side_by_side.png").convert("RGB") for name, folder in folders.items()}
+    first = next(iter(images.values()))
     width, height, margin = first.width, first.height // 2, 150
     rows = {"reality": first.crop((0, 0, width, height))}
-    rows |= {
-        name: picture.crop((0, picture.height - height, width, picture.height)) for name, picture in pictures.items()
-    }
+    rows |= {name: image.crop((0, image.height - height, width, image.height)) for name, image in images.items()}
     sheet = Image.new("RGB", (margin + width, (height + 2) * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
-    for place, (name, picture) in enumerate(rows.items()):
-        sheet.paste(picture, (margin, place * (height + 2)))
+    for place, (name, image) in enumerate(rows.items()):
+        sheet.paste(image, (margin, place * (height + 2)))
         pen.text((6, place * (height + 2) + height // 2 - 6), name.replace("_", " "), fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 
 
-def film_in_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, deterministic: bool = False) -> Frames:
-    """Film one dream under a policy, from an episode's start to its end, at most ``steps`` frames."""
+def video_of_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, deterministic: bool = False) -> Frames:
+    """Return the frames of one dream under a policy, from an episode's start to its end, at most ``steps``."""
     env = DreamVecEnv(
         world, 1, observation=policy.config.observation, episode_starts_only=True, render_mode="rgb_array"
     )
     seeds, rows = np.array([seed], np.int64), np.zeros(1, np.int64)
     observation, state = env.reset_rows(rows, seeds), policy.start(seeds)
-    film = []
+    frames = []
     try:
         for _ in range(steps):
             picture = env.render()
             if picture is not None:
-                film.append(picture)
+                frames.append(picture)
             action, state = policy.act(observation, state, deterministic=deterministic)
             stepped = env.step_rows(action, np.ones(1, np.bool_))
             observation = stepped.observations
@@ -133,10 +131,10 @@ def film_in_dream(policy: SavedPolicy, world: World, *, steps: int, seed: int, d
                 break
     finally:
         env.close()
-    return np.stack(film)
+    return np.stack(frames)
 
 
-def film_outside(
+def video_of_real_episode(
     policy: SavedPolicy,
     world: World | None,
     env: gym.Env[Any, Any],
@@ -145,20 +143,20 @@ def film_outside(
     seed: int,
     deterministic: bool = False,
 ) -> Frames:
-    """Film one real episode under a policy, at most ``steps`` frames; closes the environment."""
+    """Return the frames of one real episode under a policy, at most ``steps``; close the environment."""
     actor = CollectionPolicy(policy, world, deterministic=deterministic)
-    film = []
+    frames = []
     try:
         frame, _ = env.reset(seed=seed)
         actor.reset(seed)
         for _ in range(steps):
-            film.append(frame)
+            frames.append(frame)
             frame, _, terminated, truncated, _ = env.step(actor.act(frame))
             if terminated or truncated:
                 break
     finally:
         env.close()
-    return np.stack(film)
+    return np.stack(frames)
 
 
 def draw_lines(

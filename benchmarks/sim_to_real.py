@@ -1,11 +1,12 @@
-"""Does a policy trained in the dream work outside? Records, trains, dreams, evaluates, and prints the table.
+"""Compare policies trained in the dream and in the real environment: record, train and evaluate.
 
     python -m dreamenv.benchmarks.sim_to_real --task take_cover
 
 Arms: random; PPO in reality on as many frames as were recorded, and on ten times as many; PPO in the dream on latents
-and on frames. Every arm is trained with several seeds and plays the same real episodes, taking its likeliest actions,
-and once more drawing them; dream arms also play as many dreams that begin where recorded episodes began. A
-film of the dream beside reality lies with the results. Killed and run again, it goes on where it stood.
+and on frames. Every arm is trained with several seeds and plays the same real episodes, acting greedily
+(deterministic), and once more sampling; dream arms also play as many dreams that start where recorded episodes did. A
+video of reality and dream side by side is written next to the results. Safe to interrupt: rerun the same command to
+resume.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import numpy as np
 import tyro
 
 from dreamenv.agents import AgentConfig
-from dreamenv.agents.evaluation import Actor
+from dreamenv.agents.actors import Actor
 from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import TaskName, recipe_for
-from dreamenv.benchmarks.showing import write_beside
+from dreamenv.benchmarks.showing import write_side_by_side
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.training import TrainConfig
 from dreamenv.world import World
@@ -52,8 +53,8 @@ class SimToReal:
         seeds: policy seeds per arm.
         episodes: real episodes per policy.
         arms: which rows of the table.
-        sampled: measure drawn actions too.
-        workers: processes that record.
+        sampled: measure sampled actions too.
+        workers: recording processes.
         threads: of torch; None leaves its setting.
     """
 
@@ -92,7 +93,7 @@ def run(config: SimToReal) -> Path:
     facts: dict[str, Any] = {"frames": frames}
     for arm in config.arms:
         plan = plans[arm]
-        # What learns in reality alone needs neither recording nor world, so such arms can run beside the others.
+        # Arms trained in reality alone need neither recording nor world, so they can run in parallel with the others.
         place = loop.last_world() if plan is None or plan.where == "dream" else None
         world = place or world
         results[arm] = _measure_arm(loop, arm, plan, place, config)
@@ -104,7 +105,7 @@ def run(config: SimToReal) -> Path:
             }
         _print(results)
     if world is not None:
-        write_beside(folder, world, loop.record(loop.rounds).split(TrainConfig().holdout, TrainConfig().seed)[1])
+        write_side_by_side(folder, world, loop.record(loop.rounds).split(TrainConfig().holdout, TrainConfig().seed)[1])
     settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
     results_path = folder / "sim_to_real.json"
     return write_json(results_path, envelope("sim_to_real", {"facts": facts, "arms": results}, settings))
@@ -113,7 +114,7 @@ def run(config: SimToReal) -> Path:
 def _measure_arm(
     loop: Loop, arm: str, plan: AgentConfig | None, world: World | None, config: SimToReal
 ) -> dict[str, Any]:
-    """Train an arm's policies and measure them outside and, if they were trained there, in the dream."""
+    """Train an arm's policies and measure them in the real environment, and in the dream that they were trained in."""
     real, sampled, dreamt = [], [], []
     for seed in range(config.seeds if plan else 1):
         policy: Actor | None = loop.agent(arm, plan, world, seed) if plan else None
@@ -123,7 +124,7 @@ def _measure_arm(
         if world is not None:
             dreamt.append(loop.measure(f"{arm}-{seed}", policy, dream=world))
     measured = {"real": real, "real_sampled": sampled, "dream": dreamt}
-    return {place: _summary(found) if found else None for place, found in measured.items()}
+    return {place: _summary(results) if results else None for place, results in measured.items()}
 
 
 def _summary(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -139,7 +140,9 @@ def _print(results: dict[str, Any]) -> None:
         real = result["real"]
         low, high = real["mean_interval"]
         by_seed = ", ".join(f"{mean:.4g}" for mean in real["by_seed"])
-        others = (f"{found['mean']:.4g}" if (found := result[place]) else "-" for place in ("real_sampled", "dream"))
+        others = (
+            f"{summary['mean']:.4g}" if (summary := result[place]) else "-" for place in ("real_sampled", "dream")
+        )
         rows.append(
             (_NAMES[arm], f"{real['mean']:.4g}", f"{low:.4g} to {high:.4g}", f"{real['iqm']:.4g}", by_seed, *others,
              str(real["count"]))

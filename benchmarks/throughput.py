@@ -1,4 +1,4 @@
-"""How many frames per second does each kind of world draw, and how long does one take from the action on?
+"""Measure each kind of world: frames per second, and the latency from action to frame.
 
 ::
 
@@ -6,9 +6,9 @@
     python -m dreamenv.benchmarks.throughput --device cuda --batches 1 32 256 --precision bfloat16 --compile
 
 Every preset, untrained, with its memory full: a step costs the same whatever the weights are. Worlds of chunks are
-measured as environments see them: with an action that is kept, and with one that changes at every step, so that each
-chunk is drawn for one frame. All presets of one batch are timed in turn. On a GPU, how much of the machine's own rate
-of matrix products that is, from counted operations.
+measured as environments see them: with a repeated action, and with one that changes at every step, so that each
+chunk is sampled for one frame. All presets of one batch are timed in turn. On a GPU, the share of the machine's rate
+of matrix products is reported too, from counted operations.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamenv.benchmarks.common import Comparison, envelope, interleaved, print_table, write_json
 from dreamenv.devices import find_device
 from dreamenv.dream.chunking import frame_by_frame
-from dreamenv.dream.settings import compiled, with_precision
+from dreamenv.dream.loading import compiled, in_bfloat16
 from dreamenv.errors import ConfigError
-from dreamenv.registry import backbone_names, make_config, preset_names
+from dreamenv.presets import backbone_names, make_config, preset_names
 from dreamenv.world_model import WorldModel, WorldModelSpec
 
 __all__ = ["Throughput", "main", "measure"]
 
-_FOR_A_GPU = ("denoising:diamond", "denoising:diffusion_forcing_base")
+_FOR_A_GPU = ("denoising:diamond", "denoising:diffusion_forcing_like_base")
 _MATRIX = 4096  # rows and columns of the product that the machine's rate is measured with
 
 
@@ -51,11 +51,11 @@ class Throughput:
         actions: of a Discrete space.
         device: "cpu", "cuda", ...
         threads: of torch, on a CPU.
-        precision: "float32" or "bfloat16", where the world offers it.
-        compile: let `torch.compile` make the networks, where the world offers it.
+        precision: "float32" or "bfloat16", where the world supports it.
+        compile: compile the networks with `torch.compile`, where the world supports it.
         rounds: how often each figure is taken; presets are taken in turn.
-        seconds: that a round of one preset takes, about.
-        waits: single steps of one dream whose latency is taken.
+        seconds: approximate time of one round of one preset.
+        waits: single steps of one dream whose latency is measured.
         out: JSON file to write; nothing is written without it.
     """
 
@@ -153,7 +153,7 @@ class _Dreaming:
         model.eval().to(device)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         if settings.precision == "bfloat16":
-            model = with_precision(model, "bfloat16", device, batch)
+            model = in_bfloat16(model)
         if settings.compile and hasattr(model, "compile_networks"):
             model = compiled(model)
         self.chunk: int = model.spec.chunk
@@ -173,7 +173,7 @@ class _Dreaming:
             torch.cuda.synchronize(self.device)
 
     def stepper(self, seconds: float, *, change: bool) -> Callable[[], float]:
-        """Return what steps for about so long, over whole chunks, and counts frames."""
+        """Return a function that steps whole chunks for about ``seconds``, and counts frames."""
         chunks = 1 if change else self.chunk
 
         def run() -> float:
@@ -187,7 +187,7 @@ class _Dreaming:
         return run
 
     def operations(self) -> int:
-        """Count what the products of a step's drawing cost, additions and multiplications, on average over a chunk."""
+        """Count the additions and multiplications of a step's products, on average over a chunk."""
         counter = FlopCounterMode(display=False)
         with counter:
             for _ in range(self.chunk):
@@ -195,7 +195,7 @@ class _Dreaming:
         return int(counter.get_total_flops()) // self.chunk
 
     def latency(self, steps: int) -> dict[str, float]:
-        """Time single steps under an action that is kept."""
+        """Time single steps under a repeated action."""
         waits = []
         for step in range(-3 * self.chunk, steps):
             began = time.perf_counter()
@@ -214,7 +214,7 @@ def _row(name: str, one: _Dreaming, change: bool, timed: Comparison, rate: float
         "preset": name,
         "parameters": one.parameters,
         "batch": one.batch,
-        "action": "changes" if change else "kept",
+        "action": "changes" if change else "repeated",
         "frames_per_second": timing.rate,
         "interval_95": [timing.low, timing.high],
         "share": None if rate is None or change else timing.rate / one.batch * one.operations() / rate,

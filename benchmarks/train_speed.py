@@ -1,7 +1,7 @@
-"""How fast does a world train? ``python -m dreamenv.benchmarks.train_speed [--data D]``.
+"""Measure the training speed of a world: ``python -m dreamenv.benchmarks.train_speed [--data D]``.
 
 Frames per second of every stage of a backbone, through the trainer and through a bare torch loop in turn, and peak
-memory. Without a recording, random frames of the size are used; speed does not depend on what they show.
+memory. Without a recording, random frames of the size are used; speed does not depend on their content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler
-from dreamenv.registry import config_to_json, make_config
+from dreamenv.parts import part_to_json
+from dreamenv.presets import make_config
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.features import compute_features
 from dreamenv.training.meter import Meter
@@ -40,7 +41,7 @@ __all__ = ["TrainSpeed", "main", "measure"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpeed:
-    """Measure how fast a world trains.
+    """Measure the training speed of a world.
 
     Attributes:
         data: folder of a recording; None for random frames.
@@ -116,7 +117,7 @@ def measure(settings: TrainSpeed) -> dict[str, Any]:
             "stages": results,
             "peak_memory_mib": peak_memory_mib(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "backbone": config_to_json(backbone),
+            "backbone": part_to_json(backbone),
             "frame_shape": list(spec.frame_shape),
         }
     finally:
@@ -168,7 +169,7 @@ def _bare_loop(
     make: Callable[[int], Any],
     finished: Callable[[], int],
 ) -> Callable[[], float]:
-    """The least a training loop can be: batch, loss, gradients, step."""
+    """Return a minimal training loop: batch, loss, gradients, step."""
     optimizers = [(objective, make_optimizer(objective, stage, config)) for objective in stage.objectives]
 
     def run() -> float:
@@ -179,7 +180,7 @@ def _bare_loop(
                 optimizer.zero_grad(set_to_none=True)
                 loss, _ = objective.loss(batch)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(objective.parameters, config.gradient_clip)
+                torch.nn.utils.clip_grad_norm_(objective.parameters, config.optimizer.gradient_clip)
                 optimizer.step()
         return finished()
 

@@ -12,17 +12,27 @@ from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
     from dreamenv.data.dataset import EpisodeDataset
+    from dreamenv.dream.config import DreamConfig
     from dreamenv.dream.env import DreamEnv
     from dreamenv.dream.vector_env import DreamVectorEnv
     from dreamenv.envs.make import make_real
     from dreamenv.version import __version__
     from dreamenv.world import World
 
-__all__ = ["DreamEnv", "DreamVectorEnv", "EpisodeDataset", "World", "__version__", "make_real"]
+__all__ = [
+    "DreamConfig",
+    "DreamEnv",
+    "DreamVectorEnv",
+    "EpisodeDataset",
+    "World",
+    "__version__",
+    "make_real",
+]
 
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
+        "DreamConfig": "dream.config",
         "DreamEnv": "dream.env",
         "DreamVectorEnv": "dream.vector_env",
         "EpisodeDataset": "data.dataset",

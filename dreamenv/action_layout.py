@@ -1,4 +1,4 @@
-"""How the actions of a space are carried inside models and on disk: as one array (*a) of numbers per action.
+"""The layout of actions inside models and on disk: one array (*a) of numbers per action.
 
 Discrete, MultiDiscrete, MultiBinary and Box spaces keep the shape they have: () for Discrete, ``space.shape`` for the
 others; int64, but float32 for Box. A Dict, whose entries may be Dicts again, becomes one flat vector (n,): its entries
@@ -51,12 +51,12 @@ class ActionPart:
 
     @property
     def discrete(self) -> bool:
-        """Whether it is a choice among few, not a quantity."""
+        """Whether it is discrete."""
         return isinstance(self.space, _DISCRETE)
 
     @property
     def whole(self) -> bool:
-        """Whether its numbers are whole: a choice, or a Box of integers."""
+        """Whether its numbers are integers: discrete, or a Box of integers."""
         return self.space.dtype is not None and self.space.dtype.kind in "iub"
 
     @property
@@ -102,7 +102,9 @@ class ActionLayout:
         lows, highs = zip(*(part.bounds for part in self.parts), strict=True)
         largest = [np.abs(bounds).max(initial=0) for part in self.parts for bounds in part.bounds if part.discrete]
         if real and largest and max(largest) > _LARGEST_WHOLE:
-            raise ConfigError(f"{space} has choices beyond {_LARGEST_WHOLE}, which float32 cannot hold beside a Box.")
+            raise ConfigError(
+                f"{space} has choices beyond {_LARGEST_WHOLE}, which float32 cannot hold together with a Box."
+            )
         # In the arrays' own precision: 0.1 is a little more in float32 than in float64.
         self.low: Numbers = np.concatenate(lows).astype(self.dtype).reshape(self.shape)
         self.high: Numbers = np.concatenate(highs).astype(self.dtype).reshape(self.shape)
@@ -232,14 +234,14 @@ def _fitting(value: Any, part: ActionPart, lead: int) -> Numbers:
 
 
 def _check_keys(actions: Any, space: spaces.Dict, path: str = "") -> None:
-    """Refuse what is no dictionary with exactly the keys of a Dict."""
+    """Raise unless actions are dictionaries with exactly the keys of a Dict."""
     name = f"the entry {path!r} of an action" if path else "an action"
     keys = ", ".join(map(repr, sorted(space.spaces)))
     if not isinstance(actions, Mapping):
         raise ActionError(f"{name} must be a dictionary of {keys}, not a {type(actions).__name__}.")
     for verb, others in (
         ("lacks", set(space.spaces) - set(actions)),
-        ("has besides", set(actions) - set(space.spaces)),
+        ("also has", set(actions) - set(space.spaces)),
     ):
         if others:
             raise ActionError(

@@ -17,18 +17,18 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "collect": "record a real environment under a policy",
-    "convert": "turn public recordings (VPT, MineRL, npz) into a recording of ours",
+    "convert": "convert public recordings (VPT, MineRL, npz) to a Minari dataset",
     "train": "train a world on a recording",
-    "import": "make a world of public weights (Oasis, DIAMOND, NWM, Diffusion Forcing)",
-    "agent": "train PPO in a dream, in reality, or in both",
+    "import": "make a world of published weights (Oasis, DIAMOND, NWM, Diffusion Forcing)",
+    "agent": "train PPO in a dream, in a real environment, or in both",
     "evaluate": "score a policy in a dream or in a real environment",
-    "play": "drive a dream with the keyboard, or write a film of one",
+    "play": "control a dream with the keyboard, or write a video of one",
     "info": "describe a world, a recording or a policy",
-    "doctor": "say what can run on this machine, and how to make the rest run",
-    "demo": "the whole loop on one task, ending with a report",
+    "doctor": "check what can run on this machine, and how to fix the rest",
+    "demo": "run the whole loop on one task, and write a report",
 }
 
-_MODULES = {"import": "import_weights"}  # where the name is a word of the language
+_MODULES = {"import": "import_weights"}  # where the name is a Python keyword
 
 _USAGE = """usage: dreamenv COMMAND [options]
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues a recording or a training where it stopped", file=sys.stderr)
+        print("\ninterrupted; rerun the same command to resume a recording or a training", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `dreamenv info world | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

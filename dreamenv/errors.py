@@ -1,10 +1,11 @@
-"""Every error dreamenv raises on bad input: it names what was found, and what would do.
+"""Every error dreamenv raises on bad input; messages name the offending value and the remedy.
 
 ::
 
     DreamenvError
     ├── ConfigError            (ValueError)         a setting that cannot work
     ├── UnknownNameError       (LookupError)        no backbone, preset, task or world of that name; suggests near ones
+    │   └── UnknownKeywordError (TypeError)         no argument of that name
     ├── InputError             (ValueError)         a tensor, array or number handed to a model or environment
     │   ├── ActionError                             outside the action space, wrong width or type
     │   ├── FrameError                              wrong shape, size or type
@@ -18,9 +19,10 @@
     ├── WorldError             (ValueError)
     │   ├── WorldNotFoundError (FileNotFoundError)  no world there
     │   ├── WorldDamagedError                       a file is missing, cut short or altered
-    │   ├── WorldVersionError                       written by a newer dreamenv
+    │   ├── WorldVersionError                       written by another version of dreamenv
     │   ├── WeightsError                            published weights that cannot be imported
     │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
+    ├── PolicyError            (ValueError)         a policy of other spaces than the environment's, or no policy
     ├── CheckpointError        (ValueError)         a checkpoint or a policy that cannot be used
     │   └── CheckpointDamagedError                  a file is missing, cut short or altered
     ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
@@ -28,7 +30,7 @@
     ├── DeviceError            (RuntimeError)       a device that is not there
     ├── WorkerError            (RuntimeError)       a collecting or environment process died
     ├── MissingDependencyError (ImportError)        an optional package is not installed; names the extra
-    └── UnavailableError       (RuntimeError)       a real environment cannot run on this machine; says what would help
+    └── UnavailableError       (RuntimeError)       a real environment cannot run on this machine; names the remedy
 """
 
 from __future__ import annotations
@@ -52,12 +54,14 @@ __all__ = [
     "FrameError",
     "InputError",
     "MissingDependencyError",
+    "PolicyError",
     "RecordingError",
     "ResetNeededError",
     "SeedError",
     "StateError",
     "StorageError",
     "UnavailableError",
+    "UnknownKeywordError",
     "UnknownNameError",
     "WeightsError",
     "WorkerError",
@@ -82,15 +86,27 @@ class UnknownNameError(DreamenvError, LookupError):
 
     Args:
         kind: what was looked up ("backbone", "task", ...).
-        name: what was asked for.
+        name: the unknown name.
         known: the names that exist.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
-        super().__init__(f"No {kind} named {name!r}. {hint}")
+        super().__init__(f"No {kind} named {name!r}. {_hint(name, known)}")
+
+
+class UnknownKeywordError(UnknownNameError, TypeError):
+    """No such argument, as Python itself words it.
+
+    It is made of a message alone, because `gymnasium.make` raises it again with a longer one.
+    """
+
+    def __init__(self, message: str) -> None:
+        DreamenvError.__init__(self, message)
+
+    @classmethod
+    def of(cls, what: str, name: str, known: Iterable[str]) -> UnknownKeywordError:
+        """Return the error of calling ``what`` with an argument ``name``; it suggests the nearest known ones."""
+        return cls(f"{what} got an unexpected keyword argument {name!r}. {_hint(name, known)}")
 
 
 class InputError(DreamenvError, ValueError):
@@ -146,7 +162,7 @@ class WorldDamagedError(WorldError):
 
 
 class WorldVersionError(WorldError):
-    """The world was written by a newer dreamenv."""
+    """The world was written by another version of dreamenv."""
 
 
 class WeightsError(WorldError):
@@ -155,6 +171,10 @@ class WeightsError(WorldError):
 
 class WorldMismatchError(WorldError):
     """The world's action table, frame skip or resize differ from the real environment's."""
+
+
+class PolicyError(DreamenvError, ValueError):
+    """A policy that cannot act here: its spaces are not the environment's, or it is no policy that can be read."""
 
 
 class CheckpointError(DreamenvError, ValueError):
@@ -205,3 +225,9 @@ class UnavailableError(DreamenvError, RuntimeError):
     def __init__(self, name: str, what: str, remedy: str) -> None:
         self.name, self.what, self.remedy = name, what, remedy
         super().__init__(f"{name} cannot run here: {what}. Make it run: {remedy}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""Packages that only an extra of dreamenv installs: looked for by the function that is about to import them."""
+"""Check for optional packages, which only an extra of dreamenv installs, before they are imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["require"]
 
 
 def require(package: str, *, extra: str) -> None:
-    """Refuse to go on without an optional package; looks for it, and imports nothing.
+    """Raise unless an optional package is installed; imports nothing.
 
     Args:
         package: the name it is imported by.

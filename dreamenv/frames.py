@@ -1,6 +1,6 @@
-"""Frames across the boundary: float32 ``c h w`` in [0, 1] inside models, uint8 ``h w c`` outside.
+"""Convert frames: float32 ``c h w`` in [0, 1] inside models, uint8 ``h w c`` outside.
 
-Every conversion between the two, and every rounding to 8 bits, is made here.
+All conversions between the two, and all rounding to 8 bits, are here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["frames_from_model", "frames_to_model", "frames_to_numpy", "quantize_uint8", "to_float", "to_uint8"]
 
-_ROUNDING = torch.tensor(2.0**23)  # a CPU scalar, which torch lets stand beside tensors of any device
+_ROUNDING = torch.tensor(2.0**23)  # a CPU scalar, which torch combines with tensors of any device
 
 
 def frames_to_model(
@@ -22,8 +22,8 @@ def frames_to_model(
 
     Args:
         frames: a tensor or an array.
-        device: where to; None stays where the frames are.
-        channels_last: leave the channels last in memory, which saves a copy; otherwise the result is contiguous.
+        device: of the result; None for that of the frames.
+        channels_last: keep the channels last in memory, which saves a copy; otherwise the result is contiguous.
     """
     if isinstance(frames, np.ndarray):
         frames = torch.from_numpy(np.require(frames, requirements=("C", "W")))
@@ -38,10 +38,10 @@ def frames_to_model(
 
 
 def frames_from_model(frames: Tensor) -> Tensor:
-    """Turn (..., c, h, w) float32 in [0, 1] into (..., h, w, c) uint8, 255 x rounded, in memory of its own.
+    """Turn (..., c, h, w) float32 in [0, 1] into (..., h, w, c) uint8, 255 x rounded; the result is a copy.
 
-    What lies outside [0, 1] wraps around. About eight of a million values lie so near the middle of two levels that
-    `to_uint8`, which rounds the product first, takes the other one.
+    Values outside [0, 1] wrap around. About eight in a million values are so near the middle of two levels that
+    `to_uint8`, which rounds the product first, yields the other one.
     """
     last = frames.movedim(-3, -1)
     channels_last = last.is_contiguous()
@@ -54,7 +54,7 @@ def frames_from_model(frames: Tensor) -> Tensor:
 
 
 def frames_to_numpy(frames: Tensor) -> NDArray[np.uint8]:
-    """Turn (..., c, h, w) float into (..., h, w, c) uint8 to look at; what lies outside [0, 1] is cut off."""
+    """Turn (..., c, h, w) float into (..., h, w, c) uint8 for display; clipped to [0, 1]."""
     pixels: NDArray[np.uint8] = to_uint8(frames.detach().float().clamp(0, 1)).cpu().numpy()
     return np.ascontiguousarray(np.moveaxis(pixels, -3, -1))
 
@@ -70,6 +70,6 @@ def to_uint8(frames: Tensor) -> Tensor:
 
 
 def quantize_uint8(frames: Tensor, *, floor: bool = False) -> Tensor:
-    """Round float in [0, 1] to what 8 bits can hold, still as float: the nearest level, or with ``floor`` the lower."""
+    """Round float in [0, 1] to 8 bits, still as float: the nearest level, or with ``floor`` the lower."""
     levels = frames.mul(255)
     return (levels.floor() if floor else levels.round()).div(255)

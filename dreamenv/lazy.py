@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use, so that importing the package stays fast."""
+"""Import names of a package on first use, so that importing the package stays fast."""
 
 from __future__ import annotations
 

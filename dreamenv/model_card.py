@@ -1,4 +1,4 @@
-"""The model card of a world: README.md, in the form that hubs of models read."""
+"""Write the model card of a world: README.md, in the format of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["make_model_card"]
 
 
 def make_model_card(name: str, description: Mapping[str, Any]) -> str:
-    """Write the card of the world that world.json describes."""
+    """Return the model card of the world that world.json describes."""
     provenance = description.get("provenance") or {}
     spec, backbone = description["spec"], dict(description["backbone"])
-    kind = backbone.pop("backbone")
+    kind = backbone.pop("kind")
     channels, height, width = spec["frame_shape"]
     environment = provenance.get("environment_id", "an unnamed environment")
     facts = {

@@ -1,8 +1,8 @@
 """Counter-based random streams, one per row, the same on every device.
 
 A row's stream is a 64-bit key and a counter of imagined steps, both kept in the dream's state. Numbers are a hash of
-(key, counter, stream, index), so they depend on nothing else: not on the other rows, the batch size, the device or on
-what was drawn before. The hash is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+(key, counter, stream, index), so they depend on nothing else: not on the other rows, the batch size, the device or
+earlier samples. The hash is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
 2011), written on int64 tensors because torch has no unsigned 32-bit arithmetic; masks keep the low 32 bits.
 """
 
@@ -36,7 +36,7 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = np.array((0xD2511F53, 0xCD9E8D57), np.uint64)  # Salmon et al. 2011, Philox4x32
 _WEYL = np.array((0x9E3779B9, 0xBB67AE85), np.uint64)  # golden ratio and sqrt(3) - 1, as in the paper
 _ROUNDS = 10
-_SEED_STREAM = 0x5EED  # counter word that sets the hashing of seeds apart from every draw
+_SEED_STREAM = 0x5EED  # counter word that separates the hashing of seeds from all sampling
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def _words(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def host_philox(counter: Words, key: Words) -> Words:
-    """Do the same on uint64 arrays; for the few numbers of a step, numpy is several times as fast as torch."""
+    """Compute `philox4x32` on uint64 arrays; for few numbers, numpy is several times as fast as torch."""
     even, odd = counter[0::2], counter[1::2]
     multipliers = _MULTIPLIERS.reshape((2,) + (1,) * (even.ndim - 1))
     weyl = _WEYL.reshape((2,) + (1,) * (key.ndim - 1))
@@ -99,12 +99,12 @@ def seed_keys(seed: Tensor) -> Tensor:
 
 
 def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
-    """Draw (b, *shape) float32 uniforms in the open interval (0, 1).
+    """Sample (b, *shape) float32 uniforms in the open interval (0, 1).
 
     Args:
         key: (b,) int64, the rows' keys.
         counter: (b,) int64, the rows' steps.
-        stream: tells apart the several draws of one step; at most 2**32 - 1.
+        stream: distinguishes the samples of one step; at most 2**32 - 1.
     """
     rows, size = key.shape[0], math.prod(shape)
     # 23 bits and a half step: exactly representable, never 0 and never 1.
@@ -118,7 +118,7 @@ def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream
 
 
 def normal(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
-    """Draw (b, *shape) float32 standard normals by Box and Muller's transform of `uniform`.
+    """Sample (b, *shape) float32 standard normals by Box and Muller's transform of `uniform`.
 
     The bits are equal on every device; log and cos may differ in the last place.
     """

@@ -1,10 +1,10 @@
-"""What lies on the disk is whole, or it is refused.
+"""Atomic writes, and reads that verify checksums.
 
-Writing: a file or a folder is drafted under a hidden name beside its place, flushed, and moved there in one step.
-Whoever is killed on the way, or meets a full disk, leaves what was there before.
+Writing: a file or a folder is drafted under a hidden name next to its target, flushed, and moved there in one step.
+A killed process or a full disk leaves what was there before.
 
 Reading: a folder's manifest, a JSON file, holds the SHA-256 of every other file (``files``) and of itself
-(``checksum``), so that nothing that was cut short or altered afterwards is taken for what was written.
+(``checksum``), so that truncated or altered files are refused.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ _CHECKSUM_IN_HEADER = re.compile(rb'"checksum":"([0-9a-f]{64})"')
 
 @contextmanager
 def storage_errors(action: str) -> Iterator[None]:
-    """Turn the system's refusals into StorageError: "could not <action>: <why>. <What to do>"."""
+    """Turn OSErrors into StorageError: "could not <action>: <why>. <What to do>"."""
     try:
         yield
     except DreamenvError:  # which may be an OSError too
         raise
     except (OSError, SafetensorError) as error:
-        found = re.search(r"os error (\d+)", str(error))  # safetensors tells of a full disk in words alone
-        number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+        match = re.search(r"os error (\d+)", str(error))  # safetensors reports a full disk in its message alone
+        number = getattr(error, "errno", None) or (int(match[1]) if match else None)
         remedy = {
             errno.ENOSPC: "Free some space and run it again",
             errno.EDQUOT: "Free some space and run it again",
             errno.EROFS: "Choose a folder that can be written",
             errno.EACCES: "Choose a folder that can be written",
-        }.get(number or 0, "Run it again when that is mended")
+        }.get(number or 0, "Run it again when that is fixed")
         why = getattr(error, "strerror", None) or error
         raise StorageError(
             number, f"could not {action}: {why}. {remedy}; what was there before is unharmed."
@@ -82,7 +82,7 @@ def atomic_file(path: Path, what: str = "the file") -> Iterator[Path]:
     """Yield the path of a draft to write; afterwards it replaces ``path`` in one step, or after an error is gone.
 
     Raises:
-        StorageError: the disk refused; ``what`` says what the file is, such as "the film".
+        StorageError: the disk refused; ``what`` says what the file is, such as "the video".
     """
     draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     with storage_errors(f"write {what} {path}"):
@@ -125,7 +125,7 @@ def atomic_folder(path: Path, what: str = "the folder") -> Iterator[Path]:
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; what is still there afterwards is deleted."""
+    """Yield an empty folder next to ``path``; it is deleted afterwards unless it was moved."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         draft.mkdir(parents=True)
@@ -184,7 +184,7 @@ def read_json(path: Path, error: type[DreamenvError], remedy: str, *, kind: type
     Args:
         path: of the file.
         error: what to raise.
-        remedy: what would help, a sentence.
+        remedy: the advice, a sentence.
         kind: what it must hold, dict or list.
 
     Raises:
@@ -232,14 +232,14 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderFormat:
-    """A kind of folder that is written whole, and read whole or refused.
+    """A kind of folder that is written atomically, and verified when it is read.
 
     Attributes:
         kind: what such a folder is called: "world".
         manifest: the name of the JSON file that describes it.
         version: of the format; a higher one is refused.
         missing, damaged, newer: what is raised for a folder that is not there, not whole, or of a higher version.
-        remedy: what would help where it is damaged, a sentence.
+        remedy: the advice if it is damaged, a sentence.
         unchecked: names of files that may be edited or deleted.
     """
 
@@ -257,7 +257,7 @@ class FolderFormat:
 
         Args:
             path: of the folder.
-            fill: writes all files but the manifest into an empty folder, and returns what the manifest is to say.
+            fill: writes all files but the manifest into an empty folder, and returns the manifest's values.
 
         Raises:
             StorageError: the disk refused, or something of another kind is in the way.
@@ -275,7 +275,7 @@ class FolderFormat:
             (draft / self.manifest).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Check a folder against its manifest, and return what that says.
+        """Check a folder against its manifest, and return its values.
 
         Raises:
             missing, damaged, newer: see above.
@@ -356,9 +356,9 @@ def read_sealed_tensors(path: Path, error: type[DreamenvError], remedy: str) -> 
         content = path.read_bytes()
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}. {remedy}") from problem
-    found = _CHECKSUM_IN_HEADER.search(content)
-    before, after = (content[: found.start(1)], content[found.end(1) :]) if found else (b"", b"")
-    if found is None or hashlib.sha256(before + _NO_CHECKSUM.encode() + after).hexdigest() != found[1].decode():
+    match = _CHECKSUM_IN_HEADER.search(content)
+    before, after = (content[: match.start(1)], content[match.end(1) :]) if match else (b"", b"")
+    if match is None or hashlib.sha256(before + _NO_CHECKSUM.encode() + after).hexdigest() != match[1].decode():
         raise error(f"{path} is damaged or was altered: its checksum is not that of what it holds. {remedy}")
     return load(content)
 

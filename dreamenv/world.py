@@ -1,4 +1,4 @@
-"""A world: a trained model, what it is a model of, and the real segments its dreams start from, in one folder."""
+"""A world: a trained model, its provenance, and the real segments its dreams start from, in one folder."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from dreamenv.errors import (
     WorldVersionError,
 )
 from dreamenv.model_card import make_model_card
-from dreamenv.registry import BackboneConfig, config_from_json, config_to_json
+from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.storage import read_tensors, write_tensors
 from dreamenv.world_files import CARD, MODEL, REMEDY, STARTS, WORLD, read_description
-from dreamenv.world_model import WorldModel, WorldModelSpec
+from dreamenv.world_model import BackboneConfig, WorldModel, WorldModelSpec
 
 __all__ = ["DEFAULT_WORLD", "World", "shipped_worlds"]
 
 DEFAULT_WORLD = "take_cover"
-"""The name of the world that is dreamt in when none is named."""
+"""The world that is used when none is named."""
 
 _HUB = "hf://"
 
@@ -65,21 +65,21 @@ class World:
 
     @property
     def spec(self) -> WorldModelSpec:
-        """What the world shows and accepts."""
+        """The world's frames and actions."""
         return self.model.spec
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return next((value.device for value in _tensors(self.model).values()), torch.device("cpu"))
 
     @functools.cached_property
     def fingerprint(self) -> int:
-        """A 63-bit number of the model, by which dreams tell whether a state is theirs. Taken once, on first use."""
+        """A 63-bit hash of the model, by which dreams recognise their states. Computed once, on first use."""
         return int(self._model_hash().hexdigest()[:16], 16) >> 1
 
     def content_hash(self) -> str:
-        """Return a SHA-256 of all that dreams depend on: model, spec, provenance and starts."""
+        """Return the SHA-256 of everything that dreams depend on: model, spec, provenance and starts."""
         digest = self._model_hash()
         digest.update(_canonical(_provenance_to_json(self.provenance)))
         starts = self.starts
@@ -88,7 +88,7 @@ class World:
         return str(digest.hexdigest())
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
-        """Write the world to a folder, replacing a world that is there, or change nothing at all.
+        """Write the world to a folder, replacing a world that is there, or change nothing.
 
         Args:
             path: the folder.
@@ -120,14 +120,7 @@ class World:
         folder = _find_folder(path)
         description = read_description(folder, shipped_worlds())
         spec, provenance = _read_spec(folder, description), _read_provenance(folder, description)
-        try:
-            config = config_from_json(description["backbone"])
-            model = config.build(spec)
-        except (UnknownNameError, ConfigError) as error:
-            raise WorldVersionError(
-                f"{folder} was made by a backbone that this dreamenv ({version('dreamenv')}) does not have: {error} "
-                "Upgrade dreamenv, or import the module that registers it."
-            ) from error
+        config, model = _read_model(folder, description, spec)
         try:
             _load_tensors(model, read_tensors(folder / MODEL, WorldDamagedError, REMEDY))
             starts = Starts.load(folder / STARTS)
@@ -182,7 +175,7 @@ class World:
         world.starts.save(folder / STARTS)
         description = {
             "dreamenv": version("dreamenv"),
-            "backbone": config_to_json(world.config),
+            "backbone": part_to_json(world.config),
             "spec": _spec_to_json(world.spec),
             "provenance": _provenance_to_json(world.provenance),
             "content_hash": world.content_hash(),
@@ -194,17 +187,13 @@ class World:
         return description
 
     def replaced(self, **settings: Any) -> World:
-        """Return a world of the same weights with settings replaced that no weight depends on, such as ``passes=2``.
+        """Return a world of the same weights with some settings replaced, such as ``sampler=Euler(steps=2)``.
 
         Raises:
             UnknownNameError: there is no such setting.
-            ConfigError: a value that cannot work, or one that other weights would be needed for.
+            ConfigError: a value that cannot work, or one that needs other weights.
         """
-        known = [entry.name for entry in dataclasses.fields(self.config)]  # type: ignore[arg-type]
-        for name in settings:
-            if name not in known:
-                raise UnknownNameError("setting of this world's backbone", name, known)
-        config = dataclasses.replace(self.config, **settings)  # type: ignore[type-var]
+        config = dataclasses.replace(self.config, **settings)
         model = config.build(self.spec)
         try:
             model.load_state_dict(_tensors(self.model))
@@ -215,7 +204,7 @@ class World:
         return World(model, config, self.starts, self.provenance, self.record, self.metrics)
 
     def _rounded(self) -> World:
-        """Return the world whose parameters are as they will be read back from half precision."""
+        """Return the world with parameters rounded to half precision, as they will be read back."""
         model = self.config.build(self.spec)
         model.load_state_dict(_tensors(self.model))
         for parameter in model.parameters():
@@ -223,7 +212,8 @@ class World:
         return World(model, self.config, self.starts, self.provenance, self.record, self.metrics)
 
     def _model_hash(self) -> Any:
-        digest = hashlib.sha256(_canonical([config_to_json(self.config), _spec_to_json(self.spec)]))
+        settings = part_to_json(self.config, training=False)
+        digest = hashlib.sha256(_canonical([settings, _spec_to_json(self.spec)]))
         for name, value in sorted(_tensors(self.model).items()):
             array = value.detach().cpu().contiguous()
             digest.update(f"{name}{tuple(array.shape)}{array.dtype}".encode())
@@ -258,7 +248,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(repo_id, revision=revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise WorldNotFoundError(
-            f"there is no world to be had at {_HUB}{name}: {error} "
+            f"no world could be loaded from {_HUB}{name}: {error} "
             "Check the name and the network, or log in with `hf auth login`."
         ) from error
 
@@ -290,6 +280,28 @@ def _read_spec(folder: Path, description: Mapping[str, Any]) -> WorldModelSpec:
         return WorldModelSpec(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise WorldDamagedError(f"the spec in {folder} cannot be read: {error!r}.") from error
+
+
+def _read_model(
+    folder: Path, description: Mapping[str, Any], spec: WorldModelSpec
+) -> tuple[BackboneConfig, WorldModel]:
+    settings, ours = description["backbone"], version("dreamenv")
+    if "kind" not in settings:
+        made_by = description.get("dreamenv", "0.1.0")
+        raise WorldVersionError(
+            f"{folder} was made by dreamenv {made_by}, before worlds were put together from parts; dreamenv {ours} "
+            "cannot read it. Train it again from its recording, or import its published weights again."
+        )
+    try:
+        config = part_from_json(settings)
+        if not isinstance(config, BackboneConfig):
+            raise ConfigError(f"{config.kind!r} is no backbone.")
+        return config, config.build(spec)
+    except (UnknownNameError, ConfigError) as error:
+        raise WorldVersionError(
+            f"{folder} was made of parts that this dreamenv ({ours}) does not have: {error} Upgrade dreamenv, or "
+            "import the module that defines them."
+        ) from error
 
 
 def _provenance_to_json(provenance: Provenance | None) -> Any:

@@ -1,4 +1,4 @@
-"""The folder a world lives in: whole or not there, every file of weight checked against its hash, no pickle.
+"""The folder of a world: written atomically, every file checked against its hash, no pickle.
 
 ::
 
@@ -6,7 +6,7 @@
                         checksum of all that
     model.safetensors   parameters and buffers
     starts/             short real segments that dreams start from
-    README.md           a model card, made from world.json; yours to edit
+    README.md           a model card, made from world.json; may be edited
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def read_description(path: Path, known: dict[str, Path]) -> dict[str, Any]:
 
 
 def _suggestion(path: Path, known: dict[str, Path]) -> str:
-    there: dict[str, str] = {name: name for name in known}
+    nearby: dict[str, str] = {name: name for name in known}
     with contextlib.suppress(OSError):
         for sibling in path.parent.iterdir():
             if (sibling / DESCRIPTION).is_file() and not sibling.name.startswith("."):
-                there[sibling.name] = str(sibling)
-    near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
+                nearby[sibling.name] = str(sibling)
+    near = difflib.get_close_matches(path.name, nearby, n=3, cutoff=0.5)
     if near:
-        return f"Did you mean {' or '.join(there[name] for name in near)}?"
-    if there:
-        return f"Worlds nearby: {', '.join(sorted(there.values()))}."
+        return f"Did you mean {' or '.join(nearby[name] for name in near)}?"
+    if nearby:
+        return f"Worlds nearby: {', '.join(sorted(nearby.values()))}."
     return "Train one with `dreamenv train`, or give the path of a folder that has a world.json."

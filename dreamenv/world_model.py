@@ -27,9 +27,11 @@ from torch import Tensor, nn
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.errors import ActionError, ConfigError, FrameError, SeedError, StateError
+from dreamenv.parts import Part
 from dreamenv.randomness import seed_keys
 
 __all__ = [
+    "BackboneConfig",
     "Batch",
     "DataStatistics",
     "Imagined",
@@ -56,7 +58,7 @@ State: TypeAlias = TensorDict
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelSpec:
-    """What a world shows and accepts.
+    """The frames and actions of a world.
 
     Attributes:
         frame_shape: (c, h, w) of one frame.
@@ -91,17 +93,17 @@ class WorldModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Imagined:
-    """What would happen.
+    """An imagined outcome.
 
     Attributes:
         frames: (b, k, c, h, w) float32 in [0, 1]; None when imagined with ``decode=False``.
         rewards: (b, k) float32 in the real environment's units; where there are ``terminal_rewards``, those of steps
             that do not end the episode.
         termination: (b, k) float32 in [0, 1], the probability that this step ends the episode.
-        uncertainty: (b, k) float32, at least 0: how much the model doubts this step (the model's docstring gives the
-            unit); None where the model does not say.
+        uncertainty: (b, k) float32, at least 0: the model's uncertainty about this step (its docstring gives the unit);
+            None where the model has none.
         terminal_rewards: (b, k) float32, the rewards of the same steps if they end the episode; None where the model
-            makes no difference.
+            does not distinguish them.
     """
 
     frames: Tensor | None
@@ -164,11 +166,11 @@ class DataStatistics:
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss and the parameters it may move (a GAN stage has two of these, a plain stage one).
+    """One loss and the parameters it trains (a GAN stage has two of these, a plain stage one).
 
     Attributes:
         name: prefix of its logged scalars.
-        parameters: what its optimiser steps.
+        parameters: of its optimiser.
         loss: Batch -> (scalar to minimise, scalars to log).
     """
 
@@ -179,7 +181,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of training: what to minimise, on windows of which size, for how long.
+    """A stage of training: its objectives, windows and length.
 
     Attributes:
         name: unique among the model's stages.
@@ -189,9 +191,8 @@ class Stage:
         sequence_length: t, steps per window.
         learning_rate: peak rate of the optimiser.
         precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage
-            begins and handed over as ``Batch.features``; frames are then not read at all. Stages that follow one
-            another and name the same function share what it gave, which must not change by what they learn. None reads
-            frames.
+            begins and handed over as ``Batch.features``; frames are then not read at all. Consecutive stages with the
+            same function share its features, which must not depend on what they train. None reads frames.
         crop_at_episode_ends: let the episode's ends crop windows, see `dreamenv.data.windows`.
     """
 
@@ -205,18 +206,31 @@ class Stage:
     crop_at_episode_ends: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig(Part, ABC):
+    """The settings of a backbone, which contain all other parts of a world."""
+
+    @abstractmethod
+    def build(self, spec: WorldModelSpec) -> WorldModel:
+        """Return the untrained model.
+
+        Raises:
+            ConfigError: settings that do not go with the spec.
+        """
+
+
 class WorldModel(nn.Module, ABC):
-    """A learned world. A model holds parameters only; memory lives in the state.
+    """A learned world. A model holds parameters only; its memory is in the state.
 
     Attributes:
-        spec: what the world shows and accepts.
+        spec: the frames and actions of the world.
     """
 
     spec: WorldModelSpec
 
     @abstractmethod
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
-        """Begin b dreams.
+        """Start b dreams.
 
         Args:
             first_frame: (b, c, h, w) float32 in [0, 1].
@@ -228,18 +242,18 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
-        """Take in what really happened: actions (b, t, *a) led to frames (b, t, c, h, w)."""
+        """Update the state with real steps: actions (b, t, *a) led to frames (b, t, c, h, w)."""
 
     @abstractmethod
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
-        """Say what would happen under actions (b, k, *a), k a multiple of ``spec.chunk``.
+        """Predict the outcome of actions (b, k, *a), k a multiple of ``spec.chunk``.
 
         ``decode=False`` lets a model that has a latent state skip making frames; ``Imagined.frames`` is then None.
         """
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
-        """Return what to train, in which order; empty for a model without parameters."""
+        """Return the training stages, in order; empty for a model without parameters."""
 
 
 @runtime_checkable
@@ -255,20 +269,20 @@ class SupportsEmbed(Protocol):
 
 @runtime_checkable
 class SupportsReconstruct(Protocol):
-    """Capability: encodes and decodes frames, which shows what the model keeps of them."""
+    """Capability: reconstructs frames by encoding and decoding them."""
 
     def reconstruct(self, frames: Tensor) -> Tensor:
-        """Turn frames (n, c, h, w) float32 in [0, 1] into what the model keeps of them, of the same shape."""
+        """Return reconstructions of frames (n, c, h, w) float32 in [0, 1], of the same shape."""
         ...
 
 
 @runtime_checkable
 class SupportsJump(Protocol):
-    """Capability: predicts a frame several steps ahead without those between."""
+    """Capability: predicts a frame several steps ahead without the frames in between."""
 
     @property
     def max_time_shift(self) -> int:
-        """The most steps ahead that were learned; 1 if the next frame alone was."""
+        """The largest number of steps ahead in training; 1 if only the next frame was predicted."""
         ...
 
     def predict_ahead(self, state: State, actions: Tensor) -> Tensor:
@@ -303,7 +317,7 @@ class SupportsCompile(Protocol):
     """Capability: faster dreams by `torch.compile`."""
 
     def compile_networks(self) -> None:
-        """Have what is called at every step compiled when it is first called."""
+        """Compile what runs at every step, when it is first called."""
         ...
 
 

@@ -14,16 +14,14 @@ from dreamenv.action_layout import ActionLayout
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.starts import Starts
 from dreamenv.randomness import normal
-from dreamenv.registry import register_backbone
 from dreamenv.world import World
-from dreamenv.world_model import Imagined, State, WorldModel, WorldModelSpec, new_state
+from dreamenv.world_model import BackboneConfig, Imagined, State, WorldModel, WorldModelSpec, new_state
 
 CONTEXT = 3
-register_backbone("drifting", "drifting:DriftingConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftingConfig:
+class DriftingConfig(BackboneConfig, kind="drifting"):
     """How it drifts."""
 
     noise: float = 0.05

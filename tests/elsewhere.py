@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import dreamenv
-from dreamenv.registry import make_config
+from dreamenv.presets import make_config
 from dreamenv.world_model import WorldModelSpec
 
 _setup_privateuseone_for_python_backend("elsewhere")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamenv.data.starts import Starts
-from dreamenv.importers.adapter import Adapter, Options, fitted
+from dreamenv.importers.adapter import Adapter, Options, load_weights
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
@@ -54,7 +54,9 @@ def starts_for(spec: WorldModelSpec, count: int = 2, steps: int = 3) -> Starts:
 def imported(adapter: Adapter, files: list[dict[str, Tensor]], options: Options | None = None) -> World:
     """Make a world of tensors."""
     found = adapter.read(files, options or Options())
-    return World(fitted(found), found.config, starts_for(found.spec), record={"imported": {"system": adapter.name}})
+    return World(
+        load_weights(found), found.config, starts_for(found.spec), record={"imported": {"system": adapter.name}}
+    )
 
 
 def without(tensors: dict[str, Tensor], *names: str) -> dict[str, Tensor]:

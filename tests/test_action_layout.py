@@ -112,7 +112,7 @@ def test_what_is_chosen_becomes_indicators_and_what_is_measured_a_scaled_number(
         ([1, 2], "must be a dictionary of 'jump', 'keys', 'walk', not a list"),
         ({"jump": 4, "walk": np.zeros(1)}, "lacks 'keys'"),
         ({"jump": 4, "walk": np.zeros(1), "keys": {"up": np.zeros(2, int)}}, "entry 'keys'.* lacks 'idle'"),
-        ({**NESTED.sample(), "fly": 1}, "has besides 'fly'"),
+        ({**NESTED.sample(), "fly": 1}, "also has 'fly'"),
         ({**NESTED.sample(), "jump": 4.0}, "entry 'jump'.*integers.*float64"),
         ({**NESTED.sample(), "walk": np.zeros(2)}, r"entry 'walk'.*\(1,\) numbers.*not \(2,\)"),
     ],

@@ -21,13 +21,16 @@ from dreamenv.agents import (
     AgentConfig,
     CollectionPolicy,
     DreamVecEnv,
+    NetworkConfig,
     ObservationConfig,
+    PPOConfig,
     RandomActor,
     RealVecEnv,
     SavedPolicy,
     evaluate,
     train_agent,
 )
+from dreamenv.backbones.rssm import RSSMStage, RSSMTraining
 from dreamenv.cli import main
 from dreamenv.data import (
     EpisodeDataset,
@@ -37,16 +40,17 @@ from dreamenv.data import (
     collect,
     from_minari,
 )
-from dreamenv.dream import DreamEnv, DreamVectorEnv, LatentObservation
+from dreamenv.dream import DreamConfig, DreamEnv, DreamVectorEnv, LatentObservation
 from dreamenv.errors import WorldMismatchError
-from dreamenv.registry import make_config
+from dreamenv.presets import make_config
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 
 KINDS = list(SPACES)
 PPO_SETTINGS = AgentConfig(
-    observation=ObservationConfig(kind="latent"), total_steps=64, num_envs=4, rollout_steps=8, batch_size=32, epochs=1,
-    hidden=(16,), horizon=6, checkpoint_every=0, num_threads=1,
+    observation=ObservationConfig(kind="latent"), total_steps=64, num_envs=4,
+    ppo=PPOConfig(n_steps=8, batch_size=32, n_epochs=1), network=NetworkConfig(net_arch=(16,)),
+    dream=DreamConfig(horizon=6), checkpoint_every=0, num_threads=1,
 )  # fmt: skip
 
 
@@ -115,10 +119,10 @@ def test_batched_actions_arrays_and_tensors_mean_the_same(loop):
     packed = np.stack([layout.pack(space.sample()) for _ in range(2)])
     frames = []
     for actions in (layout.unpack_rows(packed), packed, torch.from_numpy(packed)):
-        dreams = DreamVectorEnv(world, 2, precision="float32")
+        dreams = DreamVectorEnv(world, 2)
         dreams.reset(seed=1)
         frames.append(dreams.step(actions)[0])
-    single = DreamEnv(world, precision="float32")
+    single = DreamEnv(world)
     single.reset(seed=1)
     frame = single.step(layout.unpack(packed[0]))[0]
     np.testing.assert_array_equal(frames[0], frames[1])
@@ -152,7 +156,7 @@ def test_ppo_learns_in_its_dreams_and_the_policy_is_saved_evaluated_and_recorded
 
 def test_ppo_runs_in_reality_and_in_both(loop, tmp_path):
     _, make_env, _, world, _ = loop
-    config = AgentConfig(**{**vars(PPO_SETTINGS), "where": "mixed", "real_envs": 2, "total_steps": 32})
+    config = dataclasses.replace(PPO_SETTINGS, where="mixed", real_envs=2, total_steps=32)
     train_agent(config, world=world, real=make_env, out=tmp_path, progress=False)
 
 
@@ -197,9 +201,8 @@ def test_the_dream_moves_as_the_action_says(tmp_path, kind):
         steps={"joint": 10, "dynamics": 120}, holdout=0.05, eval_every=0, eval_horizon=4, eval_windows=1, starts=16,
         start_context=2, checkpoint_every=1000,
     )  # fmt: skip
-    backbone = dataclasses.replace(
-        make_config("rssm", "tiny"), dropout=0.0, dynamics_rate=3e-3, dynamics_batch=8, dynamics_length=12
-    )
+    stage = RSSMStage(steps=120, batch_size=8, sequence_length=12, learning_rate=3e-3)
+    backbone = make_config("rssm", "tiny", training=RSSMTraining(dropout=0.0, dynamics=stage))
     world = train(config, backbone, dataset, tmp_path / "run")
     layout, meaning = ActionLayout(space), SPACES[kind][1]
     space.seed(0)
@@ -233,7 +236,7 @@ def test_every_number_of_an_action_reaches_the_dream():
             if column is not None:
                 action[column] += 1
             tensor = torch.from_numpy(action.reshape(1, 1, *layout.shape))
-            memories.append(model.imagine(state, tensor)[1]["memory"])
+            memories.append(model.imagine(state, tensor)[1]["deter"])
         assert all(not torch.equal(one, other) for one, other in itertools.combinations(memories, 2)), kind
 
 

@@ -160,7 +160,7 @@ def test_the_terminal_observation_is_the_last_of_the_ended_dream():
     assert after[0, 1] < before[0, 1] + 1 or after[0, 0] != infos[0]["terminal_observation"][0]
 
 
-def test_a_stack_of_frames_begins_anew_with_the_dream():
+def test_a_stack_of_frames_restarts_with_the_dream():
     env = DreamVecEnv(make_world(noise=0.0), 2, observation=FRAMES, horizon=2)
     env.reset()
     env.step(np.array([1, 1]))

@@ -14,9 +14,10 @@ from drifting import make_world
 from test_agents_environments import FRAMES, LATENTS, Brightness
 from test_evaluation import make_policy
 
-from dreamenv.agents import AgentConfig, CollectionPolicy, SavedPolicy, evaluate, train_agent
+from dreamenv.agents import AgentConfig, CollectionPolicy, NetworkConfig, PPOConfig, SavedPolicy, evaluate, train_agent
 from dreamenv.agents.checkpoints import latest_checkpoint
 from dreamenv.agents.saved_policy import SavedPolicy as Policy
+from dreamenv.dream import DreamConfig
 from dreamenv.errors import (
     CheckpointDamagedError,
     CheckpointError,
@@ -31,14 +32,9 @@ SMALL = AgentConfig(
     total_steps=512,
     num_envs=8,
     real_envs=2,
-    rollout_steps=16,
-    batch_size=64,
-    epochs=2,
-    hidden=(16,),
-    channels=(4, 4, 4),
-    features=16,
-    lstm_size=8,
-    horizon=8,
+    ppo=PPOConfig(n_steps=16, batch_size=64, n_epochs=2),
+    network=NetworkConfig(net_arch=(16,), channels=(4, 4, 4), features_dim=16, lstm_hidden_size=8),
+    dream=DreamConfig(horizon=8),
     checkpoint_every=256,
     num_threads=1,
 )
@@ -73,7 +69,8 @@ def test_training_in_a_dream_leaves_a_policy_that_loads_and_acts_alike(tmp_path,
 def test_ppo_learns_in_a_dream_and_the_policy_works_outside(tmp_path):
     """In the drifting world and in the real one alike the reward is the action, at most 2 a step."""
     world = make_world()
-    config = dataclasses.replace(SMALL, total_steps=4096, learning_rate=0.01, entropy=0.0, epochs=4)
+    ppo = dataclasses.replace(SMALL.ppo, learning_rate=0.01, ent_coef=0.0, n_epochs=4)
+    config = dataclasses.replace(SMALL, total_steps=4096, ppo=ppo)
     policy = train_agent(config, out=tmp_path, world=world, progress=False)
     dream = evaluate(policy, world, episodes=8, horizon=5)
     real = evaluate(policy, Brightness, episodes=8, world=world)
@@ -152,14 +149,14 @@ def test_a_resumed_run_goes_on_with_weights_optimiser_and_reward_scale(tmp_path,
 
 
 def test_other_settings_than_the_checkpoints_are_refused(tmp_path):
-    world = make_world()
+    world, other = make_world(), dataclasses.replace(SMALL.ppo, gamma=0.5)
     train_agent(dataclasses.replace(SMALL, total_steps=128), out=tmp_path, world=world, progress=False)
-    with pytest.raises(CheckpointError, match="gamma"):
-        train_agent(dataclasses.replace(SMALL, gamma=0.5), out=tmp_path, world=world, progress=False)
+    with pytest.raises(CheckpointError, match=r"ppo\.gamma=0\.99, not 0\.5"):
+        train_agent(dataclasses.replace(SMALL, ppo=other), out=tmp_path, world=world, progress=False)
     policy = train_agent(
-        dataclasses.replace(SMALL, gamma=0.5, total_steps=128), out=tmp_path, world=world, progress=False, resume=False
+        dataclasses.replace(SMALL, ppo=other, total_steps=128), out=tmp_path, world=world, progress=False, resume=False
     )
-    assert policy.config.gamma == 0.5
+    assert policy.config.ppo.gamma == 0.5
 
 
 def flipped(content, place):
@@ -178,9 +175,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_whole_one_before(tmp_path, 
     content = file.read_bytes()
     for damaged in (content[:100], flipped(content, len(content) // 2), flipped(content, len(content) - 5), b""):
         file.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=f"going on from {first}.*{file} is damaged"):
+        with pytest.warns(UserWarning, match=f"resuming from {first}.*{file} is damaged"):
             assert latest_checkpoint(kept) == first
-    with pytest.warns(UserWarning, match="going on from"):
+    with pytest.warns(UserWarning, match="resuming from"):
         again = train_agent(short, out=tmp_path, world=world, progress=False)
     assert again.record["steps"] == whole.record["steps"] == 256
     assert latest_checkpoint(kept) == newest  # written anew
@@ -295,9 +292,9 @@ def test_a_policy_records_as_it_is_evaluated(tmp_path, observation):
 
 def test_bad_settings_are_named(tmp_path):
     with pytest.raises(ConfigError, match="batch_size"):
-        AgentConfig(batch_size=500)
+        AgentConfig(ppo=PPOConfig(batch_size=500))
     with pytest.raises(ConfigError, match="gamma"):
-        AgentConfig(gamma=1.5)
+        PPOConfig(gamma=1.5)
     with pytest.raises(ConfigError, match="num_envs"):
         AgentConfig(num_envs=0)
     with pytest.raises(ConfigError, match="real_envs"):

@@ -7,14 +7,19 @@ import dataclasses
 
 import pytest
 import torch
-from contract import ROWS, SPEC, WorldModelContract, assert_equal
 from drifting import Drifting, DriftingConfig
-from test_backbones import TINY_DIT
-from torch import Tensor, nn
+from tiny_worlds import TINY_DIT, randomized
+from torch import Tensor
 
+from dreamenv.diffusion.context_noise import Stabilization
+from dreamenv.diffusion.process import RectifiedFlow
+from dreamenv.diffusion.sampler import Euler
+from dreamenv.diffusion.schedule import FullSequence
+from dreamenv.diffusion.target import FlowVelocity
 from dreamenv.dream.chunking import ActionRepeatChunking, frame_by_frame
-from dreamenv.registry import BackboneConfig
+from dreamenv.testing import SPEC, WorldModelContract, assert_equal
 from dreamenv.world_model import (
+    BackboneConfig,
     Imagined,
     State,
     SupportsBfloat16,
@@ -25,9 +30,16 @@ from dreamenv.world_model import (
     new_state,
 )
 
-CHUNK = 3
+ROWS, CHUNK = 4, 3
 DRIFTING = DriftingConfig(chunk=CHUNK)
-DENOISING = dataclasses.replace(TINY_DIT, chunk=CHUNK, plan="full", noise="flow", target="flow", sampler="euler")
+DENOISING = dataclasses.replace(
+    TINY_DIT,
+    process=RectifiedFlow(),
+    target=FlowVelocity(),
+    sampler=Euler(steps=2),
+    schedule=FullSequence(frames=CHUNK),
+    context_noise=Stabilization(stabilization_level=0.02),
+)
 CAPABILITIES = (SupportsCalibrate, SupportsEmbed, SupportsReconstruct, SupportsBfloat16)
 
 
@@ -49,12 +61,9 @@ class TestAnticipatingDenoising(WorldModelContract):
 
 @pytest.fixture(params=[DRIFTING, DENOISING], ids=["fake", "denoising"])
 def model(request) -> WorldModel:
-    torch.manual_seed(0)
-    model = request.param.build(SPEC).eval()
     if request.param is DENOISING:
-        for parameter in model.network.parameters():  # also those that begin as 0, so that actions count
-            nn.init.normal_(parameter, std=0.1)
-    return model
+        return randomized(DENOISING)  # also weights that begin as 0, so that actions count
+    return request.param.build(SPEC).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +79,7 @@ def begin(model: WorldModel) -> State:
 
 
 def random_actions(steps: int) -> Tensor:
-    """Kept now and then, so that rows replay, redraw and play chunks to their end at different times."""
+    """Kept now and then, so that rows replay, sample again and play chunks to their end at different times."""
     generator = torch.Generator().manual_seed(2)
     return torch.randint(3, (ROWS, -(-steps // 2)), generator=generator).repeat_interleave(2, dim=1)[:, :steps]
 
@@ -124,33 +133,33 @@ def test_a_changed_action_goes_on_from_what_was_played(model):
         torch.zeros(ROWS, 2).long(),
         torch.ones(ROWS, CHUNK).long(),
     )
-    drawn, _ = model.imagine(begin(model), torch.zeros(ROWS, CHUNK).long())
-    expected, _ = model.imagine(model.observe(begin(model), first, drawn.frames[:, :2]), second)
+    sampled, _ = model.imagine(begin(model), torch.zeros(ROWS, CHUNK).long())
+    expected, _ = model.imagine(model.observe(begin(model), first, sampled.frames[:, :2]), second)
     imagined, _ = anticipating.imagine(begin(anticipating), torch.cat((first, second), dim=1))
-    torch.testing.assert_close(imagined.frames[:, :2], drawn.frames[:, :2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(imagined.frames[:, :2], sampled.frames[:, :2], rtol=0, atol=1e-6)
     torch.testing.assert_close(imagined.frames[:, 2:], expected.frames, rtol=0, atol=1e-6)
     kept, _ = anticipating.imagine(begin(anticipating), torch.zeros(ROWS, 2 + CHUNK).long())
     assert (kept.frames[:, 2:] != imagined.frames[:, 2:]).any()
 
 
-def test_only_rows_that_need_it_are_drawn(monkeypatch):
-    anticipating, drawn = ActionRepeatChunking(DRIFTING.build(SPEC)), []
+def test_only_rows_that_need_it_are_sampled(monkeypatch):
+    anticipating, sampled = ActionRepeatChunking(DRIFTING.build(SPEC)), []
     imagine = Drifting.imagine
 
     def noting(self, state, actions, **settings):
-        drawn.append(len(actions))
+        sampled.append(len(actions))
         return imagine(self, state, actions, **settings)
 
     state = begin(anticipating)
     monkeypatch.setattr(Drifting, "imagine", noting)
     for action, rows in [([0, 0, 0, 0], 4), ([0, 0, 0, 0], 0), ([0, 1, 0, 2], 2), ([0, 1, 0, 2], 2), ([0, 1, 1, 2], 1)]:
-        drawn.clear()
+        sampled.clear()
         _, state = anticipating.imagine(state, torch.tensor(action)[:, None])
-        assert sum(drawn) == rows
-        assert len(drawn) <= 1
+        assert sum(sampled) == rows
+        assert len(sampled) <= 1
 
 
-def test_reality_drops_what_was_drawn_beyond_what_was_played(model):
+def test_real_frames_drop_what_was_sampled_beyond_what_was_played(model):
     anticipating = ActionRepeatChunking(model)
     actions, seen = torch.ones(ROWS, 2).long(), torch.rand(ROWS, 2, *SPEC.frame_shape)
     played, state = anticipating.imagine(begin(anticipating), actions[:, :1])
@@ -171,14 +180,14 @@ def test_the_embedding_is_of_the_present_frame(model):
 
 
 @pytest.mark.parametrize(("name", "value"), [("rng_key", 77), ("temperature", 3.0)])
-def test_another_stream_or_temperature_draws_anew_at_once(model, name, value):
+def test_another_stream_or_temperature_samples_again_at_once(model, name, value):
     anticipating, action = ActionRepeatChunking(model), torch.zeros(ROWS, 1).long()
     _, state = anticipating.imagine(begin(anticipating), action)
     changed = state.clone()
     changed[name][1] = value
-    as_drawn, _ = anticipating.imagine(state, action)
+    as_sampled, _ = anticipating.imagine(state, action)
     other, _ = anticipating.imagine(changed, action)
-    differs = (as_drawn.frames != other.frames).flatten(1).any(dim=1)
+    differs = (as_sampled.frames != other.frames).flatten(1).any(dim=1)
     assert differs.tolist() == [False, True, False, False]
 
 
@@ -195,7 +204,7 @@ def test_rows_of_any_moment_can_be_written_over_each_other(model):
     assert_equal(dreamt[[0, 2, 3]], state[[0, 2, 3]])
 
 
-def test_what_the_model_says_beside_frames_is_passed_on():
+def test_what_the_model_predicts_next_to_frames_is_passed_on():
     doubting = ActionRepeatChunking(DriftingConfig(chunk=CHUNK, doubt=0.5, terminal_reward=7.0).build(SPEC))
     imagined, _ = doubting.imagine(begin(doubting), random_actions(4))
     assert (imagined.uncertainty == 0.5).all()

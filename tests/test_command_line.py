@@ -36,8 +36,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["collect", "take_cover", "--out", "data", "--episodes", "2", "--workers", "1"],
         ["train", "data", "--out", "run", "--backbone", "persistence", "--starts", "8", "--eval-windows", "2",
          "--eval-horizon", "5", "--holdout", "0.5", "--no-progress"],
-        ["agent", "--world", "run", "--out", "ppo", "--total-steps", "32", "--num-envs", "2", "--rollout-steps", "8",
-         "--batch-size", "16", "--epochs", "1", "--observation.kind", "frame", "--horizon", "5"],
+        ["agent", "--world", "run", "--out", "ppo", "--total-steps", "32", "--num-envs", "2", "--ppo.n-steps", "8",
+         "--ppo.batch-size", "16", "--ppo.n-epochs", "1", "--observation.kind", "frame", "--dream.horizon", "5"],
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -76,7 +76,8 @@ def test_the_settings_of_a_backbone_become_options(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["train", "data", "--out", "world", "--backbone", "rssm", "--preset", "tiny", "--help"])
     shown = capsys.readouterr().out
-    assert "--model.memory" in shown
+    assert "--model.deter" in shown
+    assert "--model.training.joint.steps" in shown
     assert "--learning-rate" in shown or "--seed" in shown
 
 
@@ -128,7 +129,9 @@ def test_the_origin_of_an_error_is_shown_when_asked_for(monkeypatch: pytest.Monk
         main(["colect"])
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from dreamenv.commands import info
 
     def interrupt(path: str | None) -> None:
@@ -149,7 +152,7 @@ def test_collecting_again_adds_nothing_that_is_there(in_loop: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("path", "kind"), [("data", "recording"), ("run", "world"), ("run/world", "world"), ("ppo", "policy")]
 )
-def test_info_describes_what_a_folder_holds(
+def test_info_describes_worlds_recordings_and_policies(
     path: str, kind: str, in_loop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["info", path, "--json"]) == 0
@@ -166,7 +169,7 @@ def test_info_refuses_a_folder_of_something_else(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("place", ["run", "take_cover"])
-def test_a_policy_is_scored_in_the_dream_and_outside(
+def test_a_policy_is_scored_in_the_dream_and_in_the_real_environment(
     place: str, in_loop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "ppo", "--on", place, "--episodes", "2", "--num-envs", "1", "--out", "score.json"]
@@ -180,23 +183,23 @@ def test_a_policy_is_scored_in_the_dream_and_outside(
     assert shown.endswith("Wrote score.json\n")
 
 
-def test_without_a_display_play_writes_a_film_of_the_dream(
+def test_without_a_display_play_writes_a_video_of_the_dream(
     in_loop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dreamenv.commands.play.has_display", lambda: False)
-    film = in_loop / "film.mp4"
-    assert main(["play", "run", "--out", str(film), "--steps", "6", "--actions", "left*2,1", "--horizon", "5"]) == 0
+    video = in_loop / "video.mp4"
+    assert main(["play", "run", "--out", str(video), "--steps", "6", "--actions", "left*2,1", "--horizon", "5"]) == 0
     shown = capsys.readouterr().out
     assert "no display" in shown
-    assert shown.endswith(f"Wrote {film}\n")
-    with av.open(str(film)) as container:
+    assert shown.endswith(f"Wrote {video}\n")
+    with av.open(str(video)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 6  # the start, and five steps to the horizon
     assert frames[0].shape == (512, 512, 3)
 
 
-def test_a_dream_is_driven_remembered_and_restored_with_keys(in_loop: Path) -> None:
-    from dreamenv.commands.window import drive
+def test_keys_control_save_and_restore_a_dream(in_loop: Path) -> None:
+    from dreamenv.commands.window import control
     from dreamenv.dream import DreamEnv
 
     def press(*keys: int) -> list[pygame.event.Event]:
@@ -222,13 +225,13 @@ def test_a_dream_is_driven_remembered_and_restored_with_keys(in_loop: Path) -> N
             return super().step(action)
 
     env = Watched(in_loop / "run" / "world", horizon=100)
-    steps = drive(env, ("noop", "left", "right"), frame_rate=1000.0, scale=2, seed=0, poll=lambda: next(turns))
+    steps = control(env, ("noop", "left", "right"), frame_rate=1000.0, scale=2, seed=0, poll=lambda: next(turns))
     assert done == [1, 0, 0, 0, 0]  # paused after five, then left
     assert steps == 5
     env.close()
 
 
-def test_keys_choose_the_action_that_says_most_of_what_is_held() -> None:
+def test_keys_choose_the_action_that_matches_most_pressed_keys() -> None:
     assert choose_action(WALK, {"up"}) == 3
     assert choose_action(WALK, {"w", "a"}) == 4
     assert choose_action(WALK, {"left"}) == 1
@@ -239,23 +242,23 @@ def test_keys_choose_the_action_that_says_most_of_what_is_held() -> None:
     assert "left + up, or 4" in describe_keys(WALK)
 
 
-def test_scripts_of_actions_repeat_for_ever() -> None:
+def test_scripts_of_actions_repeat_indefinitely() -> None:
     space = gym.spaces.Discrete(3)
     script = scripted_actions("left*2, noop, 2", space, ("noop", "left", "right"), seed=0)
     assert [next(script) for _ in range(6)] == [1, 1, 0, 2, 1, 1]
 
 
 def test_random_scripts_follow_their_seed_and_sticky_ones_stick() -> None:
-    def draw(kind: str, seed: int) -> list[int]:
+    def sample(kind: str, seed: int) -> list[int]:
         script = scripted_actions(kind, gym.spaces.Discrete(5), (), seed=seed)
         return [int(next(script)) for _ in range(400)]
 
     def changes(actions: list[int]) -> float:
         return float(np.mean(np.diff(actions) != 0))
 
-    assert draw("random", 1) == draw("random", 1) != draw("random", 2)
-    assert changes(draw("random", 0)) == pytest.approx(0.8, abs=0.1)
-    assert changes(draw("sticky", 0)) == pytest.approx(0.08, abs=0.05)
+    assert sample("random", 1) == sample("random", 1) != sample("random", 2)
+    assert changes(sample("random", 0)) == pytest.approx(0.8, abs=0.1)
+    assert changes(sample("sticky", 0)) == pytest.approx(0.08, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ def test_doctor_names_the_command_that_installs_an_extra(monkeypatch: pytest.Mon
     assert all(not finding.ok and finding.remedy for finding in doctor.check_packages())
 
 
-def test_doctor_starts_every_real_environment_that_lacks_nothing() -> None:
+def test_doctor_starts_every_available_real_environment() -> None:
     found = {finding.name: finding for finding in doctor.check_real_environments()}
     assert set(found) == set(task_names())
     for family in FAMILIES:
@@ -312,7 +315,7 @@ def test_doctor_starts_every_real_environment_that_lacks_nothing() -> None:
 
 
 @pytest.mark.parametrize(("package", "task"), [("minigrid", "minigrid_door_key"), ("crafter", "crafter")])
-def test_doctor_and_the_error_say_the_same_of_a_family_that_is_missing(
+def test_doctor_and_the_error_agree_on_a_missing_family(
     package: str, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hide(package, monkeypatch)
@@ -333,7 +336,7 @@ def test_doctor_and_the_error_say_the_same_of_a_family_that_is_missing(
     assert str(error.value) == f"{task} cannot run here: {what}. Make it run: {remedy}"
 
 
-def test_doctor_names_the_remedy_of_what_fails_only_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_the_remedy_of_environments_that_fail_at_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, **_: object) -> None:
         raise UnavailableError(name, "OpenGL does not start", "apt-get install -y libgl1")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamenv.registry import preset_names
+from dreamenv.presets import preset_names
 
 PRESETS = [f"{name}:{preset}" for name in ("denoising", "rssm") for preset in preset_names(name)]
 

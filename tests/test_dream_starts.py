@@ -54,10 +54,10 @@ def test_a_start_is_filtered_once(monkeypatch):
     states(np.array([3, 3, 19]))
 
 
-def test_states_too_large_to_remember_are_made_when_needed(monkeypatch):
+def test_states_too_large_to_cache_are_made_when_needed(monkeypatch):
     world = make_world()
     remembered = StartStates(world.model, world.starts, CPU)
-    monkeypatch.setattr(starting, "_ROOM", 10)
+    monkeypatch.setattr(starting, "_CACHE_BYTES", 10)
     states = StartStates(world.model, world.starts, CPU)
     for entries in (np.array([4, 7, 4]), np.array([22])):
         assert (states(entries) == remembered(entries)).all()

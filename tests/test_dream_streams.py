@@ -1,4 +1,4 @@
-"""The draws an environment makes for its rows."""
+"""The random numbers an environment samples for its rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def begun(seeds=(1, 2, 3, 4, 5)) -> tuple[RowStreams, np.ndarray]:
     return streams, streams.begin(ROWS).key
 
 
-def test_draws_are_the_rows_uniform_numbers_step_by_step():
+def test_samples_are_the_rows_uniform_numbers_step_by_step():
     streams, keys = begun()
     for step in range(200):
         expected = uniform(torch.from_numpy(keys), torch.full((5,), step), stream=TERMINATION_STREAM)
-        np.testing.assert_array_equal(streams.draw(), expected.numpy())
+        np.testing.assert_array_equal(streams.sample(), expected.numpy())
 
 
-def test_beginning_one_row_anew_does_not_touch_the_others():
+def test_restarting_one_row_does_not_touch_the_others():
     streams, _ = begun()
     undisturbed, _ = begun()
     for step in range(300):
         if step % 7 == 3:
             streams.begin(np.array([2]))
-        left, right = streams.draw(), undisturbed.draw()
+        left, right = streams.sample(), undisturbed.sample()
         np.testing.assert_array_equal(np.delete(left, 2), np.delete(right, 2))
 
 
@@ -49,12 +49,12 @@ def test_restored_streams_go_on_exactly():
     streams, _ = begun()
     streams.begin(np.array([3]))
     for _ in range(70):
-        streams.draw()
+        streams.sample()
     key = streams._key.copy()
     other = RowStreams(5)
     other.restore(streams.row_key, streams.dreams, key, np.full(5, 70))
     for _ in range(100):
-        np.testing.assert_array_equal(streams.draw(), other.draw())
+        np.testing.assert_array_equal(streams.sample(), other.sample())
     assert (streams.begin(ROWS).key == other.begin(ROWS).key).all()
 
 
@@ -74,7 +74,7 @@ def test_starts_and_temperatures_are_spread_evenly():
     beginnings = streams.begin(rows)
     counts = np.bincount(beginnings.choose(10), minlength=10)
     assert ((counts - 2000) ** 2 / 2000).sum() < 27.9  # chi-squared with 9 degrees of freedom, p = 0.001
-    assert abs(beginnings.warmth.mean() - 0.5) < 4 / np.sqrt(12 * 20_000)
+    assert abs(beginnings.temperature.mean() - 0.5) < 4 / np.sqrt(12 * 20_000)
     assert len(np.unique(beginnings.key)) == 20_000
 
 

@@ -462,14 +462,12 @@ def test_actions_outside_the_space_are_refused_and_change_nothing(space, actions
     ("settings", "message"),
     [
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
-        ({"horizon": 0}, "horizon must be at least 1"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"temperature": (2.0, 1.0)}, "temperature"),
+        ({"horizon": 0}, "horizon must be a whole number of steps, at least 1, or None, not 0"),
+        ({"config": {"horizon": 3}}, "config must be a DreamConfig"),
         ({"observation": "pixels"}, "'frame' or 'latent', not 'pixels'"),
         ({"output": "jax"}, "'numpy' or 'torch', not 'jax'"),
         ({"autoreset_mode": "Never"}, "autoreset_mode"),
         ({"render_mode": "ansi"}, "render_mode"),
-        ({"uncertainty_penalty": -1.0}, "uncertainty_penalty"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):
@@ -478,7 +476,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(DeviceError, match=r"'cuda:77' is not there. Here: cpu"):
+    with pytest.raises(DeviceError, match=r"'cuda:77' is not available here. Available: cpu"):
         DreamVectorEnv(make_world(), 1, device="cuda:77")
     with pytest.raises(DeviceError, match="'quantum' is not the name"):
         DreamVectorEnv(make_world(), 1, device="quantum")

@@ -12,10 +12,11 @@ from drifting import make_world
 from scipy import stats
 from test_agents_environments import FRAMES, LATENTS, Brightness
 
-from dreamenv.agents import AgentConfig, RandomActor, RealVecEnv, SavedPolicy, evaluate
-from dreamenv.agents.evaluation import play_episodes
+from dreamenv.agents import AgentConfig, NetworkConfig, RandomActor, RealVecEnv, SavedPolicy, evaluate
+from dreamenv.agents.episodes import play_episodes
 from dreamenv.agents.networks import build_policy
 from dreamenv.errors import ConfigError, SeedError, WorldMismatchError
+from dreamenv.world import World
 
 SPACE = gym.spaces.Discrete(3)
 
@@ -31,7 +32,11 @@ class Uneven(Brightness):
 
 def make_policy(observation=LATENTS, world=None, algorithm="ppo"):
     world = world or make_world()
-    config = AgentConfig(observation=observation, algorithm=algorithm, hidden=(8,), lstm_size=8, channels=(4, 4, 4))
+    config = AgentConfig(
+        observation=observation,
+        algorithm=algorithm,
+        network=NetworkConfig(net_arch=(8,), lstm_hidden_size=8, channels=(4, 4, 4)),
+    )
     env = RealVecEnv(Brightness, 1, observation=observation, world=world)
     network = build_policy(config, env.observation_space, env.action_space)
     policy = SavedPolicy(
@@ -64,6 +69,15 @@ def test_the_result_does_not_depend_on_the_number_of_rows(observation, algorithm
     results = [evaluate(policy, Uneven, episodes=7, seed=5, num_envs=rows, world=world) for rows in (1, 4)]
     assert results[0].returns == results[1].returns
     assert len(set(results[0].returns)) > 1
+
+
+def test_the_world_that_ships_gives_the_same_result_at_any_number_of_rows():
+    """It supports bfloat16, which once was chosen by the number of rows."""
+    world = World.default()
+    actor = RandomActor(world.spec.action_space)
+    lengths = [evaluate(actor, world, episodes=4, num_envs=rows, horizon=80).lengths for rows in (1, 2, 4)]
+    assert lengths[0] == lengths[1] == lengths[2]
+    assert len(set(lengths[0])) > 1
 
 
 def test_a_dream_is_evaluated_from_episode_starts_with_returns():

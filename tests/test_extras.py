@@ -88,14 +88,15 @@ def test_a_bare_install_records_trains_and_runs_ppo(tmp_path: Path) -> None:
         "from toy import ToyEnv\n"
         "import trainable\n"
         "from dreamenv import World\n"
-        "from dreamenv.agents import AgentConfig, evaluate, train_agent\n"
+        "from dreamenv.agents import AgentConfig, PPOConfig, evaluate, train_agent\n"
         "from dreamenv.data import RandomPolicy, collect\n"
         "from dreamenv.training import TrainConfig, train\n"
         "random = partial(RandomPolicy, ToyEnv().action_space)\n"
         "recording = collect(ToyEnv, random, folder + '/data', steps=150, num_workers=0, progress=False)\n"
         "train(TrainConfig(), trainable.TrainableConfig(), recording, folder + '/world')\n"
         "world = World.default()\n"
-        "agent = AgentConfig(total_steps=32, num_envs=2, rollout_steps=16, batch_size=16, checkpoint_every=0)\n"
+        "ppo = PPOConfig(n_steps=16, batch_size=16)\n"
+        "agent = AgentConfig(total_steps=32, num_envs=2, ppo=ppo, checkpoint_every=0)\n"
         "policy = train_agent(agent, world=world, out=folder + '/policy')\n"
         "print(len(evaluate(policy, world, episodes=1).returns))\n"
     )
@@ -135,7 +136,7 @@ def test_a_window_onto_dreams_needs_the_extra_play(env: Callable[..., object], h
 def test_playing_in_a_window_needs_the_extra_play(hide: Callable[[str], None]) -> None:
     hide("pygame")
     with pytest.raises(MissingDependencyError, match=r"'dreamenv\[play\]'"):
-        window.drive(DreamEnv(make_world()), (), frame_rate=10.0, scale=1, seed=0)
+        window.control(DreamEnv(make_world()), (), frame_rate=10.0, scale=1, seed=0)
 
 
 @pytest.mark.parametrize(

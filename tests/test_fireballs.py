@@ -1,4 +1,4 @@
-"""The benchmark of small fireballs counts what is there."""
+"""The benchmark of small fireballs counts bright pixels of dreams and reality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toy import empty_dataset, random_episode
 
 from dreamenv.benchmarks.fireballs import Fireballs, bright, main, measure
 from dreamenv.errors import ConfigError, DatasetError
-from dreamenv.registry import make_config
+from dreamenv.presets import make_config
 from dreamenv.world import Starts, World
 from dreamenv.world_model import WorldModelSpec
 
@@ -38,7 +38,7 @@ def test_bright_pixels_are_yellow():
     assert bright(frames).tolist() == [6, 0, 1]
 
 
-def test_what_lives_on_is_counted_beside_reality(recording, tmp_path, capsys):
+def test_fireballs_in_dreams_are_counted_against_reality(recording, tmp_path, capsys):
     h, w, c = recording.frame_shape
     spec = WorldModelSpec(frame_shape=(c, h, w), action_space=recording.action_space, frame_rate=10.0)
     config = make_config("persistence")
@@ -63,5 +63,5 @@ def test_nothing_to_count_is_refused(tmp_path):
         measure(Fireballs(data=dark.path, worlds=()))
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         Fireballs(data=dark.path, worlds=(), steps=())
-    with pytest.raises(ConfigError, match="moments must be at least 1, not 0"):
-        Fireballs(data=dark.path, worlds=(), moments=0)
+    with pytest.raises(ConfigError, match="starts must be at least 1, not 0"):
+        Fireballs(data=dark.path, worlds=(), starts=0)

@@ -65,15 +65,12 @@ def test_every_level_survives_and_between_two_the_nearer_is_taken():
 ROOT = Path(__file__).resolve().parents[1]
 # The first layer of a policy's network takes the division into its weights; statistics are of sums of pixels.
 OWN_REASONS = {"agents/networks.py", "dreamenv/data/store.py"}
-# Networks of published systems and the denoising worlds convert by themselves still.
-ROOMS = ("dreamenv/backbones/denoising", "dreamenv/diffusion", "dreamenv/nn", "dreamenv/public")
+# The denoising worlds convert by themselves still.
 SOURCES = [
     path
     for folder in ("dreamenv", "agents", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if (name := str(path.relative_to(ROOT))) != "dreamenv/frames.py"
-    and name not in OWN_REASONS
-    and not name.startswith(ROOMS)
+    if (name := str(path.relative_to(ROOT))) != "dreamenv/frames.py" and name not in OWN_REASONS
 ]
 
 

@@ -12,23 +12,29 @@ import torch
 from public import filled, imported, recorded, starts_for, without
 from torch import Tensor
 
-from dreamenv.backbones.denoising import DenoisingConfig
+from dreamenv.backbones.denoising import DenoiserTraining, DenoisingConfig
+from dreamenv.denoisers.base import DenoiserShape
+from dreamenv.denoisers.diamond import DiamondConfig
+from dreamenv.diffusion.process import EDM
+from dreamenv.diffusion.sampler import Euler
+from dreamenv.diffusion.target import EDMPreconditioned
 from dreamenv.dream import DreamEnv
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Options, fitted, published
-from dreamenv.importers.diamond import _DENOISER as NAMES
-from dreamenv.importers.diamond import DiamondAdapter
-from dreamenv.public.diamond import DiamondSizes
-from dreamenv.public.diamond_events import DiamondEventsSizes
+from dreamenv.heads.diamond_head import DiamondHeadConfig
+from dreamenv.importers.adapter import Options, load_weights, to_published
+from dreamenv.importers.diamond import DENOISER_NAMES, HEAD_NAMES, DiamondAdapter
+from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.world import World
 from dreamenv.world_model import Batch, WorldModelSpec
 
-SIZES = DiamondSizes(actions=3, condition=16, channels=(8, 16), blocks=(1, 2), attention=(False, True))
-EVENTS = DiamondEventsSizes(memory=6, condition=4, channels=(4, 8), blocks=(2, 1), attention=(False, False))
 CONFIG = DenoisingConfig(
-    network="public", public=SIZES, events=EVENTS, context=2, passes=3, spread=1.0, offset=0.3, quantise_passes=True,
-    denoiser_length=8, denoiser_rate=1e-4, events_rate=1e-4, bfloat16=False,
-)  # fmt: skip
+    denoiser=DiamondConfig(context=2, embed_dim=16, channels=(8, 16), blocks=(1, 2), attention=(False, True)),
+    process=EDM(sigma_max=5.0, p_mean=-0.4),
+    target=EDMPreconditioned(sigma_data=0.5, offset_noise=0.3),
+    sampler=Euler(steps=3, init_noise_sigma=1.0, quantize_x0=True),
+    head=DiamondHeadConfig(hidden_size=6, embed_dim=4, channels=(4, 8), blocks=(2, 1), attention=(False, False)),
+    training=DenoiserTraining(learning_rate=1e-4, bfloat16=False),
+)
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=15.0)
 
 GOLDEN = [0.5204632, 0.0249337, -0.0030034, 0.0053134, 0.4916202, 0.4982188]
@@ -43,12 +49,20 @@ def agent() -> dict[str, Tensor]:
 
 def test_names_and_shapes_are_the_recorded_ones():
     """Atari's size, for a game of six actions."""
-    sizes = DiamondSizes(actions=6)
     with torch.device("meta"):
-        network = sizes.network(dataclasses.replace(CONFIG, public=sizes, context=4), (3, 64, 64), 6)
-    theirs = {f"denoiser.{name}": tuple(one.shape) for name, one in published(network, NAMES).items()}
+        denoiser = DiamondConfig().build(DenoiserShape(frame_shape=(3, 64, 64), discrete=(True,) * 6))
+    theirs = {f"denoiser.{name}": tuple(one.shape) for name, one in to_published(denoiser, DENOISER_NAMES).items()}
     assert theirs == recorded("diamond")
-    assert sum(one.numel() for one in network.parameters()) == 4_406_083
+    assert sum(one.numel() for one in denoiser.parameters()) == 4_406_083
+
+
+def test_names_of_the_head_are_the_published_ones():
+    with torch.device("meta"):
+        head = DiamondHeadConfig().build((3, 64, 64), 6)
+    theirs = to_published(head, HEAD_NAMES)
+    assert theirs["encoder.blocks.4.resblocks.1.attn.qkv_proj.weight"].shape == (96, 32, 1, 1)
+    assert theirs["lstm.weight_ih_l0"].shape == (2048, 2048)
+    assert theirs["head.2.weight"].shape == (5, 512)
 
 
 def test_sizes_are_read_from_shapes_and_weights_come_out_as_they_went_in():
@@ -116,7 +130,7 @@ def test_weights_in_bfloat16_dream_too():
 
 
 def test_all_of_it_learns():
-    model: Any = fitted(DiamondAdapter().read([agent()], Options()))
+    model: Any = load_weights(DiamondAdapter().read([agent()], Options()))
     model.train()
     b, t = 2, 8
     generator = torch.Generator().manual_seed(0)
@@ -151,9 +165,89 @@ def test_all_of_it_learns():
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_by_name(change, message):
     with pytest.raises(WeightsError, match=message):
-        fitted(DiamondAdapter().read(change(agent()), Options()))
+        load_weights(DiamondAdapter().read(change(agent()), Options()))
 
 
 def test_another_action_space_is_refused():
-    with pytest.raises(ConfigError, match=r"trained for Discrete\(3\), not Discrete\(4\)"):
-        CONFIG.build(dataclasses.replace(SPEC, action_space=gym.spaces.Discrete(4)))
+    found = DiamondAdapter().read([agent()], Options())
+    other = dataclasses.replace(found, spec=dataclasses.replace(found.spec, action_space=gym.spaces.Discrete(4)))
+    with pytest.raises(WeightsError, match=r"act_emb.0.weight is \(3, 8\); .* \(4, 8\)"):
+        load_weights(other)
+
+
+def test_only_a_world_of_diamond_s_is_written_as_one():
+    config = dataclasses.replace(CONFIG, head=DenoisingConfig().head)
+    with pytest.raises(WeightsError, match="denoiser and head are not DIAMOND's"):
+        DiamondAdapter().write(World(config.build(SPEC), config, starts_for(SPEC)))
+
+
+def test_steps_that_cannot_be_are_refused():
+    with pytest.raises(WeightsError, match="steps must be at least 1, not 0"):
+        DiamondAdapter().read([agent()], Options(sampling_steps=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": (64, 64)}, "as many as there are resolutions, not 2, 4 and 4"),
+        ({"channels": (0, 64, 64, 64)}, "must be positive"),
+    ],
+)
+def test_resolutions_that_cannot_be_are_refused_by_denoiser_and_head(settings, message):
+    for part in (DiamondConfig, DiamondHeadConfig):
+        with pytest.raises(ConfigError, match=message):
+            part(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"embed_dim": 254}, "multiple of the context of 4 frames, not 254"),
+        ({"embed_dim": 15, "context": 3}, "must be even"),
+        ({"context": 0}, "context must be at least 1"),
+    ],
+)
+def test_widths_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DiamondConfig(**settings)
+    with pytest.raises(ConfigError, match="hidden_size must be at least 1"):
+        DiamondHeadConfig(hidden_size=0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "attention", "found"),
+    [((100,), False, "100 channels"), ((64, 36), False, "100 channels"), ((28,), True, "28 channels")],
+)
+def test_channels_that_cannot_be_normalised_or_attended_are_refused(channels, attention, found):
+    config = DiamondConfig(channels=channels, blocks=(1,) * len(channels), attention=(attention,) * len(channels))
+    with pytest.raises(ConfigError, match=f"{found}.* cannot be divided"):
+        config.build(DenoiserShape(frame_shape=(3, 16, 16), discrete=(True,) * 3))
+
+
+def test_every_setting_changes_what_is_built():
+    def built(config):
+        shape = DenoiserShape(frame_shape=(3, 16, 16), discrete=(True,) * 3)
+        made = config.build(shape) if isinstance(config, DiamondConfig) else config.build((3, 16, 16), 3)
+        return {name: tuple(one.shape) for name, one in made.named_parameters()}
+
+    changes = {
+        CONFIG.denoiser: {
+            "context": 4, "embed_dim": 32, "channels": (8, 24), "blocks": (2, 2), "attention": (True, True),
+        },
+        CONFIG.head: {
+            "hidden_size": 7, "embed_dim": 5, "channels": (4, 16), "blocks": (1, 1), "attention": (True, False),
+        },
+    }  # fmt: skip
+    for part, settings in changes.items():
+        named = {field.name for field in dataclasses.fields(part)} - {"training"}
+        assert named == settings.keys()
+        for name, value in settings.items():
+            assert built(dataclasses.replace(part, **{name: value})) != built(part), name
+    head = dataclasses.replace(CONFIG.head, training=dataclasses.replace(CONFIG.head.training, steps=7))
+    assert dataclasses.replace(CONFIG, head=head).build(SPEC).stages()[-1].steps == 7
+
+
+def test_its_parts_are_written_as_json_and_read_back():
+    written = part_to_json(CONFIG)
+    assert (written["denoiser"]["kind"], written["head"]["kind"]) == ("diamond", "diamond_head")
+    assert part_from_json(written) == CONFIG

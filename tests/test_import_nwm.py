@@ -16,24 +16,32 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from public import filled
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamenv.backbones.denoising.networks import Asked
+from dreamenv.backbones.denoising import DenoisingConfig
+from dreamenv.codecs.sd_vae import SDVAEConfig
 from dreamenv.data.starts import Starts
+from dreamenv.denoisers.base import DenoiserInput, DenoiserShape
+from dreamenv.denoisers.nwm import HIGHEST, LOWEST, Moves, NWMConfig
+from dreamenv.diffusion.process import EDM, VariancePreserving
+from dreamenv.diffusion.sampler import Ancestral, DPMSolver
+from dreamenv.diffusion.target import EDMPreconditioned
 from dreamenv.dream.env import DreamEnv
 from dreamenv.errors import ActionError, ConfigError, WeightsError
-from dreamenv.importers.adapter import Options, fitted, published
+from dreamenv.importers.adapter import Options, load_weights, to_published
 from dreamenv.importers.importing import export_world, import_world
-from dreamenv.importers.nwm import CODEC_NAMES, NETWORK_NAMES, NWMAdapter
-from dreamenv.public.nwm import HIGHEST, LOWEST, Moves, NWMSizes
-from dreamenv.public.sd_codec import SDCodecSizes
+from dreamenv.importers.nwm import CODEC_NAMES, DENOISER_NAMES, NWMAdapter
+from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.world import World
 from dreamenv.world_model import Batch
 
 KEYS = Path(__file__).parent / "data" / "public" / "nwm_keys.txt"
 PUBLISHED_CODEC, TINY_CODEC = (128, 256, 512, 512), (32, 32)
 SIDE, WIDTH, DEPTH, CONTEXT = 16, 24, 2, 3  # frames of 16 x 16, latents of 8 x 8, 16 tokens
+SHAPE = DenoiserShape(frame_shape=(4, 8, 8), discrete=(False,) * 3)
+TINY = NWMConfig(context=CONTEXT, embed_dim=WIDTH, depth=DEPTH, heads=2)
 Tensors = dict[str, Tensor]
 
 
@@ -88,8 +96,8 @@ def tiny_starts(count: int = 2, length: int = CONTEXT) -> Starts:
 
 
 def tiny_world(**options: Any) -> World:
-    architecture = NWMAdapter().read([tiny_network(), tiny_codec()], Options(heads=2, passes=4, **options))
-    return World(fitted(architecture), architecture.config, tiny_starts())  # type: ignore[arg-type]
+    architecture = NWMAdapter().read([tiny_network(), tiny_codec()], Options(heads=2, sampling_steps=4, **options))
+    return World(load_weights(architecture), architecture.config, tiny_starts())
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +120,16 @@ def test_the_published_sizes_are_read_from_shapes_and_give_every_recorded_name()
         codec = diffusers_codec(PUBLISHED_CODEC).state_dict()
         network = {name: torch.empty(shape) for name, shape in keys.items()}
         found = NWMAdapter().read([codec, network], Options())
-        assert found.config.public == NWMSizes()
-        assert found.config.codec == SDCodecSizes()
+        assert found.config.denoiser == NWMConfig()
+        assert found.config.codec == SDVAEConfig()
         assert found.spec.frame_shape == (3, 224, 224)
-        assert (found.config.context, found.config.passes, found.config.spacing) == (4, 250, "ends")
-        ours = found.config.public.network(found.config, (4, 28, 28), 3)
-        coder = found.config.codec.autoencoder((3, 224, 224))
-    assert shapes(published(ours, NETWORK_NAMES)) == keys
+        process = VariancePreserving(schedule="linear", timestep_spacing="linspace", time_scale=1000.0)
+        assert (found.config.sampler.steps, found.config.process) == (250, process)
+        ours = found.config.denoiser.build(dataclasses.replace(SHAPE, frame_shape=(4, 28, 28)))
+        coder = found.config.codec.build((3, 224, 224))
+    assert shapes(to_published(ours, DENOISER_NAMES)) == keys
     assert sum(one.numel() for one in ours.parameters()) == 1_011_959_456
-    assert shapes(published(coder, CODEC_NAMES)) == shapes(codec)
+    assert shapes(to_published(coder, CODEC_NAMES)) == shapes(codec)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (1024, 16), (1152, 16), (320, 5)])
@@ -131,8 +140,8 @@ def test_heads_follow_from_the_width_as_published(width: int, heads: int) -> Non
         network = {
             name: torch.empty([sizes.get(size, size) for size in shape]) for name, shape in recorded_keys(1).items()
         }
-        found = NWMAdapter().read([network, codec], Options()).config.public
-    assert isinstance(found, NWMSizes)
+        found = NWMAdapter().read([network, codec], Options()).config.denoiser
+    assert isinstance(found, NWMConfig)
     assert found.heads == heads
 
 
@@ -144,7 +153,7 @@ def test_what_was_read_is_written_again_bit_for_bit(tmp_path: Path) -> None:
     )
     save_file(codec, tmp_path / "vae.safetensors")
     files = [tmp_path / "vae.safetensors", tmp_path / "0100000.pth.tar"]
-    world = import_world("nwm", files, starts=tiny_starts(), options=Options(heads=2, passes=2))
+    world = import_world("nwm", files, starts=tiny_starts(), options=Options(heads=2, sampling_steps=2))
     assert "non-commercial" in world.record["imported"]["licence"]
     written = NWMAdapter().write(world)
     for theirs, ours in zip((network, codec), written.values(), strict=True):
@@ -161,7 +170,7 @@ def test_the_autoencoder_does_what_diffusers_does_also_under_its_older_names() -
             name = name.replace(f"attentions.0.{new}.", f"attentions.0.{before}.")
         renamed[name] = tensor
     assert any("proj_attn" in name for name in renamed)
-    model: Any = fitted(NWMAdapter().read([renamed, tiny_network()], Options(heads=2)))
+    model: Any = load_weights(NWMAdapter().read([renamed, tiny_network()], Options(heads=2)))
     theirs = diffusers_codec(TINY_CODEC)
     theirs.load_state_dict(tiny_codec())
     generator = torch.Generator().manual_seed(0)
@@ -180,81 +189,106 @@ def test_the_autoencoder_does_what_diffusers_does_also_under_its_older_names() -
     torch.testing.assert_close(encoded, 0.18215 * (said.mean + said.std * noise[0]), rtol=1e-4, atol=1e-5)
 
 
-def test_the_network_says_what_it_said_when_it_was_checked(world: World) -> None:
-    network: Any = world.model.network  # type: ignore[attr-defined]
+def test_the_denoiser_predicts_what_it_predicted_when_it_was_checked(world: World) -> None:
+    denoiser: Any = world.model.denoiser  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(5)
     latents, noisy = (torch.randn(1, n, 4, 8, 8, generator=generator) for n in (CONTEXT, 1))
     moves = torch.tensor([[[0.5, -0.25, 0.1]]])
     with torch.no_grad():
-        past = network.remember(network.begin(noisy[:, 0]), latents, moves)
-        said = network.predict(past, Asked(noisy, torch.tensor([[421.0]]), moves, gap=torch.tensor([[3.0]])))
-    assert said.shape == (1, 1, 8, 8, 8)
-    found = torch.stack((said.mean(), said.std(), said[0, 0, 0, 0, 0], said[0, 0, 7, 7, 7]))
+        cache = denoiser.update_cache(denoiser.init_cache(noisy[:, 0]), context(latents))
+        shift = torch.tensor([[3.0]])
+        output = denoiser.forward_cached(cache, DenoiserInput(noisy, torch.tensor([[421.0]]), moves, time_shift=shift))
+    assert output.shape == (1, 1, 8, 8, 8)
+    found = torch.stack((output.mean(), output.std(), output[0, 0, 0, 0, 0], output[0, 0, 7, 7, 7]))
     torch.testing.assert_close(found, torch.tensor([0.039826, 1.210261, 0.516700, -0.476336]), rtol=0, atol=1e-5)
 
 
-def test_a_step_from_memory_is_that_of_the_whole_sequence(world: World) -> None:
-    network: Any = world.model.network  # type: ignore[attr-defined]
+def context(frames: Tensor) -> DenoiserInput:
+    """Clean frames, to be taken into a cache; the moves that led to them are not looked at."""
+    return DenoiserInput(frames, torch.zeros(frames.shape[:2]), torch.zeros(*frames.shape[:2], 3))
+
+
+def test_a_step_from_the_cache_is_that_of_the_whole_sequence(world: World) -> None:
+    denoiser: Any = world.model.denoiser  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(2)
     clean, noisy = (torch.randn(2, 6, 4, 8, 8, generator=generator) for _ in range(2))
-    moves, level = torch.randn(2, 6, 3, generator=generator), torch.rand(2, 6, generator=generator).mul(999).floor()
-    for gap in (1, 3):
-        gaps = torch.full((2, 6), float(gap))
+    moves, time = torch.randn(2, 6, 3, generator=generator), torch.rand(2, 6, generator=generator).mul(999).floor()
+    for shift in (1, 3):
+        shifts = torch.full((2, 6), float(shift))
         with torch.no_grad():
-            together = network.predict_all(clean, Asked(noisy, level, moves, gap=gaps))
-            for frame in range(gap, 6):
-                past = network.begin(clean[:, 0])
-                for before in range(frame - gap + 1):
-                    past = network.remember(past, clean[:, before : before + 1], moves[:, before : before + 1])
+            together = denoiser.forward_sequence(context(clean), DenoiserInput(noisy, time, moves, time_shift=shifts))
+            for frame in range(shift, 6):
+                cache = denoiser.init_cache(clean[:, 0])
+                for before in range(frame - shift + 1):
+                    cache = denoiser.update_cache(cache, context(clean[:, before : before + 1]))
                 one = slice(frame, frame + 1)
-                alone = network.predict(past, Asked(noisy[:, one], level[:, one], moves[:, one], gap=gaps[:, one]))
-                torch.testing.assert_close(together[:, one], alone, rtol=0, atol=1e-5)
+                given = DenoiserInput(noisy[:, one], time[:, one], moves[:, one], time_shift=shifts[:, one])
+                torch.testing.assert_close(together[:, one], denoiser.forward_cached(cache, given), rtol=0, atol=1e-5)
 
 
-def test_moves_become_what_the_network_was_taught_to_hear(world: World) -> None:
-    network: Any = world.model.network  # type: ignore[attr-defined]
+def test_an_empty_cache_is_a_dropped_context_and_looks_at_no_frame(world: World) -> None:
+    denoiser: Any = world.model.denoiser  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(4)
+    clean, noisy = (torch.randn(2, 3, 4, 8, 8, generator=generator) for _ in range(2))
+    moves, time, last = torch.randn(2, 3, 3, generator=generator), torch.full((2, 3), 300.0), slice(2, 3)
+    drop = torch.tensor([True, False])
+    with torch.no_grad():
+        together = denoiser.forward_sequence(context(clean), DenoiserInput(noisy, time, moves, drop_context=drop))
+        given = DenoiserInput(noisy[:, last], time[:, last], moves[:, last])
+        empty = denoiser.init_cache(clean[:, 0])
+        alone = denoiser.forward_cached(empty, given)
+        elsewhere = denoiser.forward_cached({**empty, "frames": clean}, given)
+        seen = denoiser.forward_cached(denoiser.update_cache(empty, context(clean[:, :2])), given)
+    torch.testing.assert_close(together[:1, last], alone[:1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(together[1:, last], seen[1:], rtol=0, atol=1e-5)
+    assert torch.equal(alone, elsewhere)
+    assert not torch.allclose(alone, seen, atol=1e-3)
+
+
+def test_moves_become_what_the_network_was_trained_on(world: World) -> None:
+    denoiser: Any = world.model.denoiser  # type: ignore[attr-defined]
     moves = torch.tensor([[-2.5, 4.0, 0.5], [5.0, -4.0, -3.0], [0.0, 0.0, 0.0]])
-    heard = Moves(gym.spaces.Box(np.float32(LOWEST), np.float32(HIGHEST)))(moves) + network.still
+    given = Moves(gym.spaces.Box(np.float32(LOWEST), np.float32(HIGHEST)))(moves) + denoiser.still
     expected = torch.tensor([[-1.0, 1.0, 0.5], [1.0, -1.0, -3.0], [-1 / 3, 0.0, 0.0]])
-    torch.testing.assert_close(heard, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-6)
 
 
-def test_a_leap_is_told_the_whole_move_and_the_time_it_takes(world: World) -> None:
+def test_a_frame_further_ahead_is_given_the_whole_move_and_the_time_it_takes(world: World) -> None:
     model: Any = world.model
-    network, generator = model.network, torch.Generator().manual_seed(3)
+    denoiser, generator = model.denoiser, torch.Generator().manual_seed(3)
     frames, moves = torch.rand(2, 3, 3, SIDE, SIDE, generator=generator), torch.randn(2, 4, 3, generator=generator)
     state = begun(model, frames, moves[:, :2])
-    asked = []
+    given = []
 
     def listen(_: Any, inputs: tuple[Tensor, ...]) -> None:
-        asked.append(inputs[0].clone())
+        given.append(inputs[0].clone())
 
-    hooks = [part.register_forward_pre_hook(listen) for part in (*network.moves, network.ahead)]
+    hooks = [part.register_forward_pre_hook(listen) for part in (*denoiser.moves, denoiser.time_shift)]
     with torch.no_grad():
         model.predict_ahead(state, moves)
     for hook in hooks:
         hook.remove()
-    *move, ahead = (one[:, 0] for one in asked[:4])
+    *move, ahead = (one[:, 0] for one in given[:4])
     total = moves.sum(1) * torch.tensor([2 / 7.5, 2 / 8, 1.0]) + torch.tensor([-1 / 3, 0.0, 0.0])
     torch.testing.assert_close(torch.stack(move, dim=-1), total)
     torch.testing.assert_close(ahead, torch.full((2,), 4 / 128))
-    with pytest.raises(ActionError, match="jump 64 steps"):
+    with pytest.raises(ActionError, match="64 steps ahead at most"):
         model.predict_ahead(state, torch.zeros(2, 65, 3))
 
 
 def test_before_there_are_enough_frames_the_first_one_stands_for_them(world: World) -> None:
-    network: Any = world.model.network  # type: ignore[attr-defined]
-    frames, moves = torch.randn(2, 2, 4, 8, 8), torch.zeros(2, 2, 3)
-    kept = network.remember(network.begin(frames[:, 0]), frames, moves)
-    assert torch.equal(kept["latents"], frames[:, [0, 0, 1]])
-    assert kept["held"].tolist() == [2, 2]
+    denoiser: Any = world.model.denoiser  # type: ignore[attr-defined]
+    frames = torch.randn(2, 2, 4, 8, 8)
+    cache = denoiser.update_cache(denoiser.init_cache(frames[:, 0]), context(frames))
+    assert torch.equal(cache["frames"], frames[:, [0, 0, 1]])
+    assert cache["length"].tolist() == [2, 2]
 
 
 def test_latents_are_drawn_from_the_row_s_own_stream(world: World) -> None:
     model: Any = world.model
     frame = torch.rand(1, 3, SIDE, SIDE).expand(2, -1, -1, -1)
     with torch.no_grad():
-        same, other = (model.start(frame, torch.tensor(seeds))["latents"] for seeds in ([7, 7], [7, 8]))
+        same, other = (model.start(frame, torch.tensor(seeds))["frames"] for seeds in ([7, 7], [7, 8]))
     assert torch.equal(same[0], same[1])
     assert torch.equal(same[0], other[0])
     assert not torch.equal(other[0], other[1])
@@ -274,7 +308,7 @@ def test_an_imported_world_is_dreamt_in_after_saving(world: World, tmp_path: Pat
     assert np.array_equal(*frames)
 
 
-def test_training_on_reaches_every_parameter_of_the_network() -> None:
+def test_training_on_reaches_every_parameter_of_the_denoiser() -> None:
     model: Any = tiny_world().model
     model.train()
     generator = torch.Generator().manual_seed(0)
@@ -291,8 +325,8 @@ def test_training_on_reaches_every_parameter_of_the_network() -> None:
     loss, _ = model.denoising_loss(batch)
     loss.backward()
     assert torch.isfinite(loss)
-    assert model.network.leave.bias.grad.reshape(-1, 8).abs().amin(0).min() > 0  # also of the variance
-    still = [name for name, one in model.network.named_parameters() if one.grad is None or not one.grad.abs().any()]
+    assert model.denoiser.final.bias.grad.reshape(-1, 8).abs().amin(0).min() > 0  # also of the variance
+    still = [name for name, one in model.denoiser.named_parameters() if one.grad is None or not one.grad.abs().any()]
     assert still == []
 
 
@@ -345,7 +379,7 @@ BAD: dict[str, tuple[Callable[[], list[Tensors]], dict[str, Any], str]] = {
     "size": (lambda: [network(), codec()], {"size": (16, 20)}, "16 x 20 are not 16 tokens of 4 x 4"),
     "heads": (lambda: [network(), codec()], {"heads": 5}, "5 heads do not divide a width of 24"),
     "actions": (lambda: [network(), codec()], {"actions": "keys"}, "one action space, 'moves', not 'keys'"),
-    "passes": (lambda: [network(), codec()], {"passes": 2000}, "passes must be from 1 to 1000"),
+    "steps": (lambda: [network(), codec()], {"sampling_steps": 2000}, "steps must be from 1 to 1000"),
 }
 
 
@@ -353,7 +387,7 @@ BAD: dict[str, tuple[Callable[[], list[Tensors]], dict[str, Any], str]] = {
 def test_a_bad_file_is_refused_with_what_is_wrong(case: str) -> None:
     files, options, match = BAD[case]
     with pytest.raises(WeightsError, match=match):
-        fitted(NWMAdapter().read(files(), Options(**options)))
+        load_weights(NWMAdapter().read(files(), Options(**options)))
 
 
 def test_weights_in_bfloat16_draw_about_the_same(world: World) -> None:
@@ -367,22 +401,26 @@ def test_weights_in_bfloat16_draw_about_the_same(world: World) -> None:
     assert 0 < float((drawn[0] - drawn[1]).abs().mean()) < 0.02
 
 
-def test_few_passes_are_made_by_another_sampler() -> None:
+def test_few_steps_are_made_by_another_sampler() -> None:
     tensors = [tiny_network(), tiny_codec()]
-    found = [NWMAdapter().read(tensors, Options(heads=2, passes=passes)).config for passes in (None, 100, 25)]
-    assert [(one.passes, one.sampler) for one in found] == [(250, "learned"), (100, "learned"), (25, "dpm")]
+    found = [NWMAdapter().read(tensors, Options(heads=2, sampling_steps=steps)).config for steps in (None, 100, 25)]
+    assert [one.sampler for one in found] == [
+        Ancestral(steps=250, variance="learned", init_noise_sigma=1.0),
+        Ancestral(steps=100, variance="learned", init_noise_sigma=1.0),
+        DPMSolver(steps=25, init_noise_sigma=1.0),
+    ]
 
 
-def test_the_published_sampler_draws_with_the_variance_that_the_network_says() -> None:
+def test_the_published_sampler_draws_with_the_variance_that_the_network_predicts() -> None:
     model: Any = tiny_world().model
     drawn = []
     for scale in (0.0, 3.0):
-        config = dataclasses.replace(model.config, sampler="learned", passes=6)
+        config = dataclasses.replace(model.config, sampler=Ancestral(steps=6, variance="learned"))
         other: Any = config.build(model.spec)
         other.load_state_dict(model.state_dict())
         with torch.no_grad():
-            other.network.leave.bias[4::8] += scale  # of the variance of the first latent channel, not of the noise
-            other.network.leave.bias[5::8] += scale
+            other.denoiser.final.bias[4::8] += scale  # of the variance of the first latent channel, not of the noise
+            other.denoiser.final.bias[5::8] += scale
             state = other.start(torch.full((1, 3, SIDE, SIDE), 0.5), torch.tensor([0]))
             drawn.append(other.imagine(state, torch.zeros(1, 1, 3))[0].frames)
     assert not torch.equal(*drawn)
@@ -392,15 +430,57 @@ def test_frames_may_be_wider_than_high() -> None:
     assert tiny_world(size=(8, 32)).spec.frame_shape == (3, 8, 32)
 
 
-def test_sizes_that_cannot_be_are_refused(world: World) -> None:
-    config: Any = world.config
+def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="5 heads"):
-        NWMSizes(width=24, heads=5)
-    with pytest.raises(ConfigError, match="noise='chain'"):
-        NWMSizes().network(type(config)(), (4, 8, 8), 3)
-    with pytest.raises(ConfigError, match="16"):
-        NWMSizes(pace=4).network(config, (4, 8, 8), 3)
+        NWMConfig(embed_dim=24, heads=5)
+    with pytest.raises(ConfigError, match="made for 'vp' noise, not 'edm'"):
+        DenoisingConfig(denoiser=NWMConfig(), process=EDM(), target=EDMPreconditioned())
+    with pytest.raises(ConfigError, match="max_time_shift at most 16"):
+        NWMConfig(pace=4)
+    with pytest.raises(ConfigError, match="max_time_shift must be at least 1"):
+        NWMConfig(max_time_shift=0)
     with pytest.raises(ConfigError, match="Box of 3 numbers"):
-        NWMSizes().vectors(gym.spaces.Discrete(3))
+        NWMConfig().action_encoder(gym.spaces.Discrete(3))
+    with pytest.raises(ConfigError, match="3 numbers, not 6"):
+        TINY.build(dataclasses.replace(SHAPE, actions_per_frame=2))
+    with pytest.raises(ConfigError, match="patch of 3 does not divide"):
+        dataclasses.replace(TINY, patch=3).build(SHAPE)
     with pytest.raises(ConfigError, match="32 groups"):
-        SDCodecSizes(channels=(20,))
+        SDVAEConfig(channels=(20,))
+
+
+def test_every_setting_of_the_denoiser_changes_what_it_predicts() -> None:
+    generator = torch.Generator().manual_seed(6)
+    frames, noisy = (torch.randn(1, 4, 4, 8, 8, generator=generator) for _ in range(2))
+    given = DenoiserInput(noisy[:, :1], torch.full((1, 1), 200.0), torch.ones(1, 1, 3))
+
+    def predicted(config: NWMConfig) -> Tensor:
+        denoiser = config.build(SHAPE)
+        filled(denoiser)
+        with torch.no_grad():
+            cache = denoiser.update_cache(denoiser.init_cache(noisy[:, 0]), context(frames))
+            return denoiser.forward_cached(cache, given)
+
+    changes = {"context": 2, "embed_dim": 36, "depth": 1, "heads": 3, "patch": 4, "pace": 2}
+    assert {field.name for field in dataclasses.fields(NWMConfig)} == {*changes, "max_time_shift"}
+    base = dataclasses.replace(TINY, max_time_shift=8)
+    for name, value in changes.items():
+        assert not torch.equal(predicted(dataclasses.replace(base, **{name: value})), predicted(base)), name
+    assert (TINY.shift_range, base.shift_range) == (64, 8)
+
+
+def test_every_setting_of_the_codec_changes_what_is_built() -> None:
+    def built(config: SDVAEConfig) -> str:
+        return str(config.build((3, SIDE, SIDE)))
+
+    base = SDVAEConfig(channels=TINY_CODEC)
+    changes = {"channels": (32, 64), "blocks": 1, "latent_channels": 8, "groups": 16}
+    assert {field.name for field in dataclasses.fields(SDVAEConfig)} == {*changes, "training"}
+    for name, value in changes.items():
+        assert built(dataclasses.replace(base, **{name: value})) != built(base), name
+
+
+def test_its_parts_are_written_as_json_and_read_back(world: World) -> None:
+    written = part_to_json(world.config)
+    assert (written["denoiser"]["kind"], written["codec"]["kind"]) == ("nwm", "sd_vae")
+    assert part_from_json(written) == world.config

@@ -18,19 +18,19 @@ from safetensors.torch import save_file
 from test_import_diamond import CONFIG, SPEC, agent
 from toy import toy_dataset
 
-from dreamenv.backbones.denoising import DenoisingConfig
 from dreamenv.backbones.denoising.presets import tiny
 from dreamenv.cli import main
 from dreamenv.data.readers.minecraft import action_space
+from dreamenv.diffusion.schedule import FullSequence
 from dreamenv.dream import DreamEnv, DreamVectorEnv
 from dreamenv.errors import ActionError, ConfigError, DatasetError, FrameError, UnknownNameError, WeightsError
+from dreamenv.heads.no_reward import NoRewardHeadConfig
+from dreamenv.heads.recurrent import RecurrentHeadConfig
 from dreamenv.importers import export_world, import_world, learn_rewards, systems, with_rewards
 from dreamenv.importers.checkpoints import read_tensors
-from dreamenv.importers.names import Names, Rule
+from dreamenv.importers.key_map import KeyMap, Rule
 from dreamenv.importers.starts import read_starts
-from dreamenv.public.parts import read_part
-from dreamenv.public.silent import SilentSizes
-from dreamenv.registry import config_from_json, config_to_json
+from dreamenv.parts import part_from_json
 from dreamenv.training import TrainConfig
 from dreamenv.world import World
 
@@ -97,10 +97,10 @@ def test_no_file_and_no_tensors_are_refused(tmp_path):
 
 
 def test_names_go_both_ways():
-    names = Names([("blocks.*.fc.weight", "layers.*.enter.weight"), Rule("e.*", "o.*.x", torch.t, torch.t)])
+    names = KeyMap([("blocks.*.fc.weight", "layers.*.qkv.weight"), Rule("e.*", "o.*.x", torch.t, torch.t)])
     theirs = {"blocks.10.fc.weight": W["b"], "e.3": W["a.weight"]}
     ours, unknown = names.to_ours(theirs | {"other": W["b"]})
-    assert (list(ours), unknown) == (["layers.10.enter.weight", "o.3.x"], ["other"])
+    assert (list(ours), unknown) == (["layers.10.qkv.weight", "o.3.x"], ["other"])
     assert ours["o.3.x"].shape == (3, 2)
     back, unknown = names.to_theirs(ours)
     assert list(back) == list(theirs)
@@ -111,26 +111,29 @@ def test_names_go_both_ways():
 # Parts
 
 
-def test_a_world_of_parts_is_described_and_read_back():
-    assert config_from_json(config_to_json(CONFIG)) == CONFIG
-    assert "public" not in config_to_json(tiny())  # older worlds keep their hash
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: read_part({"kind": "gan"}), UnknownNameError, "part of a public world named 'gan'"),
-        (lambda: read_part({"width": 3}), ConfigError, "needs its 'kind'"),
-        (lambda: read_part({"kind": "silent", "volume": 0}), UnknownNameError, "setting of 'silent'"),
-        (lambda: DenoisingConfig(network="public"), ConfigError, "go together"),
-        (lambda: dataclasses.replace(tiny(), public=CONFIG.public), ConfigError, "go together"),
-        (lambda: dataclasses.replace(CONFIG, offset=-1.0), ConfigError, "offset must be at least 0"),
-        (lambda: dataclasses.replace(CONFIG, chunk=2), ConfigError, "draws one frame at a time, not 2"),
+        (lambda: part_from_json({"kind": "gan"}), UnknownNameError, "part of the kind named 'gan'"),
+        (lambda: part_from_json({"sight": 3}), ConfigError, "needs its 'kind'"),
+        (lambda: part_from_json({"kind": "no_reward", "volume": 0}), UnknownNameError, "setting of 'no_reward'"),
+        (lambda: NoRewardHeadConfig(sight=0), ConfigError, "sight must be at least 1"),
+        (
+            lambda: dataclasses.replace(CONFIG, schedule=FullSequence(frames=2)),
+            ConfigError,
+            "one frame at a time, not 2",
+        ),
     ],
 )
 def test_parts_that_cannot_be_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_the_sight_of_a_head_without_rewards_is_the_width_of_what_a_policy_reads():
+    for sight in (4, 8):
+        head = NoRewardHeadConfig(sight=sight).build(SPEC.frame_shape, 3)
+        assert head.embed({"frame": torch.rand(2, *SPEC.frame_shape)}).shape == (2, 3 * sight**2)
 
 
 # Where dreams begin
@@ -256,20 +259,20 @@ def test_unknown_systems_and_missing_files_are_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"no files were named.*eloialonso"):
         import_world("diamond", [], starts=tmp_path)
     with pytest.raises(ConfigError, match="was not imported"):
-        export_world(_silent(), tmp_path)
+        export_world(_without_rewards(), tmp_path)
 
 
 # Rewards
 
 
-def _silent() -> World:
+def _without_rewards() -> World:
     torch.manual_seed(0)
-    config = dataclasses.replace(tiny(), events=SilentSizes())
+    config = dataclasses.replace(tiny(), head=NoRewardHeadConfig())
     return World(config.build(SPEC), config, starts_for(SPEC))
 
 
 def test_a_world_without_rewards_says_so_and_takes_a_function():
-    world = _silent()
+    world = _without_rewards()
     with pytest.warns(UserWarning, match="predicts no rewards, so all are 0. Pass reward_fn"):
         env = DreamEnv(world, horizon=3)
     env.reset(seed=0)
@@ -293,21 +296,22 @@ def test_a_world_without_rewards_says_so_and_takes_a_function():
 
 @pytest.mark.parametrize("wrong", [lambda f, a: 1.0, lambda f, a: [np.nan, 0], lambda f, a: f])
 def test_a_reward_function_that_gives_no_rewards_is_refused(wrong):
-    env = DreamVectorEnv(_silent(), 2, reward_fn=wrong)
+    env = DreamVectorEnv(_without_rewards(), 2, reward_fn=wrong)
     env.reset(seed=0)
     with pytest.raises(ConfigError, match="must return 2 finite numbers"):
         env.step(np.array([0, 1]))
 
 
 def test_rewards_are_learned_and_frames_stay_as_they_were(tmp_path):
-    world = _silent()
-    before = {name: one.clone() for name, one in world.model.network.state_dict().items()}
+    world = _without_rewards()
+    before = {name: one.clone() for name, one in world.model.denoiser.state_dict().items()}
     learned = learn_rewards(
         world, toy_dataset(tmp_path / "toy", 8), tmp_path / "run", steps=3,
         config=TrainConfig(progress=False, device="cpu", eval_horizon=4),
     )  # fmt: skip
     assert learned.spec.predicts_rewards
-    assert all(torch.equal(before[name], one) for name, one in learned.model.network.state_dict().items())
+    assert learned.config.head == RecurrentHeadConfig(watches="frame")
+    assert all(torch.equal(before[name], one) for name, one in learned.model.denoiser.state_dict().items())
     assert np.array_equal(World.load(tmp_path / "run" / "world").starts.first_frames, world.starts.first_frames)
     env = DreamEnv(learned, horizon=3)
     env.reset(seed=0)

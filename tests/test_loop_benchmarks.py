@@ -1,4 +1,4 @@
-"""The benchmarks that go round the loop: resumable, honest about what they measured, and with a report to look at."""
+"""The benchmarks of the whole loop resume, report what they measured, and write a readable report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamenv.backbones import rssm
+from dreamenv.agents import PPOConfig
+from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.benchmarks import demo, recipes, sim_to_real
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
 from dreamenv.errors import UnknownNameError
@@ -22,22 +23,32 @@ from dreamenv.errors import UnknownNameError
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
     """The real recipe of take_cover, with everything made small."""
     real = recipes.RECIPES["take_cover"]
-    agent = dataclasses.replace(real.latent_agent, num_envs=4, rollout_steps=32, batch_size=64, total_steps=128)
+    world = tiny()
+    agent = dataclasses.replace(
+        real.latent_agent, num_envs=4, ppo=PPOConfig(n_steps=32, batch_size=64), total_steps=128
+    )
     small = dataclasses.replace(
         real,
         rounds=(recipes.Round(frames=200), recipes.Round(frames=200, steps={"joint": 2, "dynamics": 2})),
         episodes=2,
-        backbone=dataclasses.replace(rssm.tiny(), joint_steps=3, dynamics_steps=3),
+        backbone=dataclasses.replace(
+            world,
+            training=dataclasses.replace(
+                world.training,
+                joint=dataclasses.replace(world.training.joint, steps=3),
+                dynamics=dataclasses.replace(world.training.dynamics, steps=3),
+            ),
+        ),
         recording_agent=agent,
         latent_agent=agent,
         frame_agent=dataclasses.replace(agent, observation=real.frame_agent.observation),
-        real_agent=dataclasses.replace(real.real_agent, num_envs=2, rollout_steps=32, batch_size=32),
+        real_agent=dataclasses.replace(real.real_agent, num_envs=2, ppo=PPOConfig(n_steps=32, batch_size=32)),
     )
     monkeypatch.setitem(recipes.RECIPES, "take_cover", small)
     return small
 
 
-def test_the_demo_goes_round_the_loop_and_then_only_looks_up(
+def test_the_demo_runs_the_loop_once_and_then_reads_its_results(
     small_recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = demo.DemoConfig(out=tmp_path, rounds=2, seed=1, workers=0, threads=1, open=False)
@@ -58,7 +69,7 @@ def test_the_demo_goes_round_the_loop_and_then_only_looks_up(
     demo.run(config)
 
 
-def test_sim_to_real_tells_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_path: Path) -> None:
+def test_sim_to_real_reports_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_path: Path) -> None:
     config = sim_to_real.SimToReal(
         out=tmp_path, seeds=2, episodes=2, arms=("random", "real", "dream_frames"), workers=0, threads=1
     )
@@ -73,10 +84,10 @@ def test_sim_to_real_tells_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_p
         assert measured["count"] == 4
         assert np.mean(measured["by_seed"]) == pytest.approx(measured["mean"])
     assert results["facts"]["frames"] == small_recipe.frames
-    with av.open(str(tmp_path / "beside.mp4")) as film, Image.open(tmp_path / "beside.png") as picture:
-        assert film.streams.video[0].width == 2 * (64 + 2 + 64)
-        assert film.streams.video[0].frames > 1
-        assert picture.height == 2 * (64 + 2 + 64)
+    with av.open(str(tmp_path / "side_by_side.mp4")) as video, Image.open(tmp_path / "side_by_side.png") as image:
+        assert video.streams.video[0].width == 2 * (64 + 2 + 64)
+        assert video.streams.video[0].frames > 1
+        assert image.height == 2 * (64 + 2 + 64)
 
 
 def test_a_task_without_a_recipe_is_refused_with_near_names() -> None:
@@ -84,7 +95,7 @@ def test_a_task_without_a_recipe_is_refused_with_near_names() -> None:
         recipes.recipe_for("take_kover")
 
 
-def test_the_page_escapes_what_it_is_told_and_shows_every_frame(tmp_path: Path) -> None:
+def test_the_report_escapes_text_and_shows_every_frame(tmp_path: Path) -> None:
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     strips = Strips(steps=(1, 5), rows=[("reality", frames), ("dream", frames)], caption="a < b")
     table = Table(header=("<name>", "value"), rows=[("x & y", "1")])

@@ -1,4 +1,4 @@
-"""Metrics agree with values worked out by hand, and stand beside persistence."""
+"""Metrics agree with values computed by hand, and are compared with persistence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dreamenv.metrics import images
 from dreamenv.metrics.calibration import reward_calibration, termination_calibration
 from dreamenv.metrics.fidelity import dream_fidelity, drift, fidelity
 from dreamenv.metrics.windows import dreamed, predict_one_step
-from dreamenv.registry import make_config
+from dreamenv.presets import make_config
 from dreamenv.world_model import Imagined, WorldModelSpec, new_state
 
 
@@ -99,16 +99,16 @@ def test_frames_of_different_shapes_are_not_compared():
 def test_perfect_probabilities_are_calibrated_and_confident_wrong_ones_are_not():
     rng = np.random.default_rng(0)
     probabilities = rng.uniform(0, 0.2, 20_000)
-    endings = rng.uniform(size=20_000) < probabilities
-    honest = termination_calibration(probabilities, endings)
+    terminations = rng.uniform(size=20_000) < probabilities
+    honest = termination_calibration(probabilities, terminations)
     assert honest["expected_calibration_error"] < 0.01
     assert honest["log_loss"] < honest["log_loss_base_rate"]
     assert sum(row["low"] <= row["predicted"] <= row["high"] for row in honest["bins"]) >= 8
-    overdone = termination_calibration(np.clip(3 * probabilities, 0, 1), endings)
+    overdone = termination_calibration(np.clip(3 * probabilities, 0, 1), terminations)
     assert overdone["expected_calibration_error"] == pytest.approx(0.2, abs=0.03)  # 3 p - p, of mean p = 0.1
 
 
-def test_scores_of_endings_are_those_by_hand():
+def test_termination_scores_are_those_by_hand():
     report = termination_calibration([0.1, 0.1, 0.6, 0.6], [0, 0, 1, 0], bins=2)
     assert report["brier"] == pytest.approx((0.01 + 0.01 + 0.16 + 0.36) / 4)
     assert report["log_loss"] == pytest.approx(-(2 * math.log(0.9) + math.log(0.6) + math.log(0.4)) / 4)
@@ -141,12 +141,12 @@ def test_persistence_equals_its_own_baseline_at_every_horizon(dataset):
         assert entry["psnr"] == entry["persistence_psnr"]
         assert entry["psnr_gain"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert report["drift"]["1"]["sharpness_ratio"] == pytest.approx(1.0, abs=0.05)
-    ending = report["termination"]
-    assert ending["steps"] == dataset.total_steps
-    assert ending["endings"] == sum(episode.terminated for episode in dataset)
+    termination = report["termination"]
+    assert termination["steps"] == dataset.total_steps
+    assert termination["terminations"] == sum(episode.terminated for episode in dataset)
     # It predicts the base rate, so it can do no better than that.
-    assert ending["log_loss"] == pytest.approx(ending["log_loss_base_rate"])
-    assert ending["expected_calibration_error"] < 1e-6
+    assert termination["log_loss"] == pytest.approx(termination["log_loss_base_rate"])
+    assert termination["expected_calibration_error"] < 1e-6
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -178,7 +178,7 @@ def test_dreams_are_compared_with_the_frames_of_their_own_steps(tmp_path, chunk)
 
 
 def test_frames_that_end_an_episode_are_not_compared(tmp_path):
-    dataset = empty_dataset(tmp_path / "ending")
+    dataset = empty_dataset(tmp_path / "termination")
     for seed in range(3):
         dataset.append(random_episode(4, seed=seed, terminated=True))
     report = dream_fidelity(persistence(dataset), FrameStore(dataset), horizons=(1, 2), windows=20, context=2)

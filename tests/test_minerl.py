@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from minerl_games import client_python, fake_malmo_here
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from dreamenv.agents import AgentConfig, ObservationConfig, evaluate, train_agent
+from dreamenv.agents import AgentConfig, ObservationConfig, PPOConfig, evaluate, train_agent
 from dreamenv.data import StickyRandomPolicy, collect
 from dreamenv.envs import full_id, make_real
 from dreamenv.envs.minerl.tasks import MINERL_TASKS
@@ -239,9 +239,7 @@ def test_it_is_recorded_learned_from_and_evaluated_like_any_other(python, tmp_pa
             observation=ObservationConfig(kind="frame", stack=2, size=32),
             total_steps=16,
             num_envs=1,
-            rollout_steps=8,
-            batch_size=8,
-            epochs=1,
+            ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
         )
         learned = train_agent(config, out=tmp_path / "agent", real=maker, progress=False)
         outcome = evaluate(learned, maker, episodes=1, num_envs=1)

@@ -17,8 +17,9 @@ from gymnasium.utils.env_checker import check_env
 from minerl_games import fake_malmo
 from test_import_oasis import tiny_world
 
-from dreamenv.agents import AgentConfig, ObservationConfig, evaluate, train_agent
+from dreamenv.agents import AgentConfig, ObservationConfig, PPOConfig, evaluate, train_agent
 from dreamenv.agents.real import check_provenance
+from dreamenv.dream import DreamConfig
 from dreamenv.envs import make_real
 from dreamenv.errors import DreamenvError, UnavailableError, WorkerError, WorldMismatchError
 
@@ -123,8 +124,8 @@ def test_native_actions_are_the_keys_of_1_0_and_a_camera(python, port):
 def test_one_policy_plays_in_an_imported_oasis_world_and_in_the_game(python, port, tmp_path):
     world = tiny_world()
     config = AgentConfig(
-        observation=ObservationConfig(kind="frame", stack=2), total_steps=16, num_envs=2, rollout_steps=8, batch_size=8,
-        epochs=1, horizon=4,
+        observation=ObservationConfig(kind="frame", stack=2), total_steps=16, num_envs=2,
+        ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1), dream=DreamConfig(horizon=4),
     )  # fmt: skip
 
     def brightness(frames, actions):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from dreamenv.backbones import rssm
+from dreamenv.backbones.rssm import RSSM
+from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.nn import attention
 from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
@@ -20,12 +21,12 @@ SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(
 
 
 @pytest.fixture
-def model() -> rssm.RSSM:
+def model() -> RSSM:
     torch.manual_seed(0)
-    return rssm.tiny().build(SPEC).eval()
+    return tiny().build(SPEC).eval()
 
 
-def test_rounded_weights_dream_nearly_the_same(model: rssm.RSSM) -> None:
+def test_rounded_weights_dream_nearly_the_same(model: RSSM) -> None:
     rounded = copy.deepcopy(model)
     assert isinstance(rounded, SupportsBfloat16)
     rounded.store_in_bfloat16()
@@ -36,37 +37,37 @@ def test_rounded_weights_dream_nearly_the_same(model: rssm.RSSM) -> None:
         fast, after_fast = rounded.imagine(state, actions)
     assert exact.frames is not None
     assert fast.frames is not None
-    assert 0 < float((after["memory"] - after_fast["memory"]).abs().max()) < 0.02
+    assert 0 < float((after["deter"] - after_fast["deter"]).abs().max()) < 0.02
     assert float((exact.termination - fast.termination).abs().max()) < 0.02
-    same = (after["latent"] == after_fast["latent"]).float().mean()
+    same = (after["stoch"] == after_fast["stoch"]).float().mean()
     assert float(same) > 0.97  # a draw changes only where it fell next to a boundary
-    alike = (after["latent"] == after_fast["latent"]).all(dim=1)
+    alike = (after["stoch"] == after_fast["stoch"]).all(dim=1)
     assert float((exact.frames - fast.frames)[alike].abs().max()) < 0.02
 
 
-def test_only_weights_of_products_are_rounded(model: rssm.RSSM) -> None:
+def test_only_weights_of_products_are_rounded(model: RSSM) -> None:
     model.store_in_bfloat16()
     for part in model.modules():
         products = isinstance(part, nn.Linear | nn.Conv2d | CategoricalLinear)
         for name, parameter in part.named_parameters(recurse=False):
             exact = not products or (isinstance(part, CategoricalLinear) and name == "bias")
             assert parameter.dtype == (torch.float32 if exact else torch.bfloat16)
-    assert model.mean_frame.dtype == torch.float32
+    assert model.autoencoder.mean_frame.dtype == torch.float32
 
 
-def test_the_state_keeps_float32(model: rssm.RSSM) -> None:
+def test_the_state_keeps_float32(model: RSSM) -> None:
     model.store_in_bfloat16()
     with torch.no_grad():
         state = model.start(torch.rand(2, 3, 16, 16), torch.arange(2))
         imagined, state = model.imagine(state, torch.zeros(2, 3, dtype=torch.int64))
-    assert state["memory"].dtype == torch.float32
+    assert state["deter"].dtype == torch.float32
     assert imagined.rewards.dtype == imagined.termination.dtype == torch.float32
 
 
 def test_the_recurrence_has_the_equations_of_torch() -> None:
     ours, project, theirs = GRU(7), nn.Linear(5, 21), nn.GRU(5, 7, batch_first=True)
     with torch.no_grad():
-        weights = (project.weight, ours.old.weight, project.bias, ours.old.bias)
+        weights = (project.weight, ours.hidden_proj.weight, project.bias, ours.hidden_proj.bias)
         for parameter, weight in zip(theirs.all_weights[0], weights, strict=True):
             parameter.copy_(weight)
         inputs = torch.randn(3, 6, 5)

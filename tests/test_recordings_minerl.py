@@ -18,7 +18,7 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.readers import MineRLSettings, convert, open_minerl
 from dreamenv.dream import DreamEnv
 from dreamenv.errors import ConfigError, RecordingError
-from dreamenv.registry import make_config
+from dreamenv.presets import make_config
 from dreamenv.training import TrainConfig, train
 
 SMALL = MineRLSettings(size=8, max_steps=6)

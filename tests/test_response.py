@@ -1,4 +1,4 @@
-"""Whether a world obeys, measured on pictures that are known to move."""
+"""Action fidelity, measured on images that are known to move."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import torch
 from toy import empty_dataset, random_episode
 
-from dreamenv.backbones.denoising.codec import CodecConfig
+from dreamenv.backbones.denoising import presets
 from dreamenv.benchmarks import compare_worlds
 from dreamenv.benchmarks.compare_worlds import CompareWorlds, run
+from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.data import EpisodeDataset
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.metrics.response import horizontal_shift, response
-from dreamenv.registry import make_config
 from dreamenv.world import World
 from dreamenv.world_model import Imagined
 
@@ -64,33 +64,33 @@ def recorded(tmp_path, pixels):
 
 
 @pytest.mark.parametrize("by", [-5, 0, 3])
-def test_shifts_are_found_by_sign_and_size(by):
+def test_shifts_have_the_right_sign_and_size(by):
     picture = torch.rand(2, 3, 16, 32, generator=torch.Generator().manual_seed(0))
     assert horizontal_shift(picture, torch.roll(picture, by, -1)).tolist() == [by, by]
 
 
-def test_a_world_that_pans_as_reality_does_goes_the_right_way_and_a_mirrored_one_does_not(tmp_path):
+def test_a_world_that_pans_as_reality_does_has_full_action_fidelity_and_a_mirrored_one_none(tmp_path):
     dataset = recorded(tmp_path, 1)
     same, mirrored, still = (
         response(Panning(pixels), dataset, LEFT, RIGHT, steps=3, count=8, context=2) for pixels in (1, -1, 0)
     )
-    assert same["right_way"] == 1.0
+    assert same["action_fidelity"] == 1.0
     assert same["real_shift"] == same["shift"] == {"1": 3.0, "2": -3.0}
-    assert same["parted"] > 0 == same["noise"]
-    assert mirrored["right_way"] == 0.0
-    assert still["right_way"] == still["parted"] == 0.0
+    assert same["difference"] > 0 == same["noise"]
+    assert mirrored["action_fidelity"] == 0.0
+    assert still["action_fidelity"] == still["difference"] == 0.0
 
 
 def test_what_the_recording_cannot_tell_is_refused(tmp_path):
     dataset = recorded(tmp_path, 1)
-    with pytest.raises(DatasetError, match="action 1 is never kept for 7 steps"):
+    with pytest.raises(DatasetError, match="action 1 is never repeated for 7 steps"):
         response(Panning(1), dataset, LEFT, RIGHT, steps=7, context=2)
     with pytest.raises(DatasetError, match="more than 102 steps"):
         response(Panning(1), dataset, LEFT, RIGHT, steps=100, context=2)
 
 
 def test_worlds_are_trained_for_a_time_measured_and_kept(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(compare_worlds._WORLDS, "rssm", ("rssm", "tiny", {}))
+    monkeypatch.setitem(compare_worlds._WORLDS, "rssm", ("rssm", "tiny", lambda config: config))
     settings = CompareWorlds(
         task="health_gathering", worlds=("rssm",), minutes=0.01, frames=1200, windows=2, rounds=1, workers=1,
         out=tmp_path / "compared",
@@ -99,43 +99,43 @@ def test_worlds_are_trained_for_a_time_measured_and_kept(tmp_path, capsys, monke
     row = results["rows"]["rssm"]
     assert set(row["steps"]) == {"joint", "dynamics"}
     assert row["horizons"]["10"]["psnr"]["mean"] > 0
-    assert 0 <= row["response"]["right_way"] <= 1
+    assert 0 <= row["response"]["action_fidelity"] <= 1
     assert row["speed"]["16"]["frames_per_second"] > 0
-    assert (tmp_path / "compared" / "films" / "rssm" / "beside.mp4").stat().st_size > 0
+    assert (tmp_path / "compared" / "videos" / "rssm" / "side_by_side.mp4").stat().st_size > 0
     assert "persistence" in capsys.readouterr().out
     before = (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns
     run(settings)  # nothing is done twice
     assert (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns == before
 
 
-def test_worlds_of_the_same_latents_share_what_makes_them(tmp_path, monkeypatch):
-    tiny = {
-        "network": "dit", "noise": "flow", "target": "frame", "data_std": 1.0, "patch": 4, "events_see": "latent",
-        "codec": CodecConfig(downsample=4, channels=(8,)),
-    }  # fmt: skip
-    for name, changes in {"diffusion_forcing": {}, "nwm": {"network": "cdit"}}.items():
-        monkeypatch.setitem(compare_worlds._WORLDS, name, ("denoising", "tiny", tiny | changes))
-    monkeypatch.setattr(compare_worlds, "_latents_config", lambda: make_config("denoising", "tiny", **tiny))
+def test_worlds_of_the_same_latents_share_codec_and_head(tmp_path, monkeypatch):
+    tiny = presets.tiny()
+    codec, head = ConvVAEConfig(channels=(8, 8)), dataclasses.replace(tiny.head, watches="latent")
+    latents = dataclasses.replace(tiny, codec=codec, head=head, context_source="sampled")
+    names = ("diffusion_forcing_like", "nwm_like")
+    for blocks, name in enumerate(names, start=1):
+        config = dataclasses.replace(latents, denoiser=dataclasses.replace(latents.denoiser, blocks=blocks))
+        monkeypatch.setitem(compare_worlds._WORLDS, name, ("denoising", "tiny", lambda _, config=config: config))
+    monkeypatch.setattr(compare_worlds, "_latents_config", lambda: latents)
     monkeypatch.setattr(compare_worlds, "_measure", lambda name, world, *rest: {"seconds": world.record["seconds"]})
     monkeypatch.setattr(compare_worlds, "_print", lambda rows: None)
     monkeypatch.setattr(compare_worlds, "write_sheet", lambda *args: None)
     out = tmp_path / "compared"
-    names = ("diffusion_forcing", "nwm")
     settings = CompareWorlds(worlds=names, minutes=0.02, frames=400, workers=1, reward_steps=2, out=out)
     rows = json.loads(run(settings).read_text())["results"]["rows"]
-    latents, *drawing = (World.load(out / "worlds" / name / "world") for name in ("latents", *names))
+    shared, *drawing = (World.load(out / "worlds" / name / "world") for name in ("latents", *names))
     for name, world in zip(names, drawing, strict=True):
         assert world.record["train_config"]["steps"]["codec"] == 0
         assert world.record["train_config"]["steps"]["denoiser"] > 0
-        assert rows[name]["seconds"] == world.record["seconds"] + latents.record["seconds"]
-        for part in ("codec", "events"):
-            learned = getattr(latents.model, part).state_dict()
+        assert rows[name]["seconds"] == world.record["seconds"] + shared.record["seconds"]
+        for part in ("codec", "head"):
+            learned = getattr(shared.model, part).state_dict()
             assert all(torch.equal(learned[key], one) for key, one in getattr(world.model, part).state_dict().items())
     recording = EpisodeDataset.open(out / "recording")
-    rewarding = compare_worlds._rewarding("nwm", recording, settings, out)
-    before, after = drawing[1].model.events.state_dict(), rewarding.model.events.state_dict()
+    rewarded = compare_worlds._with_rewards("nwm_like", recording, settings, out)
+    before, after = drawing[1].model.head.state_dict(), rewarded.model.head.state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before)
-    known = World.load(out / "rewarding" / "latents" / "world").model.events.state_dict()
+    known = World.load(out / "with_rewards" / "latents" / "world").model.head.state_dict()
     assert all(torch.equal(known[key], after[key]) for key in after)
 
 

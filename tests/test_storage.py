@@ -81,11 +81,11 @@ def test_every_flipped_byte_and_every_cut_of_a_folder_is_refused(tmp_path):
         FORMAT.read(tmp_path)
 
 
-def test_a_newer_format_is_told_from_damage(tmp_path):
+def test_a_newer_format_is_distinguished_from_damage(tmp_path):
     FORMAT.write(tmp_path / "x", fill)
     file = tmp_path / "x" / "thing.json"
     values = json.loads(file.read_text())
-    storage.write_json(file, storage.seal({**values, "format": 3, "files": "told in another way"}))
+    storage.write_json(file, storage.seal({**values, "format": 3, "files": "in another layout"}))
     with pytest.raises(CheckpointError, match=r"format 3.*up to 2.*pip install -U dreamenv") as raised:
         FORMAT.read(tmp_path / "x")
     assert not isinstance(raised.value, CheckpointDamagedError)
@@ -164,7 +164,7 @@ def test_what_is_missing_while_writing_is_not_taken_for_the_disks_refusal():
         raise WorldNotFoundError("no world")
 
 
-def test_a_refusal_that_safetensors_tells_of_in_words_is_known(tmp_path):
+def test_a_full_disk_reported_by_safetensors_is_recognised(tmp_path):
     """The system itself refuses here: a limit on the size of files stands for the end of the disk."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -185,7 +185,7 @@ def test_a_refusal_that_safetensors_tells_of_in_words_is_known(tmp_path):
     ("text", "why"),
     [("", "damaged"), ("{", "damaged"), ("[1]", "it holds list, not dict"), ("[" * 100_000, "damaged"), (None, "miss")],
 )
-def test_json_that_cannot_be_read_is_named_with_what_would_help(tmp_path, text, why):
+def test_json_that_cannot_be_read_is_named_with_the_remedy(tmp_path, text, why):
     if text is not None:
         (tmp_path / "x.json").write_text(text)
     with pytest.raises(DatasetError, match=f"x.json is .*{why}.* Restore it") as raised:
@@ -259,5 +259,5 @@ def test_nobody_else_moves_flushes_locks_or_hashes_files(path):
         name, call = node.func.attr, ast.unparse(node)
         moves = name in {"rename", "renames", "replace"} and len(node.args) == 1 and not node.keywords
         flushes = name in {"fsync", "fdatasync", "flock", "lockf", "file_digest", "save_file"}
-        beside = moves or flushes
-        assert not beside, f"{path}:{node.lineno} does what dreamenv.storage is for: {call}"
+        forbidden = moves or flushes
+        assert not forbidden, f"{path}:{node.lineno} does what dreamenv.storage is for: {call}"

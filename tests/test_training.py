@@ -1,4 +1,4 @@
-"""The trainer runs any model's stages, measures on the way, and says clearly what it cannot do."""
+"""The trainer runs any model's stages, evaluates during training, and refuses clearly what it cannot do."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from test_backbones import TINY_LATENT
 from test_training_resumes import settings
 from toy import empty_dataset, random_episode, toy_dataset
 from trainable import Trainable, TrainableConfig
 
+from dreamenv.backbones.denoising.world import DenoisingConfig
+from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.data.store import FrameStore
 from dreamenv.errors import (
     CheckpointError,
@@ -30,10 +31,11 @@ from dreamenv.errors import (
     FrameError,
     StorageError,
 )
-from dreamenv.registry import config_to_json, make_config
-from dreamenv.training import films, trainer
+from dreamenv.parts import part_to_json
+from dreamenv.presets import make_config
+from dreamenv.training import trainer, video
 from dreamenv.training.checkpoint import Checkpoints
-from dreamenv.training.config import TrainConfig
+from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.features import compute_features
 from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer
 from dreamenv.training.prefetch import batches
@@ -72,8 +74,8 @@ def scalars_of(folder: Path) -> dict[str, dict[int, float]]:
 # What a run does
 
 
-def test_a_run_leaves_a_world_scalars_films_and_checkpoints(dataset, tmp_path):
-    world = train(settings(film_every=16), TrainableConfig(), dataset, tmp_path)
+def test_a_run_leaves_a_world_scalars_videos_and_checkpoints(dataset, tmp_path):
+    world = train(settings(video_every=16), TrainableConfig(), dataset, tmp_path)
     loaded = World.load(tmp_path / "world")
     assert loaded.content_hash() == world.content_hash()
     assert loaded.provenance == dataset.provenance
@@ -88,9 +90,9 @@ def test_a_run_leaves_a_world_scalars_films_and_checkpoints(dataset, tmp_path):
     assert {"held_out_maker/loss", "held_out_rewards/loss", "held_out/psnr_1", "train/frames_per_second"} <= set(logged)
     assert sorted(logged["maker/loss"]) == [5, 10, 15, 20]
     assert sorted(logged["held_out/psnr_1"]) == [9, 18, 20, 27, 36, 40]
-    assert sorted(logged["dream_beside_reality"]) == [16, 20, 32, 40]
-    assert logged["dream_beside_reality"][20][:6] == b"GIF89a"
-    assert len(list((tmp_path / "films").glob("*.mp4"))) == 4
+    assert sorted(logged["reality_and_dream"]) == [16, 20, 32, 40]
+    assert logged["reality_and_dream"][20][:6] == b"GIF89a"
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 4
     assert not (tmp_path / "features").exists()
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000035", "step-00000040"]
 
@@ -102,8 +104,8 @@ def test_what_the_recurrent_world_learns_carries_over_to_held_out_episodes(tmp_p
     losses = scalars_of(tmp_path / "run" / "tensorboard")
     held_out = losses["held_out_joint/reconstruction"]
     assert held_out[150] < 0.5 * losses["joint/reconstruction"][5]
-    ending = world.metrics["termination"]
-    assert ending["log_loss"] < ending["log_loss_base_rate"]
+    termination = world.metrics["termination"]
+    assert termination["log_loss"] < termination["log_loss_base_rate"]
 
 
 def test_a_stage_moves_its_own_parameters_only(dataset, tmp_path, model):
@@ -155,13 +157,13 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.registry import config_from_json
-from dreamenv.training.config import TrainConfig
+from dreamenv.parts import part_from_json
+from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.trainer import train
 import trainable
 
 data, out, config, backbone = sys.argv[1:]
-world = train(TrainConfig.from_json(json.loads(config)), config_from_json(json.loads(backbone)),
+world = train(TrainConfig.from_json(json.loads(config)), part_from_json(json.loads(backbone)),
               EpisodeDataset.open(data), out)
 total = sum(float(tensor.double().sum()) for tensor in world.model.state_dict().values())
 os.write(1, f"weights {os.environ['RANK']} {total} {world.record['processes']};".encode())  # in one piece
@@ -175,7 +177,7 @@ def test_two_processes_share_the_batch_and_end_with_the_same_weights(dataset, tm
     launched = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(tmp_path / "script.py"), *arguments, json.dumps(config_to_json(TrainableConfig()))),
+            *(str(tmp_path / "script.py"), *arguments, json.dumps(part_to_json(TrainableConfig()))),
         ],
         capture_output=True, text=True, timeout=240, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
@@ -245,24 +247,39 @@ def test_stages_that_name_the_same_features_share_them(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "compute_features", counted)
     dataset = toy_dataset(tmp_path / "toy", 8)
+    tiny = make_config("denoising", "tiny")
+    assert isinstance(tiny, DenoisingConfig)
+    codec, head = ConvVAEConfig(channels=(8, 16)), dataclasses.replace(tiny.head, watches="latent")
+    latent = dataclasses.replace(tiny, codec=codec, head=head, context_source="sampled")
     for name, steps in {"both": {"codec": 2}, "later": {"denoiser": 0}}.items():
-        few = settings(steps={"codec": 0, "denoiser": 2, "events": 2} | steps)
-        train(few, TINY_LATENT, dataset, tmp_path / name)
+        few = settings(steps={"codec": 0, "denoiser": 2, "head": 2} | steps)
+        train(few, latent, dataset, tmp_path / name)
         assert not (tmp_path / name / "features").exists()
-    assert computed == ["denoiser.npy", "events.npy"]
+    assert computed == ["denoiser.npy", "head.npy"]
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"log_every": 0}, {"seed": -1}, {"holdout": 1.0}, {"ema_decay": -0.1}, {"schedule": "linear"}, {"starts": 0},
-        {"precision": "float16"}, {"final_rate": 2.0}, {"steps": {"joint": -1}}, {"num_threads": 0},
-        {"weight_decay": float("nan")},
+        {"log_every": 0}, {"seed": -1}, {"holdout": 1.0}, {"ema_decay": -0.1}, {"starts": 0}, {"precision": "float16"},
+        {"steps": {"joint": -1}}, {"num_threads": 0}, {"video_every": -1},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_named(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weight_decay": float("nan")}, {"epsilon": -1e-8}, {"gradient_clip": -1.0}, {"warmup_steps": -1},
+        {"schedule": "linear"}, {"final_rate": 2.0},
+    ],
+)  # fmt: skip
+def test_settings_of_the_optimizer_that_cannot_work_are_named(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        OptimizerConfig(**wrong)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
@@ -276,18 +293,18 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine(model):
     stage = dataclasses.replace(model.stages()[0], steps=1000, learning_rate=1.0)
-    config = TrainConfig(warmup_steps=50, final_rate=0.1)
+    config = TrainConfig(optimizer=OptimizerConfig(warmup_steps=50, final_rate=0.1))
     assert learning_rate(stage, 0, config) == pytest.approx(1 / 50)
     assert learning_rate(stage, 49, config) == pytest.approx(1.0)
     assert learning_rate(stage, 525, config) == pytest.approx(0.1 + 0.9 * 0.5)  # half way, by hand
     assert learning_rate(stage, 999, config) == pytest.approx(0.1, abs=1e-4)
-    assert learning_rate(stage, 999, TrainConfig(schedule="constant")) == 1.0
+    assert learning_rate(stage, 999, TrainConfig(optimizer=OptimizerConfig(schedule="constant"))) == 1.0
     assert learning_rate(dataclasses.replace(stage, steps=20), 1, config) == pytest.approx(1.0)  # a tenth at most
 
 
 def test_biases_and_norms_are_not_decayed(model):
     objective = model.stages()[0].objectives[0]
-    optimizer = make_optimizer(objective, model.stages()[0], TrainConfig(weight_decay=0.3))
+    optimizer = make_optimizer(objective, model.stages()[0], TrainConfig(optimizer=OptimizerConfig(weight_decay=0.3)))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay[id(model.encode.weight)] == 0.3
     assert decay[id(model.encode.bias)] == decay[id(model.norm.weight)] == 0.0
@@ -344,10 +361,10 @@ def test_batches_come_in_order_and_errors_come_through():
         list(batches(fail, 0, 5))
 
 
-def test_a_film_is_read_back_as_it_was_written(tmp_path):
+def test_a_video_is_read_back_as_it_was_written(tmp_path):
     frames = np.zeros((12, 17, 16, 3), np.uint8)
     frames[6:] = 200
-    path = films.write_mp4(tmp_path / "film.mp4", frames, 8.75, scale=3)
+    path = video.write_mp4(tmp_path / "video.mp4", frames, 8.75, scale=3)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -358,32 +375,32 @@ def test_a_film_is_read_back_as_it_was_written(tmp_path):
     assert 190 < decoded[-1].mean() < 210
 
 
-def test_films_of_nothing_or_onto_a_full_disk_are_refused(tmp_path, monkeypatch):
+def test_videos_of_nothing_or_onto_a_full_disk_are_refused(tmp_path, monkeypatch):
     with pytest.raises(FrameError, match="at least one"):
-        films.write_mp4(tmp_path / "film.mp4", np.zeros((0, 16, 16, 3), np.uint8), 10)
+        video.write_mp4(tmp_path / "video.mp4", np.zeros((0, 16, 16, 3), np.uint8), 10)
 
     def refuse(*_args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(StorageError):
-        films.write_mp4(tmp_path / "film.mp4", np.zeros((2, 16, 16, 3), np.uint8), 10)
+        video.write_mp4(tmp_path / "video.mp4", np.zeros((2, 16, 16, 3), np.uint8), 10)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reality_and_dream_stand_side_by_side():
+def test_reality_and_dream_are_shown_side_by_side():
     real, dream = np.full((2, 5, 4, 6, 3), 10, np.uint8), np.full((2, 5, 4, 6, 3), 90, np.uint8)
-    both = films.beside(real, dream)
+    both = video.side_by_side(real, dream)
     assert both.shape == (5, 4 * 2 + 2, 6 * 2 + 2, 3)
     assert (both[:, :4, :6] == 10).all()
     assert (both[:, -4:, -6:] == 90).all()
-    picture = films.strip((real[0], dream[0]), (0, 2, 4), scale=2)
+    picture = video.strip((real[0], dream[0]), (0, 2, 4), scale=2)
     assert picture.shape == ((4 * 2 + 2) * 2, (6 * 3 + 4) * 2, 3)
     with pytest.raises(FrameError):
-        films.beside(real, dream[:, :3])
+        video.side_by_side(real, dream[:, :3])
 
 
-def test_a_world_goes_on_learning_from_another(dataset, tmp_path):
+def test_training_can_continue_from_another_world(dataset, tmp_path):
     first = train(settings(), TrainableConfig(), dataset, tmp_path / "first")
     none = {stage.name: 0 for stage in first.model.stages()}
     second = train(settings(steps=none), TrainableConfig(), dataset, tmp_path / "second", initial=first)
@@ -391,7 +408,7 @@ def test_a_world_goes_on_learning_from_another(dataset, tmp_path):
         assert torch.equal(tensor, second.model.state_dict()[name]), name
 
 
-def test_only_a_world_of_the_same_backbone_can_be_gone_on_from(dataset, tmp_path):
+def test_training_continues_only_from_a_world_of_the_same_backbone(dataset, tmp_path):
     first = train(settings(), TrainableConfig(width=3), dataset, tmp_path / "first")
-    with pytest.raises(ConfigError, match="width=3"):
+    with pytest.raises(ConfigError, match="width: 3 then, 4 now"):
         train(settings(steps={}), TrainableConfig(width=4), dataset, tmp_path / "second", initial=first)

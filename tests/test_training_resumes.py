@@ -1,4 +1,4 @@
-"""A training that is killed goes on where it stood, and ends where it would have ended."""
+"""A training that is killed resumes from its last checkpoint, and ends as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from trainable import TrainableConfig
 
 from dreamenv.data.windows import WindowSampler
 from dreamenv.errors import CheckpointError, StorageError
-from dreamenv.registry import config_from_json, config_to_json, make_config
+from dreamenv.parts import part_from_json, part_to_json
+from dreamenv.presets import make_config
 from dreamenv.storage import seal, write_json
 from dreamenv.training.checkpoint import Checkpoint, Checkpoints
-from dreamenv.training.config import TrainConfig
+from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.trainer import train
 
 FAST = {"checkpoint_every": 7, "log_every": 5, "eval_every": 9, "eval_windows": 2, "eval_horizon": 3, "starts": 4}
@@ -42,7 +43,7 @@ import torch
 torch.set_num_threads(1)
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.windows import WindowSampler
-from dreamenv.registry import config_from_json
+from dreamenv.parts import part_from_json
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.trainer import train
 
@@ -55,7 +56,7 @@ def batch(self, step, device="cpu"):
     return original(self, step, device)
 
 WindowSampler.batch = batch
-train(TrainConfig.from_json(json.loads(config)), config_from_json(json.loads(backbone)), EpisodeDataset.open(data), out)
+train(TrainConfig.from_json(json.loads(config)), part_from_json(json.loads(backbone)), EpisodeDataset.open(data), out)
 """
 
 
@@ -63,7 +64,7 @@ def train_until_killed(dataset, out, config, backbone, *, length, step):
     child = subprocess.run(
         [
             sys.executable, "-W", "error", "-c", CHILD, str(dataset.path), str(out), json.dumps(config.to_json()),
-            json.dumps(config_to_json(backbone)), str(length), str(step),
+            json.dumps(part_to_json(backbone)), str(length), str(step),
         ],
         capture_output=True,
         text=True,
@@ -75,10 +76,11 @@ def train_until_killed(dataset, out, config, backbone, *, length, step):
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
     config = settings(steps={"joint": 20, "dynamics": 20}, ema_decay=0.9)
     backbone = make_config("rssm", "tiny")
-    assert backbone.joint_length != backbone.dynamics_length
+    length = backbone.training.dynamics.sequence_length
+    assert backbone.training.joint.sequence_length != length
     whole = train(config, backbone, dataset, tmp_path / "whole")
 
-    train_until_killed(dataset, tmp_path / "cut", config, backbone, length=backbone.dynamics_length, step=17)
+    train_until_killed(dataset, tmp_path / "cut", config, backbone, length=length, step=17)
     assert sorted((tmp_path / "cut" / "checkpoints").glob("step-*"))[-1].name in ("step-00000028", "step-00000035")
     resumed = train(config, backbone, dataset, tmp_path / "cut")
 
@@ -133,7 +135,7 @@ def test_a_finished_run_is_not_trained_again(dataset, tmp_path, monkeypatch):
 
 def test_how_often_a_run_measures_itself_does_not_change_what_it_learns(dataset, tmp_path):
     quiet = train(settings(eval_every=0, log_every=100), TrainableConfig(), dataset, tmp_path / "quiet")
-    busy = train(settings(eval_every=3, film_every=4, log_every=1), TrainableConfig(), dataset, tmp_path / "busy")
+    busy = train(settings(eval_every=3, video_every=4, log_every=1), TrainableConfig(), dataset, tmp_path / "busy")
     for name, tensor in quiet.model.state_dict().items():
         assert torch.equal(tensor, busy.model.state_dict()[name]), name
 
@@ -145,10 +147,10 @@ def test_resuming_with_other_settings_is_refused_and_names_them(dataset, tmp_pat
     assert "resume=False" in str(caught.value)
     with pytest.raises(CheckpointError, match=r"backbone\.width: 4 then, 8 now"):
         train(settings(), TrainableConfig(width=8), dataset, tmp_path)
-    # What does not touch the weights may change, and beginning anew is always possible.
+    # What does not change the weights may change, and starting over is always possible.
     train(settings(log_every=1), TrainableConfig(), dataset, tmp_path)
-    anew = train(settings(seed=1), TrainableConfig(), dataset, tmp_path, resume=False)
-    assert anew.record["train_config"]["seed"] == 1
+    restarted = train(settings(seed=1), TrainableConfig(), dataset, tmp_path, resume=False)
+    assert restarted.record["train_config"]["seed"] == 1
 
 
 def test_resuming_on_other_data_is_refused(dataset, tmp_path):
@@ -175,7 +177,7 @@ def test_the_newest_two_checkpoints_are_kept(tmp_path):
     assert checkpoints.latest().step == 15
 
 
-def test_what_a_killed_run_was_writing_is_no_checkpoint_and_is_cleared_away(tmp_path):
+def test_an_unfinished_checkpoint_is_ignored_and_deleted(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     (tmp_path / ".step-00000003.part").mkdir()
     assert checkpoints.latest() is None
@@ -184,7 +186,7 @@ def test_what_a_killed_run_was_writing_is_no_checkpoint_and_is_cleared_away(tmp_
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name):
+def test_a_damaged_checkpoint_is_skipped_in_favour_of_the_one_before(tmp_path, name):
     checkpoints = Checkpoints(tmp_path)
     for step in (5, 10):
         checkpoints.save(small_checkpoint(step))
@@ -193,14 +195,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name):
     middle = bytes((whole[len(whole) // 2] ^ 1,))
     for damaged in (whole[:-7], whole[: len(whole) // 2] + middle + whole[len(whole) // 2 + 1 :], b""):
         file.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=f"going on from .*step-00000005.*step-00000010/{name} is damaged"):
+        with pytest.warns(UserWarning, match=f"resuming from .*step-00000005.*step-00000010/{name} is damaged"):
             assert checkpoints.latest().step == 5
     (tmp_path / "step-00000005" / name).unlink()
     with pytest.raises(CheckpointError, match=r"step-00000010.*resume=False"):
         checkpoints.latest()
 
 
-def test_a_run_that_went_back_leaves_what_it_had_passed_over(tmp_path):
+def test_a_run_that_resumed_earlier_deletes_later_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (5, 10):
         checkpoints.save(small_checkpoint(step))
@@ -263,9 +265,9 @@ def test_a_disk_that_refuses_in_the_middle_of_a_run_leaves_a_run_to_resume(datas
 
 
 def test_a_config_survives_json():
-    config = settings(steps={"joint": 3}, betas=(0.8, 0.9), num_threads=2)
+    config = settings(steps={"joint": 3}, optimizer=OptimizerConfig(betas=(0.8, 0.9)), num_threads=2)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    assert config_from_json(config_to_json(TrainableConfig(width=2))) == TrainableConfig(width=2)
+    assert part_from_json(part_to_json(TrainableConfig(width=2))) == TrainableConfig(width=2)
 
 
 def test_nothing_is_pickled(dataset, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,9 +11,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from drifting import make_world
+from drifting import make_provenance, make_starts, make_world
 from safetensors.torch import load_file
 
+from dreamenv.backbones.rssm import RSSMStage
+from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.dream import DreamVectorEnv
 from dreamenv.errors import (
     DeviceError,
@@ -23,6 +26,7 @@ from dreamenv.errors import (
     WorldVersionError,
 )
 from dreamenv.storage import seal, write_json
+from dreamenv.testing import SPEC
 from dreamenv.world import World, shipped_worlds
 
 
@@ -81,13 +85,30 @@ def test_a_loaded_world_dreams_the_same_dreams(saved):
         np.testing.assert_array_equal(frames[0], frames[2])
 
 
-def test_the_content_hash_tells_worlds_apart_but_not_their_records():
+def test_the_content_hash_distinguishes_worlds_but_not_their_records():
     world, same, model, settings = make_world(), make_world(), make_world(), make_world(noise=0.5)
     same.record["note"] = "of no consequence"
     model.model.scale.data[1] = 2.0
     assert world.content_hash() == same.content_hash()
     assert len({world.content_hash() for world in (world, model, settings)}) == 3
     assert len({world.fingerprint for world in (world, model, settings)}) == 3
+
+
+def test_how_a_world_was_trained_does_not_change_what_it_is():
+    """States are accepted, and policies recognise their world, by what a dream depends on."""
+    config = tiny()
+    training = dataclasses.replace(config.training, dynamics_weight=0.7, joint=RSSMStage(
+        steps=9, batch_size=2, sequence_length=3,
+    ))  # fmt: skip
+    made = [config, dataclasses.replace(config, training=training), dataclasses.replace(config, unimix=0.02)]
+    model = config.build(SPEC)
+    worlds = []
+    for one in made:
+        other = one.build(SPEC)
+        other.load_state_dict(model.state_dict())
+        worlds.append(World(other, one, make_starts(), make_provenance()))
+    assert worlds[0].fingerprint == worlds[1].fingerprint != worlds[2].fingerprint
+    assert worlds[0].content_hash() == worlds[1].content_hash() != worlds[2].content_hash()
 
 
 def test_neither_saving_nor_loading_pickles(tmp_path, monkeypatch):
@@ -120,7 +141,7 @@ def test_weights_of_any_memory_layout_are_saved(tmp_path):
     assert torch.equal(load_file(folder / "model.safetensors")["kernel"], world.model.kernel)
 
 
-def test_the_model_card_tells_what_the_world_is(saved):
+def test_the_model_card_describes_the_world(saved):
     card = (saved / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: dreamenv\n")
     for fact in (
@@ -142,7 +163,7 @@ def test_a_model_card_may_be_edited_or_removed(saved):
     World.load(saved)
 
 
-def test_saving_again_replaces_the_world_and_leaves_nothing_beside_it(saved):
+def test_saving_again_replaces_the_world_and_leaves_no_other_files(saved):
     world = World.load(saved)
     world.metrics["psnr_1"] = 40.0
     world.save(saved)
@@ -281,12 +302,26 @@ def test_a_description_cannot_reach_outside_the_world(saved):
 
 
 def test_a_world_of_a_newer_version_is_refused_before_it_is_read(saved):
-    rewrite(saved, format=2, files="told in another way")
+    rewrite(saved, format=2, files="in another layout")
     with pytest.raises(WorldVersionError, match=r"format 2.*reads up to 1.*pip install -U dreamenv"):
         World.load(saved)
 
 
-@pytest.mark.parametrize("backbone", [{"backbone": "driftin"}, {"backbone": "drifting", "sparkle": 1}])
+def test_a_world_from_before_parts_is_refused_with_a_remedy(saved):
+    before = json.loads((saved / "world.json").read_text())
+    for backbone in ({"backbone": "denoising", "network": "dit"}, {"backbone": "rssm", "memory": 512}):
+        rewrite(saved, backbone=backbone)
+        with pytest.raises(WorldVersionError, match=rf"dreamenv {before['dreamenv']}.*Train it again.*import"):
+            World.load(saved)
+
+
+def test_a_part_that_is_no_backbone_is_no_world(saved):
+    rewrite(saved, backbone={"kind": "rssm_training"})
+    with pytest.raises(WorldVersionError, match="'rssm_training' is no backbone"):
+        World.load(saved)
+
+
+@pytest.mark.parametrize("backbone", [{"kind": "driftin"}, {"kind": "drifting", "sparkle": 1}])
 def test_a_backbone_this_version_does_not_have_is_named(saved, backbone):
     rewrite(saved, backbone=backbone)
     with pytest.raises(WorldVersionError, match=r"driftin|sparkle"):
@@ -302,8 +337,6 @@ def test_a_device_that_is_not_there_is_refused(saved):
 
 def test_a_world_refuses_environments_set_up_otherwise(saved):
     world = World.load(saved)
-    from drifting import make_provenance
-
     world.provenance.check_matches(make_provenance())
     with pytest.raises(WorldMismatchError, match="frame_skip"):
         world.provenance.check_matches(make_provenance(frame_skip=2))
@@ -365,7 +398,7 @@ def test_shipped_worlds_are_found_by_name(saved, tmp_path, monkeypatch):
         World.load("takecover")
 
 
-def test_a_repr_tells_what_a_world_is_of(saved):
+def test_a_repr_describes_the_world(saved):
     text = repr(World.load(saved))
     assert "Drifting of Toy-v0" in text
     assert "(3, 16, 16)" in text

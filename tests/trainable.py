@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dreamenv.registry import register_backbone
 from dreamenv.world_model import (
+    BackboneConfig,
     Batch,
     DataStatistics,
     Imagined,
@@ -25,11 +25,9 @@ from dreamenv.world_model import (
     new_state,
 )
 
-register_backbone("trainable", "trainable:TrainableConfig")
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainableConfig:
+class TrainableConfig(BackboneConfig, kind="trainable"):
     width: int = 4
     rate: float = 0.01
     explode_at: int = -1

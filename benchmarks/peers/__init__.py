@@ -1,1 +1,1 @@
-"""Public world models beside ours, with the same weights: the same outputs, and how fast each computes them."""
+"""Compare imported worlds with the public programs, with the same weights: outputs and speed."""

@@ -1,4 +1,4 @@
-"""Do imported worlds compute what the public programs compute, and how fast?
+"""Compare imported worlds with the public programs: outputs and speed.
 
 ::
 

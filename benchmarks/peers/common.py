@@ -1,4 +1,4 @@
-"""What all comparisons with a peer share."""
+"""Tools of all comparisons with a peer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamenv.dream.settings import compiled, with_precision
+from dreamenv.dream.loading import compiled, in_bfloat16
 
-__all__ = ["Where", "peer_code", "randomised", "relative_difference", "stand_ins"]
+__all__ = ["Where", "peer_code", "randomised", "relative_difference", "replaced_packages"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """On what both are timed, and how ours is made.
+    """The device of both programs, and whether ours is compiled.
 
     Attributes:
         device: where both compute.
@@ -31,21 +31,21 @@ class Where:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     compile: bool = False
 
-    def ways(self, model: Any) -> dict[str, Any]:
+    def variants(self, model: Any) -> dict[str, Any]:
         """Return ours by name: in float32, with weights rounded to bfloat16, and both compiled, if asked for."""
         model = model.to(self.device)
-        found = {"dreamenv": model, "dreamenv, bfloat16": with_precision(model, "bfloat16", self.device, rows=1)}
+        variants = {"dreamenv": model, "dreamenv, bfloat16": in_bfloat16(model)}
         if self.compile:
-            found.update({f"{name}, compiled": compiled(one) for name, one in list(found.items())})
-        return found
+            variants.update({f"{name}, compiled": compiled(one) for name, one in list(variants.items())})
+        return variants
 
     def wait(self) -> None:
-        """Let what was begun come to its end, so that a clock shows what it took."""
+        """Synchronise the device before reading a clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def timed(self, step: Callable[[], object], units: int = 1, seconds: float = 2.0) -> Callable[[], float]:
-        """Return what takes steps for about so long, waits for them, and counts units."""
+        """Return a function that steps for about ``seconds``, synchronised, and counts units."""
 
         def run() -> float:
             began, steps = time.perf_counter(), 0
@@ -74,8 +74,8 @@ def peer_code(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
-    """Let modules stand in for packages that a peer imports and that are not needed, or cannot be had, here."""
+def replaced_packages(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Replace packages that a peer imports but does not need, or that are unavailable, by modules."""
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
     try:

@@ -1,9 +1,9 @@
-"""Oasis's public program (etched-ai/open-oasis), run as it is: nothing of its sampling is imitated here.
+"""Run Oasis's public program (etched-ai/open-oasis) unchanged, including its own sampling.
 
-`generate.main` goes from two safetensors files to the film. Random weights are written as it would save them, and ours
-reads the same files. What it lacks on a machine without CUDA, torchvision or timm stands in for it: reading pictures
-and actions and writing a film hand arrays over, the feed-forward network of timm is two linear layers, and it is told
-what its device is. On the processor it computes in float32, on a GPU in float16. The noise that it draws is recorded.
+`generate.main` reads two safetensors files and writes a video. Random weights are saved in its format, and ours reads
+the same files. What needs CUDA, torchvision or timm is replaced: images, actions and the video are passed as arrays,
+the feed-forward network of timm is two linear layers, and the device is set. On a CPU it computes in float32, on a GPU
+in float16. The noise that it samples is recorded.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from torch import Tensor
 
 from dreamenv.benchmarks.peers.common import Where, peer_code, randomised
 from dreamenv.benchmarks.peers.layers import Mlp
-from dreamenv.importers.adapter import Options, fitted
+from dreamenv.importers.adapter import Options, load_weights
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.oasis import OasisAdapter
 
-__all__ = ["FEWER", "PASSES", "PUBLISHED", "SMALL", "WINDOW", "Film", "Program", "Seconds", "Size"]
+__all__ = ["FEWER", "PUBLISHED", "SMALL", "STEPS", "WINDOW", "Program", "Rollout", "Seconds", "Size"]
 
-Seconds = NDArray[np.float64]  # (2,) on the wall's clock, and of the processor for this process
-WINDOW = 32  # frames of the public code's window, with the one that is drawn
-PASSES = 10
+Seconds = NDArray[np.float64]  # (2,) wall-clock time, and processor time of this process
+WINDOW = 32  # frames of the public code's window, including the sampled one
+STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large the program's models are: what its own classes are built with."""
+    """The sizes of the program's models: arguments of its own classes."""
 
     name: str
     frames: tuple[int, int]  # pixels
@@ -78,12 +78,12 @@ PUBLISHED = Size(
 
 
 @dataclass
-class Film:
+class Rollout:
     """What the public program drew, and with what."""
 
     noise: list[Tensor] = field(default_factory=list)  # (b, c, h, w) of each frame that it drew
     latents: Tensor | None = None  # (f, n, c), as it decodes them
-    moments: list[Seconds] = field(default_factory=list)  # when it began each frame, and when it was done
+    times: list[Seconds] = field(default_factory=list)  # when it began each frame, and when it was done
     decoding: Seconds = field(default_factory=lambda: np.zeros(2))  # per frame
 
 
@@ -99,7 +99,7 @@ class Program:
 
     def __init__(self, folder: Path, size: Size, files: Path, where: Where | None = None) -> None:
         self.size, self.files, self.where = size, files, where or Where()
-        with _stand_ins(), peer_code(folder), mock.patch("torch.cuda.is_available", return_value=True):
+        with _replaced_packages(), peer_code(folder), mock.patch("torch.cuda.is_available", return_value=True):
             generate: Any = importlib.import_module("generate")
         self.program: Any = generate
         self.program.device = str(self.where.device)
@@ -131,52 +131,52 @@ class Program:
         return made[0].eval(), made[1].eval()
 
     def now(self) -> Seconds:
-        """Read both clocks, once what was begun has come to its end."""
+        """Read both clocks, after the device is synchronised."""
         self.where.wait()
         return np.array([time.perf_counter(), time.process_time()])
 
-    def film(self, prompt: Tensor, actions: Tensor, frames: int, passes: int = PASSES, timed: bool = False) -> Film:
+    def rollout(self, prompt: Tensor, actions: Tensor, frames: int, steps: int = STEPS, timed: bool = False) -> Rollout:
         """Run the program on prompt frames (p, c, h, w) uint8 and actions (t, 25), until there are so many frames.
 
-        Where it is only ``timed``, the prompt is not encoded, and two frames alone are decoded.
+        If ``timed``, the prompt is not encoded, and only two frames are decoded.
         """
-        film = Film()
-        draw = torch.randn
+        rollout = Rollout()
+        original = torch.randn
 
         def randn(*shape: Any, **settings: Any) -> Tensor:
-            noise = draw(*shape, **settings)
-            film.noise.append(noise[:, 0].clone())
+            noise = original(*shape, **settings)
+            rollout.noise.append(noise[:, 0].clone())
             return noise
 
         def counted(steps: range) -> Iterator[int]:
             for step in steps:
-                film.moments.append(self.now())
+                rollout.times.append(self.now())
                 yield step
-            film.moments.append(self.now())
+            rollout.times.append(self.now())
 
         def make_codec() -> Any:
             codec = self.make_codec()
             plain = codec.decode
 
             def decode(latents: Tensor) -> Tensor:
-                film.latents, began = latents, self.now()
+                rollout.latents, began = latents, self.now()
                 pictures: Tensor = plain(latents[:2] if timed else latents)
-                film.decoding = (self.now() - began) / len(pictures)
+                rollout.decoding = (self.now() - began) / len(pictures)
                 return pictures[:1].expand(len(latents), -1, -1, -1) if timed else pictures
 
             if timed:
                 places = self.size.places[0] * self.size.places[1]
                 noise = torch.Generator().manual_seed(6)
-                mean = draw((len(prompt), places, self.size.codec["latent_dim"]), generator=noise)
+                mean = original((len(prompt), places, self.size.codec["latent_dim"]), generator=noise)
                 codec.encode = lambda _: types.SimpleNamespace(mean=mean.to(self.where.device))
             codec.decode = decode
             return codec
 
         program, files = self.program, self.files
-        asked = argparse.Namespace(
+        arguments = argparse.Namespace(
             oasis_ckpt=str(files / "network.safetensors"), vae_ckpt=str(files / "codec.safetensors"),
-            n_prompt_frames=len(prompt), num_frames=frames, prompt_path="film.mp4", video_offset=None,
-            actions_path="film.one_hot_actions.pt", ddim_steps=passes, output_path="film", fps=20,
+            n_prompt_frames=len(prompt), num_frames=frames, prompt_path="video.mp4", video_offset=None,
+            actions_path="video.one_hot_actions.pt", ddim_steps=steps, output_path="video", fps=20,
         )  # fmt: skip
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
@@ -188,24 +188,22 @@ class Program:
             enter(mock.patch.object(program.torch, "randn", randn))
             enter(mock.patch.object(program.torch, "load", return_value=actions))
             enter(contextlib.redirect_stdout(None))
-            program.main(asked)
-        return film
+            program.main(arguments)
+        return rollout
 
-    def world(self, **settings: Any) -> Any:
-        """Return our model with the same weights; ``settings`` are of `OasisSizes`."""
+    def world(self, steps: int = STEPS, **settings: Any) -> Any:
+        """Return our model with the same weights; ``settings`` are of `OasisConfig`."""
         files = [read_tensors(self.files / f"{name}.safetensors") for name in ("codec", "network")]
-        options = Options(size=self.size.frames, heads=self.size.heads, actions="vector")
+        options = Options(size=self.size.frames, heads=self.size.heads, actions="vector", sampling_steps=steps)
         architecture = OasisAdapter().read(files, options)
-        public: Any = architecture.config.public
-        config = dataclasses.replace(
-            architecture.config, public=dataclasses.replace(public, **settings), quantise=False
-        )
-        return fitted(dataclasses.replace(architecture, config=config))
+        denoiser = dataclasses.replace(architecture.config.denoiser, **settings)
+        config = dataclasses.replace(architecture.config, denoiser=denoiser, quantize_frames=False)
+        return load_weights(dataclasses.replace(architecture, config=config))
 
 
 @contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Stand in for what the public code imports of torchvision and timm."""
+def _replaced_packages() -> Iterator[None]:
+    """Replace what the public code imports of torchvision and timm."""
 
     def module(name: str, **values: Any) -> types.ModuleType:
         made = types.ModuleType(name)
@@ -213,7 +211,7 @@ def _stand_ins() -> Iterator[None]:
         return made
 
     def unused(*_: Any, **__: Any) -> None:
-        raise AssertionError("the benchmark hands pictures over itself")
+        raise AssertionError("the benchmark passes images itself")
 
     made = [
         module("torchvision"),

@@ -1,1 +1,1 @@
-"""The worlds: each module is one family of backbones. Asked for by name through :mod:`dreamenv.registry`."""
+"""The worlds: each module is one family of backbones. Asked for by name through :mod:`dreamenv.presets`."""

@@ -14,6 +14,7 @@ from einops import repeat
 from torch import Tensor
 
 from dreamenv.world_model import (
+    BackboneConfig,
     DataStatistics,
     Imagined,
     Stage,
@@ -27,15 +28,15 @@ from dreamenv.world_model import (
     new_state,
 )
 
-__all__ = ["Persistence", "PersistenceConfig"]
+__all__ = ["PRESETS", "Persistence", "PersistenceConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersistenceConfig:
+class PersistenceConfig(BackboneConfig, kind="persistence"):
     """Nothing to set."""
 
     def build(self, spec: WorldModelSpec) -> Persistence:
-        """Make the model."""
+        """See `BackboneConfig`."""
         return Persistence(spec)
 
 
@@ -90,3 +91,6 @@ def _advanced(state: State, frame: Tensor, steps: int) -> State:
     following["frame"] = frame
     following["rng_counter"] = state["rng_counter"] + steps
     return following
+
+
+PRESETS = {"default": PersistenceConfig}

@@ -1,4 +1,4 @@
-"""``dreamenv agent``: PPO in a dream, in reality, or in both."""
+"""``dreamenv agent``: PPO in a dream, in a real environment, or in both."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Agent", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Agent:
-    """Train a policy with PPO. A run that was killed goes on where it stopped.
+    """Train a policy with PPO. Safe to interrupt: rerun the same command to resume.
 
     Attributes:
         out: folder of the run: policy/, checkpoints/ and tensorboard/ are written in it.
-        world: folder of a world, or hf://owner/name; None for the one in the package, unless only reality is asked for.
+        world: folder of a world, or hf://owner/name; None for the one in the package, unless --where real needs none.
         env: the real environment (take_cover), for --where real or mixed.
-        evaluate_in: where --eval-every evaluates: a real environment's name or a world; None for the dream itself.
-        fresh: begin anew instead of going on from a checkpoint.
+        evaluate_in: where --eval-every evaluates: a real environment's name or a world; None for where it trains.
+        fresh: start over instead of resuming from a checkpoint.
         real: how the real environment is set up.
         config: how to learn.
     """

@@ -1,4 +1,4 @@
-"""Turns command-line arguments into a command's dataclass, and says what was written."""
+"""Parse command-line arguments into a command's dataclass, and report what was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Command = TypeVar("Command")
 
 
 def parse(command: type[Command], arguments: Sequence[str], *, name: str) -> Command:
-    """Read a command's dataclass from its arguments; ``--help`` and mistakes end the process as tyro does.
+    """Parse a command's dataclass from its arguments; ``--help`` and mistakes end the process as tyro does.
 
     Args:
         command: a dataclass; its docstring is the command's description, its attributes' are the options' help.
@@ -25,6 +25,6 @@ def parse(command: type[Command], arguments: Sequence[str], *, name: str) -> Com
 
 
 def report_written(*paths: Path) -> None:
-    """Name what a command wrote, one line each."""
+    """Print the paths that a command wrote, one line each."""
     for path in paths:
         print(f"Wrote {path}")

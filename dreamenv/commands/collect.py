@@ -33,15 +33,15 @@ __all__ = ["Collect", "main", "policy_maker"]
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """Record a real environment into a Minari dataset. Run it again to go on after a kill, or to record more.
+    """Record a real environment into a Minari dataset. Rerun it to resume after an interruption, or to record more.
 
     Attributes:
         env: the real environment (take_cover, minigrid_door_key, ..., see `dreamenv doctor`, or a full id).
         out: folder of the recording.
-        steps: agent steps to have in all, exactly: the last episode is cut there.
-        episodes: episodes to have in all, instead of steps.
-        policy: who acts: "sticky" (random, mostly keeping the last action), "random", "explorer" (walks on, and turns
-            when it gets nowhere), "scripted" (an explorer of the task's own, in Minetest), or a folder that
+        steps: total agent steps, exactly: the last episode is truncated there.
+        episodes: total episodes, instead of steps.
+        policy: who acts: "sticky" (random, mostly keeping the last action), "random", "explorer" (walks, and turns when
+            it is stuck), "scripted" (an explorer of the task's own, in Minetest), or a folder that
             `dreamenv agent` wrote. Several, with each one's share of the episodes: "sticky=0.3,runs/policy=0.7".
         world: whose latents such a policy reads.
         stickiness: probability that "sticky" keeps its action for another step.
@@ -89,10 +89,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def policy_maker(command: Collect, space: gym.Space[object], names: Sequence[str] = ()) -> Callable[[], Policy]:
-    """Return a picklable function that makes the policy which was asked for.
+    """Return a picklable function that makes the requested policy.
 
     Args:
-        command: what was asked for.
+        command: the settings.
         space: the actions.
         names: of the discrete actions.
 
@@ -117,7 +117,7 @@ def policy_maker(command: Collect, space: gym.Space[object], names: Sequence[str
 
 def _one(name: str, command: Collect, space: gym.Space[object], names: Sequence[str]) -> Callable[[], Policy]:
     if name == "explorer":
-        ExplorerPolicy(names)  # here, where a mistake ends the command before any process has started
+        ExplorerPolicy(names)  # fails here, before any process has started
         return functools.partial(ExplorerPolicy, tuple(names))
     if name == "random":
         return functools.partial(RandomPolicy, space)

@@ -1,4 +1,4 @@
-"""``dreamenv convert``: public recordings become a recording of ours."""
+"""``dreamenv convert``: convert public recordings to a Minari dataset."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["ConvertMineRL", "ConvertNpz", "ConvertVPT", "main"]
 @dataclass(frozen=True, kw_only=True)
 class _Convert:
     out: Path
-    """folder of the recording, new or begun."""
+    """folder of the recording, new or unfinished."""
     skip_damaged: bool = False
-    """go on after a recording that cannot be read, and name it at the end."""
+    """skip recordings that cannot be read, and list them at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertVPT(_Convert):
-    """VPT's contractor recordings of Minecraft: an mp4 beside a jsonl, with 25-value actions.
+    """VPT's contractor recordings of Minecraft: an mp4 and a jsonl file each, with 25-value actions.
 
     Attributes:
         recordings: the mp4 or jsonl files.
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         _Any,
         args=list(arguments),
         prog="dreamenv convert",
-        description="Turn public recordings into a Minari dataset to train on. Run it again to go on, or to add more.",
+        description="Turn public recordings into a Minari dataset to train on. Rerun it to resume, or to add more.",
     )
     done = convert(command.sources(), command.out)
     for error in done.damaged:

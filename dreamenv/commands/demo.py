@@ -1,4 +1,4 @@
-"""``dreamenv demo``: record, train, dream, train PPO in the dream, and prove it outside, on one task."""
+"""``dreamenv demo``: record, train, dream, train PPO in the dream, and test it in the real environment."""
 
 from __future__ import annotations
 

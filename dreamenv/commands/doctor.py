@@ -1,4 +1,4 @@
-"""``dreamenv doctor``: what can run on this machine, and the command that makes the rest run."""
+"""``dreamenv doctor``: check what can run on this machine, and name the commands that fix the rest."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what can run on this machine: packages, devices, worlds and real environments."""
+    """Check what can run on this machine: packages, devices, worlds and real environments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
+        name: what was checked.
         ok: whether it works here.
-        detail: its version, or what is wrong.
-        remedy: the command that makes it work; empty where it does, or where none is known.
+        detail: its version, or the problem.
+        remedy: the command that fixes it; empty if it works, or if none is known.
         required: whether dreamenv needs it.
     """
 
@@ -83,7 +83,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_extras() -> Iterator[Finding]:
-    """Look at what only some uses need: extras, and a display for ``dreamenv play``."""
+    """Check optional dependencies: extras, and a display for ``dreamenv play``."""
     extras = importlib.metadata.metadata("dreamenv").get_all("Provides-Extra") or []
     for extra in sorted(set(extras) - {"all", "dev", "docs"}):
         packages = [_package(requirement) for requirement in _requirements(extra=extra)]
@@ -100,13 +100,13 @@ def check_extras() -> Iterator[Finding]:
     yield Finding(
         name="a window for `dreamenv play`",
         ok=display,
-        detail="there is a display" if display else "no display; `dreamenv play --headless` writes a film instead",
+        detail="there is a display" if display else "no display; `dreamenv play --headless` writes a video instead",
         required=False,
     )
 
 
 def check_devices() -> Iterator[Finding]:
-    """List what torch can compute on, and the memory."""
+    """List torch's devices and their memory."""
     import torch
 
     memory = f", {_gib(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))} memory" if _has_sysconf() else ""
@@ -137,7 +137,7 @@ def check_worlds() -> Iterator[Finding]:
 
 
 def check_real_environments() -> Iterator[Finding]:
-    """Say for every real environment whether it can run; start those that start quickly, and take one step."""
+    """Check every real environment; start those that start quickly, and take one step."""
     from dreamenv.envs import FAMILIES, make_real
 
     for family in FAMILIES:
@@ -153,7 +153,7 @@ def check_real_environments() -> Iterator[Finding]:
                 with closing(make_real(name, **task.example_arguments)) as env:
                     env.reset(seed=0)
                     env.step(env.action_space.sample())
-            except UnavailableError as error:  # seen only when it starts, such as a driver that does not draw
+            except UnavailableError as error:  # shows only at the start, such as a driver that cannot render
                 yield Finding(name=name, ok=False, detail=error.what, remedy=error.remedy, required=False)
             except Exception as error:
                 yield Finding(name=name, ok=False, detail=_first_line(error), required=False)
@@ -163,7 +163,7 @@ def check_real_environments() -> Iterator[Finding]:
 
 
 def has_display() -> bool:
-    """Say whether a window can be opened."""
+    """Tell whether a window can be opened."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 

@@ -1,4 +1,4 @@
-"""``dreamenv evaluate``: the score of a policy in a dream or in a real environment."""
+"""``dreamenv evaluate``: score a saved policy in a dream or in a real environment."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ import tyro
 
 from dreamenv.commands.arguments import parse, report_written
 from dreamenv.commands.places import RealSettings, find_place, load_world, within
+from dreamenv.dream.config import DreamConfig
 
 __all__ = ["Evaluate", "main"]
+
+_DREAM = DreamConfig(episode_starts_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Play episodes with a policy, each seed once, and sum up: mean, interquartile mean, 95% intervals.
+    """Play episodes with a policy, one per seed, and summarise: mean, interquartile mean, 95% intervals.
+
+    Models of stable-baselines3 and other policies are evaluated in Python: dreamenv.agents.evaluate(model, ...).
 
     Attributes:
         policy: folder that `dreamenv agent` wrote, or "random".
         on: a real environment's name (take_cover) or a world's folder, or hf://owner/name, to dream in.
-        world: whose filter makes the real environment's latents, for a policy that reads them; not needed in a dream.
+        world: whose encoder makes the real environment's latents, for a policy that reads them; not needed in a dream.
         episodes: how many.
         seed: of the first episode; the others count up from it.
-        deterministic: always take the most likely action instead of sampling.
+        deterministic: act greedily instead of sampling.
         num_envs: episodes played side by side, which does not change the result; None for 16 dreams or 8 real ones.
-        horizon: longest dream, in agent steps; None for the world's own limit.
-        temperature: of the dream's sampling; 1.0 as learned.
-        anywhere: let dreams begin in the middle of recorded episodes too, unlike real ones.
+        dream: how to dream; dreams start where recorded episodes did, as real ones do.
         real: how the real environment is set up.
         device: of world and policy, "cpu" or "cuda".
         out: JSON file to write every episode to; None only prints.
@@ -42,9 +45,7 @@ class Evaluate:
     seed: int = 0
     deterministic: bool = False
     num_envs: int | None = None
-    horizon: int | None = None
-    temperature: float = 1.0
-    anywhere: bool = False
+    dream: Annotated[DreamConfig, tyro.conf.arg(name="")] = _DREAM
     real: Annotated[RealSettings, tyro.conf.arg(name="")] = field(default_factory=RealSettings)
     device: str = "cpu"
     out: Path | None = None
@@ -81,9 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         num_envs=command.num_envs,
         world=None if command.world is None else load_world(command.world, command.device),
         deterministic=command.deterministic,
-        horizon=command.horizon,
-        temperature=command.temperature,
-        episode_starts_only=not command.anywhere,
+        config=None if command.dream == _DREAM else command.dream,
         progress=True,
     )
     print(result)

@@ -1,4 +1,4 @@
-"""``dreamenv import``: a world from public weights."""
+"""``dreamenv import``: make a world of published weights."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Import", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Make a world of weights that others published. What shapes of tensors tell need not be said.
+    """Make a world of published weights. Settings that follow from the tensors' shapes need not be given.
 
     Attributes:
         system: whose weights.
         files: of the weights, in any order.
-        starts: where dreams begin: a picture or a folder of them, a film with its actions in a .npy (or Oasis's
-            .one_hot_actions.pt) file beside it, or a recording.
+        starts: where dreams start: an image or a folder of them, a video with its actions in a .npy (or Oasis's
+            .one_hot_actions.pt) file next to it, or a recording.
         out: folder of the world.
-        resize: bring the starts' frames to the world's size; else another size is refused.
-        size: height and width of frames in pixels, if not as published.
-        heads: of attention, if not as published.
+        resize: resize the starts' frames to the world's size; without it, another size is refused.
+        size: height and width of frames in pixels; None for the published ones.
+        heads: of attention; None for the published number.
         actions: which of the system's action spaces the world has, if there are several.
-        passes: of the sampler per frame, if not as published.
-        count: starts to cut out of a film or a recording, at most.
+        sampling_steps: per frame; None for the published number.
+        count: how many starts to cut out of a video or a recording, at most.
         seed: of their choice.
     """
 
@@ -41,7 +41,7 @@ class Import:
     size: tuple[int, int] | None = field(default=None)
     heads: int | None = None
     actions: str | None = None
-    passes: int | None = None
+    sampling_steps: int | None = None
     count: int = 256
     seed: int = 0
 
@@ -58,16 +58,18 @@ def main(arguments: Sequence[str]) -> None:
         command.system,
         command.files,
         starts=command.starts,
-        options=Options(size=command.size, heads=command.heads, actions=command.actions, passes=command.passes),
+        options=Options(
+            size=command.size, heads=command.heads, actions=command.actions, sampling_steps=command.sampling_steps
+        ),
         resize=command.resize,
         count=command.count,
         seed=command.seed,
     )
-    told = world.record["imported"]
-    for note in told["notes"]:
+    imported = world.record["imported"]
+    for note in imported["notes"]:
         print(f"note: {note}")
-    if not told["rewards"]:
-        print("It foretells no rewards: dream with reward_fn=..., or teach it some with importers.learn_rewards.")
+    if not imported["rewards"]:
+        print("It predicts no rewards: dream with reward_fn=..., or train a reward head with importers.learn_rewards.")
     world.save(command.out)
     print(world)
     report_written(command.out)

@@ -1,4 +1,4 @@
-"""``dreamenv info``: what a folder holds."""
+"""``dreamenv info``: describe a world, a recording or a policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def describe(path: str | None) -> dict[str, Any]:
-    """Return what is known about a world, a recording or a policy.
+    """Return the facts of a world, a recording or a policy.
 
     Raises:
         WorldNotFoundError: none of them is there.
@@ -65,7 +65,7 @@ def describe(path: str | None) -> dict[str, Any]:
 
 
 def _world(path: str | None) -> dict[str, Any]:
-    from dreamenv.registry import config_to_json
+    from dreamenv.parts import part_to_json
 
     world = load_world(path)
     model: Any = world.model  # a torch module too, which the protocol cannot say
@@ -78,7 +78,7 @@ def _world(path: str | None) -> dict[str, Any]:
         **_actions(world.spec.action_layout),
         "frames per second": world.spec.frame_rate,
         "starts": len(world.starts),
-        "backbone": config_to_json(world.config),
+        "backbone": part_to_json(world.config),
         "provenance": asdict(world.provenance) if world.provenance else None,
         "record": world.record,
         "metrics": world.metrics,

@@ -1,4 +1,4 @@
-"""From held keys to one discrete action, by the actions' names."""
+"""Map pressed keys to one discrete action, by the actions' names."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ KEYS: dict[str, tuple[str, ...]] = {
     "attack": ("space",),
     "use": ("e",),
 }
-_SAME = {"up": "forward", "down": "backward", "back": "backward", "shoot": "attack", "fire": "attack", "do": "use"}
+_SYNONYMS = {"up": "forward", "down": "backward", "back": "backward", "shoot": "attack", "fire": "attack", "do": "use"}
 _OPPOSITE = ({"left", "right"}, {"forward", "backward"})
-_SAYS_NOTHING = {"move", "turn", "noop", "step"}
+_STOP_WORDS = {"move", "turn", "noop", "step"}
 
 
-def choose_action(names: Sequence[str], held: Collection[str]) -> int:
-    """Return the action whose name says the most of what is held, and nothing that is not.
+def choose_action(names: Sequence[str], pressed: Collection[str]) -> int:
+    """Return the action whose name has the most words whose keys are pressed, and no others.
 
     Args:
         names: one name per discrete action, the no-op first.
-        held: names of the keys held now, as pygame spells them; a digit asks for the action of that number.
+        pressed: names of the pressed keys, as pygame spells them; a digit selects the action of that number.
     """
-    for key in held:
+    for key in pressed:
         if key.isdecimal() and int(key) < len(names):
             return int(key)
-    wanted = {word for word, keys in KEYS.items() if any(key in held for key in keys)}
+    wanted = {word for word, keys in KEYS.items() if any(key in pressed for key in keys)}
     for pair in _OPPOSITE:
         wanted -= pair if pair <= wanted else set()
-    best, said = 0, 0
+    best, length = 0, 0
     for action, words in enumerate(map(_words, names)):
-        if said < len(words) and words <= wanted:
-            best, said = action, len(words)
+        if length < len(words) and words <= wanted:
+            best, length = action, len(words)
     return best
 
 
 def describe_keys(names: Sequence[str]) -> str:
-    """Say which keys drive these actions, one line per action."""
+    """Describe the keys of each action, one line per action."""
     lines = []
     for action, name in enumerate(names):
         words = [KEYS[word][0] for word in KEYS if word in _words(name)]
@@ -52,5 +52,5 @@ def describe_keys(names: Sequence[str]) -> str:
 
 
 def _words(name: str) -> set[str]:
-    words = {_SAME.get(word, word) for word in name.lower().replace("+", "_").replace(" ", "_").split("_")}
-    return words - _SAYS_NOTHING - {""}
+    words = {_SYNONYMS.get(word, word) for word in name.lower().replace("+", "_").replace(" ", "_").split("_")}
+    return words - _STOP_WORDS - {""}

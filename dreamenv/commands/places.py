@@ -22,7 +22,7 @@ __all__ = ["RealSettings", "find_place", "is_world", "load_world", "real_maker",
 
 @dataclass(frozen=True, kw_only=True)
 class RealSettings:
-    """How a real environment is set up; None for what the world or policy was recorded with, or else the default.
+    """How a real environment is set up; None for the settings of the world or policy, or else the default.
 
     Attributes:
         size: height and width of the frames, in pixels (64 by default).
@@ -37,7 +37,7 @@ class RealSettings:
     config: str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return the settings that are not None; a file by its whole path, since workers have folders of their own."""
+        """Return the settings that are not None; a file by its absolute path, since workers have other folders."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         if self.config is not None and Path(self.config).is_file():
             given["config"] = str(Path(self.config).resolve())
@@ -51,8 +51,8 @@ def real_maker(
 
     Args:
         name: short name or gymnasium id.
-        settings: what was asked for.
-        provenance: of the recording; its settings hold where nothing was asked for, if it is the same environment.
+        settings: those that were given.
+        provenance: of the recording; its settings are the defaults, if it is the same environment.
     """
     identity = full_id(name)
     recorded = provenance.environment_kwargs if provenance and provenance.environment_id == identity else {}
@@ -60,7 +60,7 @@ def real_maker(
 
 
 def is_world(name: str) -> bool:
-    """Say whether a name is a world's: ``hf://...`` or a folder."""
+    """Tell whether a name is a world's: ``hf://...`` or a folder."""
     return name.startswith("hf://") or Path(name).is_dir()
 
 
@@ -77,7 +77,7 @@ def load_world(name: str | None, device: str = "cpu") -> World:
 
 
 def within(folder: str | Path, kind: str) -> Path:
-    """Return where in a folder the "world" or "policy" lies: in itself, or where a training run leaves it."""
+    """Return the folder of the "world" or "policy": the given one, or the one of a training run in it."""
     folder = Path(folder)
     inner = folder / kind
     return inner if (inner / f"{kind}.json").is_file() and not (folder / f"{kind}.json").is_file() else folder
@@ -86,7 +86,7 @@ def within(folder: str | Path, kind: str) -> Path:
 def find_place(
     name: str, settings: RealSettings, provenance: Provenance | None = None, device: str = "cpu"
 ) -> World | Callable[[], gym.Env[Any, Any]]:
-    """Return the world, or what makes the real environment, of this name.
+    """Return the world, or a function that makes the real environment, of this name.
 
     Raises:
         UnknownNameError: neither a real environment's name nor a path.

@@ -1,9 +1,9 @@
-"""``dreamenv play``: drive a dream with the keyboard, or write a film of one."""
+"""``dreamenv play``: control a dream with the keyboard, or write a video of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,29 +14,29 @@ from dreamenv.commands.arguments import parse, report_written
 from dreamenv.commands.doctor import has_display
 from dreamenv.commands.places import load_world
 from dreamenv.commands.script import scripted_actions
+from dreamenv.dream.config import DreamConfig
 from dreamenv.errors import ConfigError
 
 if TYPE_CHECKING:
     from dreamenv.dream import DreamEnv
 
-__all__ = ["Play", "film", "main"]
+__all__ = ["Play", "main", "write_video"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
-    """Drive a dream with the keyboard in a window; without a display, write a film of a dream under a script.
+    """Control a dream with the keyboard in a window; without a display, write a video of a dream under a script.
 
     Attributes:
         world: folder of a world, or hf://owner/name; None for the one in the package.
-        headless: write a film even where there is a display.
-        out: the film, an mp4 file.
-        actions: of the film: "sticky" (random, mostly keeping the last), "random", or names or numbers with repeats,
+        headless: write a video even if there is a display.
+        out: the video, an mp4 file.
+        actions: of the video: "sticky" (random, mostly keeping the last), "random", or names or numbers with repeats,
             "left*20, noop*5", over and over.
-        steps: longest film, in agent steps.
+        steps: maximum length of the video, in agent steps.
         seed: of the dream and of random actions, at least 0.
-        start: number of the recorded start to dream from; None draws one.
-        temperature: of the dream's sampling; 1.0 as learned, 0.0 the most likely.
-        horizon: longest dream, in agent steps; None for the world's own limit.
+        start: number of the recorded start to dream from; None samples one.
+        dream: how to dream.
         scale: screen pixels per pixel of the dream.
         frame_rate: frames per second; None for the world's own.
         device: "cpu" or "cuda".
@@ -49,8 +49,7 @@ class Play:
     steps: int = 256
     seed: int = 0
     start: int | None = None
-    temperature: float = 1.0
-    horizon: int | None = None
+    dream: Annotated[DreamConfig, tyro.conf.arg(name="")] = field(default_factory=DreamConfig)
     scale: int = 8
     frame_rate: float | None = None
     device: str = "cpu"
@@ -70,25 +69,25 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.dream import DreamEnv
 
     world = load_world(command.world, command.device)
-    env = DreamEnv(world, horizon=command.horizon, temperature=command.temperature)
+    env = DreamEnv(world, config=command.dream)
     names = world.provenance.action_names if world.provenance else ()
     frame_rate = command.frame_rate or world.spec.frame_rate
     if command.headless or not has_display():
         if not command.headless:
-            print("There is no display to open a window on: writing a film.")
-        report_written(film(env, command, names, frame_rate))
+            print("There is no display to open a window on: writing a video.")
+        report_written(write_video(env, command, names, frame_rate))
     else:
-        from dreamenv.commands.window import drive
+        from dreamenv.commands.window import control
 
-        drive(env, names, frame_rate=frame_rate, scale=command.scale, seed=command.seed, start=command.start)
+        control(env, names, frame_rate=frame_rate, scale=command.scale, seed=command.seed, start=command.start)
     env.close()
 
 
-def film(env: DreamEnv, command: Play, names: Sequence[str], frame_rate: float) -> Path:
-    """Write a film of one dream, to its end or for ``command.steps`` steps."""
+def write_video(env: DreamEnv, command: Play, names: Sequence[str], frame_rate: float) -> Path:
+    """Write a video of one dream, to its end or for ``command.steps`` steps."""
     from tqdm import tqdm
 
-    from dreamenv.training.films import write_mp4
+    from dreamenv.training.video import write_mp4
 
     script = scripted_actions(command.actions, env.action_space, names, seed=command.seed)
     options = {} if command.start is None else {"start": command.start}

@@ -1,4 +1,4 @@
-"""Action sequences written by hand: ``left*20, noop*5, right``, or drawn at random."""
+"""Action sequences from a script: ``left*20, noop*5, right``, or sampled at random."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STICKINESS = 0.9
 
 
 def scripted_actions(script: str, space: gym.Space[Any], names: Sequence[str], *, seed: int) -> Iterator[Any]:
-    """Yield actions without end.
+    """Yield actions indefinitely.
 
     Args:
         script: "random", "sticky", or names or numbers of discrete actions with repeats, as in "left*20, noop*5",
@@ -33,15 +33,15 @@ def scripted_actions(script: str, space: gym.Space[Any], names: Sequence[str], *
         ConfigError: a repeat that is no positive number, an empty script, or names for a space that is not Discrete.
     """
     if script == "random":
-        return _drawn(RandomPolicy(space), seed)
+        return _sampled(RandomPolicy(space), seed)
     if script == "sticky":
-        return _drawn(StickyRandomPolicy(space, STICKINESS), seed)
+        return _sampled(StickyRandomPolicy(space, STICKINESS), seed)
     if not isinstance(space, gym.spaces.Discrete):
         raise ConfigError(f"actions of {space} cannot be named; use 'random' or 'sticky' instead of {script!r}.")
     return cycle(_read(script, [*names] or [str(action) for action in range(int(space.n))]))
 
 
-def _drawn(policy: Policy, seed: int) -> Iterator[Any]:
+def _sampled(policy: Policy, seed: int) -> Iterator[Any]:
     policy.reset(seed)
     unseen = np.zeros((1, 1, 3), np.uint8)
     while True:

@@ -1,4 +1,4 @@
-"""``dreamenv train``: a world from a recording."""
+"""``dreamenv train``: train a world on a recording."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import Annotated, Any
 import tyro
 
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.registry import BackboneConfig, make_config
+from dreamenv.presets import make_config
 from dreamenv.training.config import TrainConfig
+from dreamenv.world_model import BackboneConfig
 
 __all__ = ["Train", "main", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a world on a recording. A run that was killed goes on where it stopped.
+    """Train a world on a recording. Safe to interrupt: rerun the same command to resume.
 
     Attributes:
         dataset: folder of the recording, as `dreamenv collect` writes it.
-        out: folder of the run: world/, checkpoints/, films/ and tensorboard/ are written in it.
+        out: folder of the run: world/, checkpoints/, videos/ and tensorboard/ are written in it.
         backbone: kind of model; its own settings follow under --model when it is given before --help.
         preset: of the backbone, such as tiny, small or base; None for its default.
-        initial: a world of the same backbone to go on learning from: a folder or hf://owner/name; None begins anew.
-        fresh: begin anew instead of going on from a checkpoint.
+        initial: a world of the same backbone to continue training: a folder or hf://owner/name; None starts afresh.
+        fresh: start over instead of resuming from a checkpoint.
         training: how to train.
     """
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read(arguments: Sequence[str]) -> tuple[Train, BackboneConfig]:
-    """Read the command's settings and, in a second reading, those of the backbone that was asked for."""
+    """Parse the command's settings, then those of the backbone they name."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--backbone", default=Train.backbone)
     first.add_argument("--preset", default=Train.preset)

@@ -1,4 +1,4 @@
-"""A window in which a dream is driven with the keyboard."""
+"""A window in which a dream is controlled with the keyboard."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from dreamenv.dream import DreamEnv
 
-__all__ = ["drive"]
+__all__ = ["control"]
 
 _LINE = 20  # height of the line of text below the dream, in pixels
 
 
-def drive(
+def control(
     env: DreamEnv,
     names: Sequence[str],
     *,
@@ -32,16 +32,16 @@ def drive(
     start: int | None = None,
     poll: Callable[[], Sequence[pygame.event.Event]] | None = None,
 ) -> int:
-    """Show a dream and step it at its own pace until the window is closed.
+    """Show a dream and step it at its frame rate until the window is closed.
 
     Args:
         env: a dream of frames with discrete actions.
         names: of its actions; empty where the world does not say.
         frame_rate: steps per second.
         scale: screen pixels per pixel of the dream.
-        seed: of the first dream; those after it go on from its stream.
-        start: number of the recorded start; None draws one.
-        poll: gives the events since it was last called; None asks pygame.
+        seed: of the first dream; those after it continue its stream.
+        start: number of the recorded start; None samples one.
+        poll: returns the events since its last call; None takes those of pygame.
 
     Returns:
         How many steps were dreamt.
@@ -52,12 +52,14 @@ def drive(
     """
     space = env.action_space
     if not isinstance(space, gym.spaces.Discrete):
-        raise ConfigError(f"keys choose among discrete actions, not {space}; film it instead: dreamenv play --headless")
+        raise ConfigError(
+            f"keys choose among discrete actions, not {space}; write a video instead: dreamenv play --headless"
+        )
     require("pygame", extra="play")
     import pygame
 
     names = names or [str(action) for action in range(int(space.n))]
-    print(f"Keys:\n{describe_keys(names)}\n  R new dream, F5 remember, F9 go back there, P pause, Escape leave")
+    print(f"Keys:\n{describe_keys(names)}\n  R new dream, F5 save, F9 restore, P pause, Escape leave")
     options = {} if start is None else {"start": start}
     frame, _ = env.reset(seed=seed, options=options)
     pygame.init()
@@ -66,7 +68,7 @@ def drive(
         pygame.display.set_caption("dreamenv")
         font, clock = pygame.font.Font(None, _LINE), pygame.time.Clock()
         held: set[str] = set()
-        memory: tuple[Any, Any, float, bool] | None = None
+        saved: tuple[Any, Any, float, bool] | None = None
         score, over, paused, steps = 0.0, False, False, 0
         while True:
             for event in poll() if poll else pygame.event.get():
@@ -85,15 +87,15 @@ def drive(
                     frame, _ = env.reset(options=options)
                     score, over = 0.0, False
                 if event.key == pygame.K_F5:
-                    memory = env.get_state(), frame, score, over
-                if event.key == pygame.K_F9 and memory is not None:
-                    state, frame, score, over = memory
+                    saved = env.get_state(), frame, score, over
+                if event.key == pygame.K_F9 and saved is not None:
+                    state, frame, score, over = saved
                     env.set_state(state)
             action = choose_action(names, held)
             if not (over or paused):
                 frame, reward, terminated, truncated, _ = env.step(action)
                 score, over, steps = score + float(reward), terminated or truncated, steps + 1
-            status = "over: R dreams anew" if over else "paused" if paused else names[action]
+            status = "over: R starts a new dream" if over else "paused" if paused else names[action]
             _draw(screen, font, frame, scale, f"return {score:.4g}   {status}")
             clock.tick(frame_rate)
     finally:

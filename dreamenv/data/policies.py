@@ -59,7 +59,7 @@ class RandomPolicy:
         """Start an episode."""
         self._space.seed(seed)
 
-    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it does not see)
+    def act(self, frame: _Frame) -> Any:
         """Sample an action."""
         return self._space.sample()
 
@@ -87,7 +87,7 @@ class StickyRandomPolicy:
         self._random = np.random.default_rng(seed)
         self._action = None
 
-    def act(self, frame: _Frame) -> Any:  # noqa: ARG002  (it does not see)
+    def act(self, frame: _Frame) -> Any:
         """Repeat the last action or sample one."""
         if self._action is None or self._random.random() >= self.stickiness:
             self._action = self._space.sample()

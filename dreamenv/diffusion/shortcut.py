@@ -1,4 +1,4 @@
-"""Shortcut forcing: a denoiser that is told how far it shall go, so that a frame costs 4, 2 or 1 passes.
+"""Shortcut forcing: a denoiser that is given the size of a step, so that a frame costs 4, 2 or 1 of them.
 
 The network knows the signal tau of a noisy frame z = (1 - tau) e + tau x0, and the size d of the step it is asked for,
 and predicts the clean frame. Steps of the finest size learn from data; a step of twice a size learns to arrive where
@@ -8,38 +8,57 @@ two of that size arrive. After Dreamer 4 (Hafner et al. 2025), which has it from
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dreamenv.diffusion.targets import per_frame
+from dreamenv.diffusion.preconditioning import per_frame
+from dreamenv.diffusion.sampler import Euler
 from dreamenv.errors import ConfigError
 
-__all__ = ["check_passes", "shortcut_error", "shortcut_step"]
+__all__ = ["Shortcut", "shortcut_error", "shortcut_step"]
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy frames (b, f, ...), signal (b, f) in [0, 1), step size (b, f)) -> clean frames expected."""
 
-_OfRows = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # the same, told which of the rows (n,) int64 these are
+_OfRows = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # the same, given which of the rows (n,) int64 these are
 
 _RAMP = 0.9  # a step from pure noise weighs 1 - this: it can only tell the mean
 
 
-def check_passes(passes: int, finest: int) -> None:
-    """Say whether frames can be drawn in so many passes.
+@dataclass(frozen=True, kw_only=True)
+class Shortcut(Euler, kind="shortcut"):
+    """Euler's steps, of which the network is given the size.
 
-    Args:
-        passes: asked for.
-        finest: the number of steps of the finest size, a power of two.
+    Attributes:
+        steps: 1, 2, 4 ... up to ``max_steps``.
+        max_steps: steps of the finest size that is learned, a power of two.
 
     Raises:
-        ConfigError: not a power of two from 1 to the finest.
+        ConfigError: steps of a size that is not learned.
     """
-    trained = [1 << e for e in range(finest.bit_length())]
-    if finest < 1 or finest & (finest - 1):
-        raise ConfigError(f"the finest step must be one of a power of two, not of {finest}.")
-    if passes not in trained:
-        raise ConfigError(f"this model learned steps for {', '.join(map(str, trained))} passes, not for {passes}.")
+
+    steps: int = 4
+    max_steps: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        trained = [1 << e for e in range(self.max_steps.bit_length())]
+        if self.max_steps < 1 or self.max_steps & (self.max_steps - 1):
+            raise ConfigError(f"max_steps must be a power of two, not {self.max_steps}.")
+        if self.steps not in trained:
+            raise ConfigError(f"shortcuts are learned for {', '.join(map(str, trained))} steps, not for {self.steps}.")
+
+    @property
+    def step_size(self) -> float:
+        """Share of the way from noise that a step makes."""
+        return 1 / self.steps
+
+    @property
+    def finest_step_size(self) -> float:
+        """The smallest one that is learned."""
+        return 1 / self.max_steps
 
 
 def shortcut_step(network: Network, noisy: Tensor, signal: Tensor, size: Tensor) -> Tensor:
@@ -54,7 +73,7 @@ def shortcut_error(
     """Return the loss of each frame, (b, f).
 
     Args:
-        network: trained by it; is asked for the half steps of some rows alone, and told which, (n,) int64.
+        network: trained by it; is asked for the half steps of some rows alone, and given which, (n,) int64.
         frames: (b, f, ...) clean frames.
         noise: standard normal, shaped like them.
         uniform: (b, f) numbers in [0, 1), which choose the signal.
@@ -64,7 +83,8 @@ def shortcut_error(
     Raises:
         ConfigError: a finest size that is no power of two, or a step larger than the whole way.
     """
-    check_passes(1, finest)
+    if finest < 1 or finest & (finest - 1):
+        raise ConfigError(f"the finest step must be one of a power of two, not of {finest}.")
     doubled = int(coarse.max()) if coarse.numel() else 0
     if int(coarse.min()) < 0 or 1 << doubled > finest:
         raise ConfigError(f"steps can be doubled 0 to {finest.bit_length() - 1} times, not {coarse.tolist()}.")
@@ -72,7 +92,7 @@ def shortcut_error(
     signal = (uniform / size).floor() * size
     z = per_frame(1 - signal, frames) * noise + per_frame(signal, frames) * frames
     expected = network(z, signal, size, torch.arange(len(frames), device=frames.device))
-    lesson, rows = frames, coarse.nonzero()[:, 0]
+    target, rows = frames, coarse.nonzero()[:, 0]
     if len(rows):
 
         def of_these(noisy: Tensor, signal: Tensor, size: Tensor) -> Tensor:
@@ -84,6 +104,6 @@ def shortcut_error(
             arrived = shortcut_step(of_these, middle, at + half, half)
             # Where one step must point to arrive there, as a clean frame.
             towards = begun + per_frame((1 - at) / size[rows], begun) * (arrived - begun)
-            lesson = frames.index_copy(0, rows, towards)
+            target = frames.index_copy(0, rows, towards)
     weight = _RAMP * signal + 1 - _RAMP
-    return weight * ((expected - lesson) ** 2).flatten(2).mean(2)
+    return weight * ((expected - target) ** 2).flatten(2).mean(2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from dreamenv.dream.config import DreamConfig
     from dreamenv.dream.env import DreamEnv
     from dreamenv.dream.latents import LatentFilter, LatentObservation
     from dreamenv.dream.registration import register
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dreamenv.dream.vector_env import DreamVectorEnv
 
 __all__ = [
+    "DreamConfig",
     "DreamEnv",
     "DreamVectorEnv",
     "LatentFilter",
@@ -29,6 +31,7 @@ __all__ = [
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
+        "DreamConfig": "config",
         "DreamEnv": "env",
         "DreamVectorEnv": "vector_env",
         "LatentFilter": "latents",

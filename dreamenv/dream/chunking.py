@@ -1,15 +1,15 @@
 """Control at every frame over a world that imagines several at once.
 
 An agent gives one action at a time, and a model of ``spec.chunk`` n > 1 wants n of them. `ActionRepeatChunking`
-assumes that the present action will be kept: it draws n frames under the action repeated, and plays them one by one.
-When another action comes, what has been played is observed as what happened, the rest is thrown away, and n frames are
-drawn from there.
+assumes that the present action will be repeated: it samples n frames under it, and plays them one by one.
+When another action comes, the frames played so far are observed as what happened, the rest is dropped, and n frames are
+sampled from there.
 
 So holistic full-sequence diffusion becomes an environment too: a window is planned ahead under the present action, and
 planned again when the action changes or the window has been played.
 
-**Cost.** A draw of n frames for every change of action, and for every n frames under the same one: as much per frame as
-the model itself asks while actions are kept, n times as much when each differs from the one before.
+**Cost.** One sampling of n frames for every change of action, and for every n frames under the same one: per frame the
+model's own cost while actions are repeated, n times as much when each differs from the one before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["ActionRepeatChunking", "frame_by_frame"]
 
 Rows = NDArray[np.int64]
 
-_ENTRIES = ("before", "after", "drawn", "action", "played")
+_ENTRIES = ("before", "after", "imagined", "action", "played")
 _STREAM = ("rng_key", "rng_counter", "temperature")
 
 
@@ -56,12 +56,13 @@ class ActionRepeatChunking(WorldModel):
     """A model of ``spec.chunk`` n as one of chunk 1. It offers the capabilities that the model has, and no other.
 
     State: ``before``, the model's own state at the beginning of the present chunk, and ``after``, at its end;
-    ``drawn``, the parts of `Imagined`, (b, n, ...) each, that were drawn for it under ``action`` (b, *a); ``played``
-    (b,) int64, how many of the n have been shown. The random stream and temperature beside them are the truth, and are
-    written into the model's own states before use; what was drawn under others is drawn again.
+    ``imagined``, the parts of `Imagined`, (b, n, ...) each, that were sampled for it under ``action`` (b, *a);
+    ``played`` (b,) int64, how many of the n have been played. The random stream and temperature next to them are
+    authoritative, and are written into the model's own states before use; a chunk sampled under others is sampled
+    again.
 
-    Rows are independent, and only those that need it are drawn. How many these are depends on their companions, and a
-    matrix product may round its last digit differently for another number of rows.
+    Rows are independent, and only those that need a chunk are sampled. How many these are depends on their companions,
+    and a matrix product may round its last digit differently for another number of rows.
 
     A chunk that was played to its end goes on from the model's own state there, so that a dream of one action is the
     model's own dream. Everywhere else played frames are observed.
@@ -75,7 +76,7 @@ class ActionRepeatChunking(WorldModel):
         self.model = model
         self.chunk = model.spec.chunk
         self.spec = dataclasses.replace(model.spec, chunk=1)
-        self._parts: tuple[str, ...] | None = None  # of `Imagined`, which the model fills; known once it has been asked
+        self._parts: tuple[str, ...] | None = None  # of `Imagined`, which the model fills; known after its first use
         # Protocols are checked by what an instance has, so it has what the model has.
         if isinstance(model, SupportsEmbed):
             self.embedding_size, self.embed = model.embedding_size, self._embed
@@ -89,27 +90,27 @@ class ActionRepeatChunking(WorldModel):
     # The contract
 
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
-        """Begin with nothing drawn."""
+        """Start with an empty chunk."""
         check_first_frame(self.spec, first_frame, seed)
-        return self._nothing_drawn(self.model.start(first_frame, seed))
+        return self._without_chunk(self.model.start(first_frame, seed))
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
-        """Take in what was played, then what really happened; what was drawn beyond is dropped."""
+        """Observe the frames played so far, then what really happened; the rest of the chunk is dropped."""
         check_actions(self.spec, actions)
         check_frames(self.spec, actions, frames)
         check_state(state, actions, _ENTRIES)
-        return self._nothing_drawn(self.model.observe(self._present(state), actions, frames))
+        return self._without_chunk(self.model.observe(self._present(state), actions, frames))
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
-        """Play frame by frame, and draw where needed. Frames are made even if not asked for: they may be observed."""
+        """Play frame by frame, and sample where needed. Frames are always decoded: they may have to be observed."""
         check_actions(self.spec, actions)
         check_state(state, actions, _ENTRIES)
         every = torch.arange(state.batch_size[0], device=actions.device)
         steps = []
         for action in actions.unbind(1):
             state = self._with_frames_left(state, action)
-            parts = [name for name in state["drawn"].keys() if decode or name != "frames"]
-            steps.append({name: state["drawn", name][every, state["played"]] for name in parts})
+            parts = [name for name in state["imagined"].keys() if decode or name != "frames"]
+            steps.append({name: state["imagined", name][every, state["played"]] for name in parts})
             state["played"] = state["played"] + 1
             state["rng_counter"] = state["rng_counter"] + 1
         imagined = {name: torch.stack([step[name] for step in steps], dim=1) for name in steps[0]}
@@ -139,13 +140,13 @@ class ActionRepeatChunking(WorldModel):
         if not len(due):
             return state.copy()
         where = torch.from_numpy(due).to(action.device)
-        before = self._taken_in(state, due, played[due])
+        before = self._after_played(state, due, played[due])
         imagined, after = self.model.imagine(before, repeat(action[where], "b ... -> b n ...", n=self.chunk))
         fresh = TensorDict(
             {
                 "before": before,
                 "after": after,
-                "drawn": _parts_of(imagined),
+                "imagined": _parts_of(imagined),
                 "action": action[where],
                 "played": torch.zeros_like(where),
                 **{name: state[name][where] for name in _STREAM},
@@ -159,10 +160,10 @@ class ActionRepeatChunking(WorldModel):
         return state
 
     def _present(self, state: State) -> State:
-        """Return the model's own state as of the frame shown last, in every row."""
-        return self._taken_in(state, np.arange(state.batch_size[0]), state["played"].cpu().numpy())
+        """Return the model's own state as of the frame played last, in every row."""
+        return self._after_played(state, np.arange(state.batch_size[0]), state["played"].cpu().numpy())
 
-    def _taken_in(self, state: State, rows: Rows, played: Rows) -> State:
+    def _after_played(self, state: State, rows: Rows, played: Rows) -> State:
         """Return the model's own state in these rows (n,), after as many frames of the chunk as they have played."""
         device, counts, parts = state["played"].device, np.unique(played), []
         groups = [np.flatnonzero(played == count) for count in counts]
@@ -174,25 +175,25 @@ class ActionRepeatChunking(WorldModel):
             part = state["before"][where]
             part.update(state.select("rng_key", "temperature")[where])
             actions = repeat(state["action"][where], "b ... -> b n ...", n=count)
-            parts.append(self.model.observe(part, actions, state["drawn", "frames"][where, :count]))
+            parts.append(self.model.observe(part, actions, state["imagined", "frames"][where, :count]))
         joined: State = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(groups))).to(device)]
         return joined.update(state.select(*_STREAM)[torch.from_numpy(rows).to(device)])
 
-    def _nothing_drawn(self, own: State) -> State:
+    def _without_chunk(self, own: State) -> State:
         """Return a state that goes on from the model's own: as if a chunk had been played to its end."""
         rows, device, layout = own.batch_size[0], own["rng_key"].device, self.spec.action_layout
         idle = torch.as_tensor(np.clip(np.zeros(layout.shape, layout.dtype), layout.low, layout.high), device=device)
-        if self._parts is None:  # rows of any moments share a state, so it has all of its entries from the first
+        if self._parts is None:  # rows at any point of a chunk share one state: all entries are there from the first
             with torch.no_grad():
                 tried, _ = self.model.imagine(own[:1], repeat(idle, "... -> b n ...", b=1, n=self.chunk))
             self._parts = tuple(_parts_of(tried).keys())
         shapes = {"frames": self.spec.frame_shape}
-        drawn = {name: torch.zeros((rows, self.chunk, *shapes.get(name, ())), device=device) for name in self._parts}
+        empty = {name: torch.zeros((rows, self.chunk, *shapes.get(name, ())), device=device) for name in self._parts}
         return TensorDict(
             {
                 "before": own,
                 "after": own,
-                "drawn": TensorDict(drawn, batch_size=[rows]),
+                "imagined": TensorDict(empty, batch_size=[rows]),
                 "action": idle.expand(rows, *layout.shape),
                 "played": torch.full((rows,), self.chunk, device=device),
                 **{name: own[name] for name in _STREAM},

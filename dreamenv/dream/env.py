@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dreamenv.dream.actions import one_row
+from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.vector_env import DreamVectorEnv
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
@@ -26,7 +27,8 @@ class DreamEnv(gym.Env[Any, Any]):
     Args:
         world: a `World`, or where to load one from; None for the world that ships with dreamenv.
         render_mode: "rgb_array" or "human".
-        **settings: those of `DreamVectorEnv`, except ``num_envs`` and ``autoreset_mode``.
+        **settings: arguments of `DreamVectorEnv` (``config``, ``observation``, ...), except ``num_envs`` and
+            ``autoreset_mode``, and fields of `DreamConfig`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - as gymnasium declares it
@@ -46,12 +48,17 @@ class DreamEnv(gym.Env[Any, Any]):
         self.action_space = self._batch.single_action_space
 
     @property
+    def config(self) -> DreamConfig:
+        """How it is dreamt."""
+        return self._batch.config
+
+    @property
     def world(self) -> World:
-        """The world that is dreamt in."""
+        """The world of this dream."""
         return self._batch.world
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin a new dream; see `DreamVectorEnv.reset`."""
+        """Start a new dream; see `DreamVectorEnv.reset`."""
         super().reset(seed=seed)
         if seed is None and not self._batch.seeded:
             seed = int(self.np_random.integers(2**63))
@@ -84,7 +91,7 @@ class DreamEnv(gym.Env[Any, Any]):
         return self._batch.get_state()
 
     def set_state(self, state: State) -> Any:
-        """Go on from a state of one row; returns the observation."""
+        """Continue from a state of one row; returns the observation."""
         return self._batch.set_state(state)[0]
 
     def branch(self, n: int = 1, *, seed: int | None = None) -> State:

@@ -1,4 +1,4 @@
-"""The same latent observations outside: a world's model filters real frames, and a policy sees its embedding.
+"""The same latent observations in the real environment: a world's model filters real frames into its embedding.
 
 In a dream the model's state follows its own imagination; here `WorldModel.observe` follows what really happened.
 """
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dreamenv.dream.actions import ActionReader, one_row
 from dreamenv.dream.options import read_seeds
-from dreamenv.dream.settings import with_precision
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
 from dreamenv.frames import frames_to_model
 from dreamenv.world import World
@@ -31,7 +30,7 @@ class LatentFilter:
     """Follows ``rows`` real environments at once.
 
     Args:
-        world: whose model does it; where the model is, it runs, at the precision its dreams have by default.
+        world: whose model does it; where the model is, it runs.
         rows: number of environments, b.
 
     Attributes:
@@ -48,25 +47,25 @@ class LatentFilter:
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
         world.model.eval()
-        self._model = with_precision(world.model, "auto", world.device, rows)
+        self._model = world.model
         c, h, w = world.spec.frame_shape
         self._frame_shape = (h, w, c)
         self._read = ActionReader(world.spec.action_space, rows, world.device)
         self._state: State | None = None
 
     def reset(self, rows: Sequence[int] | NDArray[np.integer[Any]], frames: Any, seeds: Sequence[int]) -> Latents:
-        """Begin episodes in some rows, the first time in all.
+        """Start episodes in some rows, the first time in all.
 
         Args:
             rows: (n,) which.
             frames: (n, h, w, c) uint8, the episodes' first frames.
-            seeds: (n,) of the filter's own draws: with the same frames and actions, they give the same latents.
+            seeds: (n,) of the filter's own samples: with the same frames and actions, they give the same latents.
 
         Returns:
             (n, d) float32.
 
         Raises:
-            InputError, FrameError, SeedError: what was given does not fit.
+            InputError, FrameError, SeedError: rows, frames or seeds that do not fit.
         """
         places = np.asarray(rows)
         if places.ndim != 1 or places.dtype.kind not in "iu" or len(set(places.tolist())) != len(places):
@@ -89,7 +88,7 @@ class LatentFilter:
             return self._latents(fresh)
 
     def step(self, actions: Any, frames: Any) -> Latents:
-        """Take in what every row's action led to.
+        """Observe what every row's action led to.
 
         Rows whose episode ended may be given any frame, and `reset` afterwards.
 
@@ -144,14 +143,14 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
         self._seeds = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; the seed is the environment's and the filter's."""
+        """Start an episode; the seed is the environment's and the filter's."""
         frame, info = self.env.reset(seed=seed, options=options)
         if seed is not None:
             self._seeds = np.random.default_rng(seed)
         return self._filter.reset([0], np.asarray(frame)[None], [int(self._seeds.integers(2**63))])[0], info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Act, and filter what it led to."""
+        """Act, and filter the resulting frame."""
         frame, reward, terminated, truncated, info = self.env.step(action)
         latents = self._filter.step(one_row(action), np.asarray(frame)[None])
         return latents[0], reward, terminated, truncated, info

@@ -1,4 +1,4 @@
-"""What `reset` accepts: seeds per row, and the options "start" and "reset_mask"."""
+"""What the environment accepts: an autoreset mode, and for `reset` seeds and the options "start" and "reset_mask"."""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError, InputError, SeedError, UnknownNameError
 
-__all__ = ["choose_entries", "episode_pool", "read_options", "read_seeds"]
+__all__ = ["choose_entries", "episode_pool", "read_autoreset_mode", "read_options", "read_seeds"]
 
 Rows = NDArray[np.int64]
 
 _OPTIONS = ("reset_mask", "start")
 _SEED_LIMIT = 2**63
+
+
+def read_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """Return the mode of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        names = [known.value for known in AutoresetMode]
+        raise ConfigError(f"autoreset_mode must be one of {names}, not {mode!r}.") from error
 
 
 def read_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Real frames as a world would draw them."""
+"""Real frames as a world reconstructs them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NEEDS_WORLD = "reconstructed frames: give the world that reconstructs them"
 class Reconstruction:
     """Turns real frames (n, h, w, c) uint8 into what a world keeps of them, of the same shape.
 
-    Dreamt frames lack what the world never learned to draw, such as textures and small things far away. A policy that
-    learned from them is put off by real ones, which have it all.
+    Dreamt frames lack details that the world never learned, such as textures and small distant objects. To a policy
+    that learned from them, real frames with all their details are out of distribution.
 
     Args:
         world: whose model does it, where the model is.

@@ -10,7 +10,7 @@ DREAM_ID = "dreamenv/Dream-v0"
 
 
 def register() -> None:
-    """Register the ids; again and again if need be."""
+    """Register the ids, unless they are."""
     if DREAM_ID in gym.registry:
         return
     # No max_episode_steps: a scalar TimeLimit around a batch would end all rows together. The horizon is inside.

@@ -1,4 +1,4 @@
-"""Pictures of dreams: enlarged, beside their real start, tiled, and in a window."""
+"""Pictures of dreams: enlarged, next to their real start, tiled, and in a window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dreamenv.extras import require
 
-__all__ = ["Renderer", "Window", "beside", "enlarge", "tile"]
+__all__ = ["Renderer", "Window", "enlarge", "side_by_side", "tile"]
 
 Frames = NDArray[np.uint8]
 
@@ -34,8 +34,8 @@ class Renderer:
         self._window = Window("dreamenv", rate) if human else None
 
     def __call__(self, frames: Frames, start: Frames | None = None) -> tuple[Frames, ...] | None:
-        """Render frames (b, h, w, c), with the real frames they began with to their left if given."""
-        pictures = enlarge(frames if start is None else beside(start, frames), self.scale)
+        """Render frames (b, h, w, c), with the real frames they started with to their left if given."""
+        pictures = enlarge(frames if start is None else side_by_side(start, frames), self.scale)
         if self._window is None:
             return tuple(pictures)
         self._window.show(tile(pictures))
@@ -47,7 +47,7 @@ class Renderer:
             self._window.close()
 
 
-def beside(left: Frames, right: Frames) -> Frames:
+def side_by_side(left: Frames, right: Frames) -> Frames:
     """Put two batches of frames (b, h, w, c) side by side, with a grey gap."""
     gap = np.full((*left.shape[:2], _GAP, left.shape[3]), 128, dtype=np.uint8)
     return np.concatenate((left, gap, right), axis=2)
@@ -101,7 +101,7 @@ class Window:
         self._clock.tick(self._rate)
 
     def close(self) -> None:
-        """Close the window; again and again if need be."""
+        """Close the window, if it is open."""
         if self._surface is not None:
             self._pygame.display.quit()
             self._surface = None

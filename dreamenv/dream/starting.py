@@ -1,11 +1,11 @@
 """Where dreams start: the model's state after each of a world's short real segments.
 
-Each start is filtered once, when it is first needed, and remembered. Starts are filtered in fixed blocks, so that the
+Each start is filtered once, when it is first needed, and cached. Starts are filtered in fixed blocks, so that the
 numbers do not depend on which starts were asked for together (a matrix product's last bits depend on its batch).
 
-An *entry* is a start to choose: entries ``0 .. n-1`` are the world's n segments, the dream beginning after the last
-recorded step; the entries after them are the segments that begin with an episode, each as a dream that begins on the
-episode's first frame with nothing remembered, as reality does.
+An *entry* is a start to choose: entries ``0 .. n-1`` are the world's n segments, the dream starting after the last
+recorded step; the entries after them are the segments that begin with an episode, each as a dream that starts on the
+episode's first frame with an empty memory, as a real episode does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dreamenv.world_model import State, WorldModel
 __all__ = ["StartStates"]
 
 _BLOCK = 16  # starts filtered together
-_ROOM = 256 * 2**20  # bytes that remembered states may take; beyond it every start is filtered when it is used
+_CACHE_BYTES = 256 * 2**20  # that cached states may take; beyond it every start is filtered when it is used
 
 Entries = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class StartStates:
         segments: how many segments there are; the entries below this are they.
         count: how many entries there are.
         segment: (count,) int64, the segment of each entry.
-        frames: (count, h, w, c) uint8 tensor on the device, the real frame each entry's dream begins with.
+        frames: (count, h, w, c) uint8 tensor on the device, the real frame each entry's dream starts with.
     """
 
     def __init__(self, model: WorldModel, starts: Starts, device: torch.device) -> None:
@@ -55,35 +55,35 @@ class StartStates:
         self.count = len(self.segment)
         self._lengths = np.concatenate((starts.lengths, np.zeros(self.count - self.segments))).astype(np.int64)
         self.frames = torch.from_numpy(self._last_frames()).to(device)
-        self._known = np.zeros(self.count, dtype=np.bool_)
+        self._cached = np.zeros(self.count, dtype=np.bool_)
         self._states: State | None = None
-        self._remember = True
+        self._caching = True
         self._action_type = model.spec.action_layout.dtype
 
     def __call__(self, entries: Entries) -> State:
         """Return the states of n entries, freely writable."""
-        if self._remember:
+        if self._caching:
             self._fill(entries)
-        if self._states is None or not self._remember:
+        if self._states is None or not self._caching:
             return _joined([self._filter(entries[i : i + 1]) for i in range(len(entries))])
         return self._states[torch.from_numpy(entries)]
 
     def _fill(self, entries: Entries) -> None:
-        """Remember these entries' states."""
-        missing = entries[~self._known[entries]]
+        """Cache these entries' states."""
+        missing = entries[~self._cached[entries]]
         for block in np.unique(missing // _BLOCK):
             members = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.count))
             state = self._filter(members)
             if self._states is None:
-                if state.bytes() / len(members) * self.count > _ROOM:
-                    self._remember = False
+                if state.bytes() / len(members) * self.count > _CACHE_BYTES:
+                    self._caching = False
                     return
                 self._states = state[:1].expand(self.count).clone()
             self._states[torch.from_numpy(members)] = state
-            self._known[members] = True
+            self._cached[members] = True
 
     def _filter(self, entries: Entries) -> State:
-        """Let the model see these entries' segments; entries of one length together."""
+        """Let the model observe these entries' segments; entries of one length together."""
         order = np.argsort(self._lengths[entries], kind="stable")
         lengths = self._lengths[entries][order]
         parts = [self._filter_equal(entries[order[lengths == length]], int(length)) for length in np.unique(lengths)]

@@ -1,4 +1,4 @@
-"""What can be done with the states of `DreamVectorEnv.get_state`: save, load, check, give branches their own future."""
+"""What can be done with the states of `DreamVectorEnv.get_state`: save, load, check, branch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_state(path: str | Path) -> State:
 
 
 def check_world(state: State, fingerprint: int) -> None:
-    """Raise StateError unless all rows of the state were dreamt in the world of this fingerprint."""
+    """Raise StateError unless all rows of the state were taken in the world of this fingerprint."""
     if "world" not in state.keys() or "ended" not in state.keys():
         raise StateError("this is no state of an environment; take it from get_state, branch or load_state.")
     strange = (state["world"] != fingerprint).nonzero()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
-from dreamenv.dream.chunking import frame_by_frame
-from dreamenv.dream.dreams import Dreams, Moment
+from dreamenv.dream.batch import DreamBatch, StepResult
+from dreamenv.dream.config import DreamConfig, require
+from dreamenv.dream.infos import Infos, add_starts, make_infos, move_to_final, row_mask
 from dreamenv.dream.latents import latent_space
-from dreamenv.dream.options import choose_entries, episode_pool, read_options, read_seeds
+from dreamenv.dream.loading import find_world, prepare_model
+from dreamenv.dream.options import choose_entries, episode_pool, read_autoreset_mode, read_options, read_seeds
 from dreamenv.dream.render import Renderer
-from dreamenv.dream.settings import compiled, find_world, read_autoreset_mode, read_temperature, require, with_precision
+from dreamenv.dream.rewards import RewardFunction, compute_rewards
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
 from dreamenv.errors import ConfigError, InputError, ResetNeededError
@@ -39,9 +41,10 @@ from dreamenv.world_model import State
 __all__ = ["DreamVectorEnv"]
 
 Rows = NDArray[np.int64]
-Step = tuple[Any, Any, Any, Any, dict[str, Any]]
+Step = tuple[Any, Any, Any, Any, Infos]
 
-_DEFAULT_HORIZON = 256  # steps, where the world does not tell the real environment's time limit
+_DEFAULT_HORIZON = 256  # steps, where the world does not know the real environment's time limit
+_NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
 class DreamVectorEnv(VectorEnv[Any, Any, Any]):
@@ -51,33 +54,25 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         world: a `World`, or where to load one from (a path, ``hf://owner/name``); None for the world that ships with
             dreamenv.
         num_envs: number of dreams, b.
+        config: how to dream.
         observation: "frame" (h, w, c) uint8, or "latent" (d,) float32: the model's embedding of its state, which needs
             no decoding and is much faster.
-        horizon: steps after which a dream is truncated; by default the real environment's time limit, or 256.
-        temperature: of the model's sampling; (low, high) draws one for each dream.
         autoreset_mode: NEXT_STEP (gymnasium's default), SAME_STEP or DISABLED.
         output: "numpy", or "torch" for tensors on ``device`` (observations, rewards, flags; infos stay on the host).
         device: where to dream; by default where the world is.
-        precision: of the model's weights: "float32"; "bfloat16", up to twice as fast on hardware that multiplies
-            it natively, at three digits; or "auto", whichever is faster for that many rows.
-        compile: let `torch.compile` make the model's networks, where it offers that: the first step takes minutes, and
-            on a CPU needs a C++ compiler.
-        render_mode: "rgb_array" or "human".
-        render_start: `render` shows the real frame the dream began with to the left of the dream.
-        render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
         starts: segments to start from instead of the world's own.
-        episode_starts_only: begin every dream on the first frame of a real episode, nothing remembered. Compare
-            dream and reality so: from the middle of episodes, different things happen.
-        uncertainty_penalty: times the model's uncertainty, taken off the reward.
-        max_uncertainty: a dream is truncated where the model's uncertainty is above this.
         reward_fn: gives rewards (b,) instead of the world, from the frames (b, h, w, c) uint8 that a step led to and
             the actions (b, *a) that led there, as numpy arrays. Some imported worlds predict none of their own.
+        render_mode: "rgb_array" or "human".
+        render_start: `render` shows the real frame the dream started with to the left of the dream.
+        render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
+        **settings: fields of `DreamConfig` (``horizon=128``), which replace those of ``config``.
 
-    Infos of `step`: "termination_probability"; "uncertainty" where the model tells it (its docstring gives the unit);
-    "imagined_reward", before the penalty, where there is one. Of dreams that begin: "start", which of the starts.
+    Infos of `step`: "termination_probability"; "uncertainty" where the model estimates it; "imagined_reward", before
+    the penalty, where there is one. Of dreams that start: "start", which of the starts.
 
     Raises:
-        ConfigError: settings that cannot work, or that this world cannot do.
+        ConfigError, UnknownKeywordError: settings that cannot work, do not exist, or are not supported by this world.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as gymnasium declares it
@@ -90,47 +85,34 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         world: World | str | Path | None = None,
         num_envs: int = 1,
         *,
+        config: DreamConfig | None = None,
         observation: Literal["frame", "latent"] = "frame",
-        horizon: int | None = None,
-        temperature: float | tuple[float, float] = 1.0,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         output: Literal["numpy", "torch"] = "numpy",
         device: str | torch.device | None = None,
-        precision: Literal["auto", "float32", "bfloat16"] = "auto",
-        compile: bool = False,
+        starts: Starts | None = None,
+        reward_fn: RewardFunction | None = None,
         render_mode: str | None = None,
         render_start: bool = False,
         render_scale: int | None = None,
-        starts: Starts | None = None,
-        episode_starts_only: bool = False,
-        uncertainty_penalty: float = 0.0,
-        max_uncertainty: float | None = None,
-        reward_fn: Callable[[NDArray[np.uint8], Any], Any] | None = None,
+        **settings: Any,
     ) -> None:
+        self.config = config = DreamConfig.resolve(config, settings, caller=DreamVectorEnv)
         require(num_envs >= 1, f"num_envs must be at least 1, not {num_envs}.")
         require(observation in ("frame", "latent"), f"observation must be 'frame' or 'latent', not {observation!r}.")
         require(output in ("numpy", "torch"), f"output must be 'numpy' or 'torch', not {output!r}.")
-        require(uncertainty_penalty >= 0, f"uncertainty_penalty must be at least 0, not {uncertainty_penalty}.")
         modes = self.metadata["render_modes"]
         require(render_mode in (None, *modes), f"render_mode must be one of {modes} or None, not {render_mode!r}.")
 
         self.world = find_world(world, device)
-        spec, model = self.world.spec, self.world.model
+        spec, provenance = self.world.spec, self.world.provenance
         self._device = find_device(device) if device is not None else self.world.device
-        if self._device != self.world.device:
-            model = copy.deepcopy(model).to(self._device)
-        model = with_precision(model, precision, self._device, num_envs)
-        model.eval()
-        model = frame_by_frame(compiled(model) if compile else model)
-        if horizon is None:
-            provenance = self.world.provenance
-            horizon = (provenance.max_episode_steps if provenance else None) or _DEFAULT_HORIZON
-        require(horizon >= 1, f"horizon must be at least 1 step, not {horizon}.")
-
-        self.num_envs, self.horizon, self.render_mode = num_envs, horizon, render_mode
+        model = prepare_model(self.world, config, self._device)
+        self.num_envs, self.render_mode, self.output = num_envs, render_mode, output
+        self.horizon = config.horizon or (provenance.max_episode_steps if provenance else None) or _DEFAULT_HORIZON
         self.autoreset_mode = read_autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": spec.frame_rate}
-        self._latent, self.output, self._penalty = observation == "latent", output, uncertainty_penalty
+        self._latent = observation == "latent"
         self.single_action_space = copy.deepcopy(spec.action_space)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.single_observation_space = self._make_observation_space()
@@ -138,16 +120,16 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
         self._read = ActionReader(spec.action_space, num_envs, self._device)
         self._starts = StartStates(model, starts if starts is not None else self.world.starts, self._device)
-        self._pool = episode_pool(self._starts) if episode_starts_only else (0, self._starts.segments)
-        self._dreams = Dreams(
+        self._pool = episode_pool(self._starts) if config.episode_starts_only else (0, self._starts.segments)
+        self._dreams = DreamBatch(
             model,
             self._starts,
             num_envs,
             device=self._device,
-            horizon=horizon,
-            temperatures=read_temperature(temperature),
+            horizon=self.horizon,
+            temperatures=config.temperature_range,
             decode=not self._latent or render_mode is not None or reward_fn is not None,
-            max_uncertainty=max_uncertainty,
+            max_uncertainty=config.max_uncertainty,
         )
         self._renderer = Renderer(
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
@@ -160,7 +142,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
                 stacklevel=2,
             )
         self._seeded = np.zeros(num_envs, dtype=np.bool_)
-        self._ended: Rows = _NO_ROWS  # rows whose dream ended in the last step and has not been begun anew
+        self._ended: Rows = _NO_ROWS  # rows whose dream ended in the last step and has not been restarted
 
     @property
     def seeded(self) -> bool:
@@ -172,12 +154,12 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new dreams.
+        """Start new dreams.
 
         Args:
-            seed: one for all rows (row i gets seed + i) or one per row; None goes on with the rows' streams, which
+            seed: one for all rows (row i gets seed + i) or one per row; None continues the rows' streams, which
                 are seeded at random if they never were.
-            options: "start": which of the world's starts to begin with, one for all or one per row, or "episode" for
+            options: "start": which of the world's starts to take, one for all or one per row, or "episode" for
                 the first frame of any real episode; "reset_mask": (b,) bool, which rows to reset, the others go on.
 
         Returns:
@@ -187,7 +169,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             SeedError, InputError, UnknownNameError: seeds or options that make no sense.
         """
         rows, start = read_options(options, self.num_envs)
-        if not self._dreams.begun and len(rows) < self.num_envs:
+        if not self._dreams.started and len(rows) < self.num_envs:
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
         entries = choose_entries(start, rows, self.num_envs, self._starts)
@@ -202,44 +184,41 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
         if self.render_mode == "human":
             self.render()
-        return self._observe(), self._begun_info(rows)
+        return self._observe(), self._start_infos(rows)
 
     def step(self, actions: Any) -> Step:
         """Dream one step in every row.
 
         Args:
             actions: (b, *a), or for a Dict space a dictionary of batched entries. Those of rows that NEXT_STEP
-                autoreset is about to begin anew have no effect.
+                autoreset is about to restart have no effect.
 
         Raises:
             ActionError: not in the action space.
             ResetNeededError: before the first reset; with autoreset disabled, also after a row's end.
         """
-        if not self._dreams.begun:
+        if not self._dreams.started:
             raise ResetNeededError("reset() must be called before step().")
-        began, ended = self._ended, _NO_ROWS
-        if len(began) and self.autoreset_mode is AutoresetMode.DISABLED:
-            raise ResetNeededError(f"the dreams of rows {began.tolist()} have ended; reset them before step().")
-        moment = self._dreams.advance(self._read(actions))
-        if self._reward_fn is not None:
-            moment.rewards = self._rewarded(actions)
-        info = self._step_info(moment)
-        if len(began):  # NEXT_STEP
-            self._dreams.begin(began, self._pool)
-            moment.rewards[began] = 0
-            moment.terminated[began] = moment.truncated[began] = False
-            self._merge(info, self._begun_info(began), began)
-        ended = np.flatnonzero(moment.terminated | moment.truncated)
-        self._ended = ended
+        restarting = self._ended
+        if len(restarting) and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ResetNeededError(f"the dreams of rows {restarting.tolist()} have ended; reset them before step().")
+        result = self._dreams.advance(self._read(actions))
+        info = self._reward(result, actions)
+        if len(restarting):  # NEXT_STEP
+            self._dreams.begin(restarting, self._pool)
+            result.rewards[restarting] = 0
+            result.terminated[restarting] = result.truncated[restarting] = False
+            add_starts(info, self._start_infos(restarting), restarting)
+        self._ended = np.flatnonzero(result.terminated | result.truncated)
         observations = self._observe()
-        if len(ended) and self.autoreset_mode is AutoresetMode.SAME_STEP:
-            observations = self._begin_within_step(ended, observations, info)
+        if len(self._ended) and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observations = self._restart_within_step(observations, info)
         if self.render_mode == "human":
             self.render()
         if self.output == "torch":
-            flags = (torch.from_numpy(flag).to(self._device) for flag in (moment.terminated, moment.truncated))
-            return observations, torch.from_numpy(moment.rewards).to(self._device), *flags, info
-        return observations, moment.rewards, moment.terminated, moment.truncated, info
+            flags = (torch.from_numpy(flag).to(self._device) for flag in (result.terminated, result.truncated))
+            return observations, torch.from_numpy(result.rewards).to(self._device), *flags, info
+        return observations, result.rewards, result.terminated, result.truncated, info
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """Return a picture (h, w, 3) per row, or show all of them in the window."""
@@ -251,7 +230,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         start = self._dreams.start_frames().cpu().numpy() if self._render_start else None
         return self._renderer(frames, start)
 
-    def close_extras(self, **kwargs: Any) -> None:  # noqa: ARG002 - gymnasium's signature
+    def close_extras(self, **kwargs: Any) -> None:
         """Close the window."""
         self._renderer.close()
 
@@ -261,9 +240,9 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         """Return everything the rows' futures depend on: a TensorDict of batch size [b], to keep or to save.
 
         Rows may be taken, reordered and joined (``state[rows]``, ``torch.cat``), then handed to `set_state`. Under the
-        same actions, restored dreams go on as they would have, to the last bit.
+        same actions, restored dreams continue as they would have, to the last bit.
         """
-        if not self._dreams.begun:
+        if not self._dreams.started:
             raise ResetNeededError("reset() must be called before get_state().")
         state = self._dreams.get_state()
         ended = torch.zeros(self.num_envs, dtype=torch.bool)
@@ -273,7 +252,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         return state
 
     def set_state(self, state: State) -> Any:
-        """Go on from a state, of this environment or another of the same world.
+        """Continue from a state, of this environment or another of the same world.
 
         Returns:
             The observations of all rows.
@@ -341,65 +320,33 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         array = observations.cpu().numpy()
         return array.copy() if self._device.type == "cpu" else array
 
-    def _rewarded(self, actions: Any) -> NDArray[np.float32]:
-        """Ask the user's function.
+    def _reward(self, result: StepResult, actions: Any) -> Infos:
+        """Replace the step's rewards as the user's function and the penalty want; return the step's infos."""
+        if self._reward_fn is not None:
+            assert self._dreams.frames is not None
+            result.rewards = compute_rewards(self._reward_fn, self._dreams.frames, actions)
+        values = {"termination_probability": result.termination}
+        if result.uncertainty is not None:
+            values["uncertainty"] = result.uncertainty
+            if self.config.uncertainty_penalty:
+                values["imagined_reward"] = result.rewards
+                result.rewards = result.rewards - np.float32(self.config.uncertainty_penalty) * result.uncertainty
+        return make_infos(values, np.ones(self.num_envs, dtype=np.bool_))
 
-        Raises:
-            ConfigError: it returned something else than a finite number per row.
-        """
-        assert self._reward_fn is not None
-        assert self._dreams.frames is not None
-        host = actions.detach().cpu().numpy() if isinstance(actions, torch.Tensor) else actions
-        rewards = np.asarray(self._reward_fn(self._dreams.frames.cpu().numpy().copy(), host), dtype=np.float32)
-        if rewards.shape != (self.num_envs,) or not np.isfinite(rewards).all():
-            raise ConfigError(f"reward_fn must return {self.num_envs} finite numbers, not {rewards!r}.")
-        return rewards
-
-    def _begin_within_step(self, ended: Rows, final: Any, info: dict[str, Any]) -> Any:
-        """Begin ended rows anew and move what they showed last into the infos, as gymnasium's SAME_STEP asks."""
-        mask = self._mask(ended)
-        if self.output == "torch":
-            info["final_obs"] = final
-        else:
-            info["final_obs"] = np.full(self.num_envs, None, dtype=object)
+    def _restart_within_step(self, final: Any, info: Infos) -> Any:
+        """Restart the ended rows, as SAME_STEP autoreset asks; return the rows' observations."""
+        ended, self._ended = self._ended, _NO_ROWS
+        if self.output == "numpy":
+            shown = np.full(self.num_envs, None, dtype=object)
             for row in ended:
-                info["final_obs"][row] = final[row].copy()
-        final_info: dict[str, Any] = {}
-        for key in [key for key in info if not key.startswith(("_", "final_"))]:
-            final_info[key], final_info[f"_{key}"] = info[key].copy(), info[f"_{key}"] & mask
-        info.update(_final_obs=mask, final_info=final_info, _final_info=mask.copy())
+                shown[row] = final[row].copy()
+            final = shown
+        move_to_final(info, final, row_mask(ended, self.num_envs))
         self._dreams.begin(ended, self._pool)
-        self._merge(info, self._begun_info(ended), ended)
-        self._ended = _NO_ROWS
+        add_starts(info, self._start_infos(ended), ended)
         return self._observe()
 
-    def _step_info(self, moment: Moment) -> dict[str, Any]:
-        info: dict[str, Any] = {"termination_probability": moment.termination}
-        if moment.uncertainty is not None:
-            info["uncertainty"] = moment.uncertainty
-            if self._penalty:
-                info["imagined_reward"] = moment.rewards
-                moment.rewards = moment.rewards - np.float32(self._penalty) * moment.uncertainty
-        for key in tuple(info):
-            info[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
-        return info
-
-    def _begun_info(self, rows: Rows) -> dict[str, Any]:
+    def _start_infos(self, rows: Rows) -> Infos:
         start = np.zeros(self.num_envs, dtype=np.int64)
         start[rows] = self._dreams.segment(rows)
-        return {"start": start, "_start": self._mask(rows)}
-
-    @staticmethod
-    def _merge(info: dict[str, Any], begun: dict[str, Any], rows: Rows) -> None:
-        """Rows that begin tell how they begin, and nothing of a step."""
-        for key in [key for key in info if not key.startswith(("_", "final_"))]:
-            info[f"_{key}"][rows] = False
-        info.update(begun)
-
-    def _mask(self, rows: Rows) -> NDArray[np.bool_]:
-        mask = np.zeros(self.num_envs, dtype=np.bool_)
-        mask[rows] = True
-        return mask
-
-
-_NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
+        return make_infos({"start": start}, row_mask(rows, self.num_envs))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.backbones.denoising import DenoisingConfig
 from dreamenv.data.provenance import Provenance
 from dreamenv.errors import WeightsError
-from dreamenv.importers.names import Names
+from dreamenv.importers.key_map import KeyMap
 from dreamenv.world import World
-from dreamenv.world_model import WorldModelSpec
+from dreamenv.world_model import WorldModel, WorldModelSpec
 
-__all__ = ["Adapter", "Architecture", "Options", "fitted", "published", "shape_of"]
+__all__ = ["Adapter", "Architecture", "Options", "load_weights", "shape_of", "to_published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class Options:
         size: height and width of frames, in pixels.
         heads: of attention.
         actions: which action space the world shall have, of those its system has.
-        passes: of the sampler per frame.
+        sampling_steps: of the sampler, per frame.
     """
 
     size: tuple[int, int] | None = None
     heads: int | None = None
     actions: str | None = None
-    passes: int | None = None
+    sampling_steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,16 @@ class Architecture:
     Attributes:
         config: of the world.
         spec: of its frames and actions.
-        tensors: under their published names, by part of the model ("network", "codec.autoencoder", "events").
+        tensors: under their published names, by part of the model ("denoiser", "codec.autoencoder", "head").
         names: of each part.
         provenance: of what it was trained on, as far as an environment of ours corresponds to it.
-        rewards: whether it foretells them; if not, those of the world are of an untrained network.
+        rewards: whether it predicts them.
     """
 
     config: DenoisingConfig
     spec: WorldModelSpec
     tensors: Mapping[str, Mapping[str, Tensor]]
-    names: Mapping[str, Names]
+    names: Mapping[str, KeyMap]
     provenance: Provenance | None = None
     rewards: bool = False
     notes: tuple[str, ...] = field(default=())
@@ -93,21 +93,21 @@ class Adapter(ABC):
         """Return a world's tensors under their published names, by the name of the file that they were published in."""
 
 
-def fitted(architecture: Architecture) -> nn.Module:
+def load_weights(architecture: Architecture) -> WorldModel:
     """Build the model and put the tensors in.
 
     Raises:
         WeightsError: a tensor is missing, is one too many, or is of another shape.
     """
-    model: Any = architecture.config.build(architecture.spec)
+    model = architecture.config.build(architecture.spec)
     with torch.no_grad():
         for place, tensors in architecture.tensors.items():
             part = model.get_submodule(place)
-            expected = published(part, architecture.names[place])
+            expected = to_published(part, architecture.names[place])
             missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
             if missing or extra:
                 raise WeightsError(
-                    "the tensors do not fit the architecture that their shapes tell of: "
+                    "the tensors do not fit the architecture that their shapes indicate: "
                     f"{_listed('missing', missing)}{' and ' if missing and extra else ''}"
                     f"{_listed('one too many', extra)}. Is the file whole, and of this system?"
                 )
@@ -119,11 +119,10 @@ def fitted(architecture: Architecture) -> nn.Module:
                     )
             ours, _ = architecture.names[place].to_ours(tensors)
             part.load_state_dict({name: tensor.float() for name, tensor in ours.items()}, strict=True)
-    result: nn.Module = model.eval()
-    return result
+    return model.eval()
 
 
-def published(part: nn.Module, names: Names) -> dict[str, Tensor]:
+def to_published(part: nn.Module, names: KeyMap) -> dict[str, Tensor]:
     """Return a part's tensors under their published names."""
     theirs, unknown = names.to_theirs(part.state_dict())
     assert not unknown, unknown

@@ -10,18 +10,22 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from torch import Tensor
 
-from dreamenv.backbones.denoising.config import DenoisingConfig
-from dreamenv.errors import WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
-from dreamenv.importers.names import Names, Rule
-from dreamenv.public.diamond import DiamondSizes
-from dreamenv.public.diamond_events import DiamondEventsSizes
+from dreamenv.backbones.denoising import DenoiserTraining, DenoisingConfig
+from dreamenv.denoisers.diamond import DiamondConfig
+from dreamenv.diffusion.process import EDM
+from dreamenv.diffusion.sampler import Euler
+from dreamenv.diffusion.target import EDMPreconditioned
+from dreamenv.errors import ConfigError, WeightsError
+from dreamenv.heads.diamond_head import DiamondHeadConfig
+from dreamenv.importers.adapter import Adapter, Architecture, Options, shape_of, to_published
+from dreamenv.importers.key_map import KeyMap, Rule
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
-__all__ = ["DiamondAdapter"]
+__all__ = ["DENOISER_NAMES", "HEAD_NAMES", "DiamondAdapter"]
 
-_PICTURES_PER_SECOND = 15.0  # an Atari game's 60, of which four are skipped at a time
+_STEPS = 3  # of the sampler per frame
+_FRAME_RATE = 15.0  # hertz: an Atari game's 60, of which four are skipped at a time
 
 
 def _blocks(theirs: str, ours: str) -> list[tuple[str, str]]:
@@ -29,7 +33,7 @@ def _blocks(theirs: str, ours: str) -> list[tuple[str, str]]:
     pairs = [
         ("norm1.linear", "modulations.0"), ("norm2.linear", "modulations.1"), ("conv1", "convolutions.0"),
         ("conv2", "convolutions.1"), ("proj", "shortcut"), ("attn.norm.norm", "attention.norm"),
-        ("attn.qkv_proj", "attention.enter"), ("attn.out_proj", "attention.leave"),
+        ("attn.qkv_proj", "attention.qkv"), ("attn.out_proj", "attention.out_proj"),
     ]  # fmt: skip
     return _both([(f"{theirs}.resblocks.*.{a}", f"{ours}.blocks.*.{b}") for a, b in pairs])
 
@@ -38,31 +42,32 @@ def _both(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(f"{a}.{end}", f"{b}.{end}") for a, b in pairs for end in ("weight", "bias")]
 
 
-def _turned(tensor: Tensor) -> Tensor:
-    """An embedding's rows are the columns of a product with indicators."""
+def _transposed(tensor: Tensor) -> Tensor:
+    """An embedding's rows are the columns of a product with one-hot vectors."""
     return tensor.mT
 
 
-_DENOISER = Names([
-    Rule("inner_model.noise_emb.weight", "level.frequencies", lambda t: t[0], lambda t: t[None]),
-    Rule("inner_model.act_emb.0.weight", "action.weight", _turned, _turned),
+DENOISER_NAMES = KeyMap([
+    Rule("inner_model.noise_emb.weight", "time.frequencies", lambda t: t[0], lambda t: t[None]),
+    Rule("inner_model.act_emb.0.weight", "action.weight", _transposed, _transposed),
     *_both([
-        ("inner_model.cond_proj.*", "mix.*"), ("inner_model.conv_in", "enter"), ("inner_model.norm_out.norm", "norm"),
-        ("inner_model.conv_out", "leave"), ("inner_model.unet.downsamples.*.conv", "unet.shrink.*"),
-        ("inner_model.unet.upsamples.*.conv", "unet.grow.*"),
+        ("inner_model.cond_proj.*", "mlp.*"), ("inner_model.conv_in", "conv_in"),
+        ("inner_model.norm_out.norm", "norm"), ("inner_model.conv_out", "conv_out"),
+        ("inner_model.unet.downsamples.*.conv", "unet.downsample.*"),
+        ("inner_model.unet.upsamples.*.conv", "unet.upsample.*"),
     ]),
     *_blocks("inner_model.unet.d_blocks.*", "unet.downs.*"),
     *_blocks("inner_model.unet.u_blocks.*", "unet.ups.*"),
     *_blocks("inner_model.unet.mid_blocks", "unet.middle"),
 ])  # fmt: skip
 
-_EVENTS = Names([
-    Rule("act_emb.weight", "action.weight", _turned, _turned),
+HEAD_NAMES = KeyMap([
+    Rule("act_emb.weight", "action.weight", _transposed, _transposed),
     *_both([
-        ("encoder.conv_in", "enter"), ("encoder.downsamples.*.conv", "shrink.*"), ("head.*", "head.*"),
+        ("encoder.conv_in", "conv_in"), ("encoder.downsamples.*.conv", "downsample.*"), ("head.*", "mlp.*"),
     ]),
     *_blocks("encoder.blocks.*", "stages.*"),
-    *[(f"lstm.{part}_l0", f"memory.{part}_l0") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")],
+    *[(f"lstm.{part}_l0", f"lstm.{part}_l0") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")],
 ])  # fmt: skip
 
 
@@ -88,75 +93,104 @@ class DiamondAdapter(Adapter):
                     f"there is no {part} in the file, whose tensors are {', '.join(list(files[0])[:3])}, ...: this is "
                     "no agent of DIAMOND, which has the parts denoiser, rew_end_model and actor_critic."
                 )
-        denoiser, events = parts["denoiser"], parts["rew_end_model"]
+        denoiser, head = parts["denoiser"], parts["rew_end_model"]
         if any("upsampler" in name or "noise_cond_emb" in name for name in denoiser):
             raise WeightsError("this is DIAMOND's world of CS:GO, which has an upsampler; Atari's alone are imported.")
-        actions, wide = shape_of(denoiser, "inner_model.act_emb.0.weight", 2)
-        condition = 2 * shape_of(denoiser, "inner_model.noise_emb.weight", 2)[1]
+        actions = shape_of(denoiser, "inner_model.act_emb.0.weight", 2)[0]
+        known = shape_of(head, "act_emb.weight", 2)[0]
+        if known != actions:
+            raise WeightsError(
+                f"rew_end_model knows {known} actions, the denoiser {actions}: they are not of the same game."
+            )
+        size = options.size or _frame_size(head)
+        steps = _STEPS if options.sampling_steps is None else options.sampling_steps
+        try:
+            denoiser_config, head_config = _denoiser_config(denoiser), _head_config(head)
+            config = DenoisingConfig(
+                denoiser=denoiser_config,
+                process=EDM(sigma_min=0.002, sigma_max=5.0, p_mean=-0.4, p_std=1.2),
+                target=EDMPreconditioned(sigma_data=0.5, offset_noise=0.3),
+                sampler=Euler(steps=steps, init_noise_sigma=1.0, quantize_x0=True),
+                head=head_config,
+                training=DenoiserTraining(
+                    sequence_length=max(8, denoiser_config.context), learning_rate=1e-4, bfloat16=False
+                ),
+            )
+        except ConfigError as error:
+            raise WeightsError(f"DIAMOND cannot be set up so: {error}") from error
         colours = shape_of(denoiser, "inner_model.conv_out.weight", 4)[0]
-        if condition % wide:
-            raise WeightsError(
-                f"inner_model.act_emb.0.weight is {actions, wide}: {wide} does not divide the {condition} that "
-                "inner_model.noise_emb.weight tells of."
-            )
-        context = condition // wide
-        entering = shape_of(denoiser, "inner_model.conv_in.weight", 4)[1]
-        if entering != (context + 1) * colours:
-            raise WeightsError(
-                f"inner_model.conv_in.weight takes {entering} channels; {context} frames of context and a noisy one of "
-                f"{colours} channels are {(context + 1) * colours}."
-            )
-        size, events_sizes = _events(events, options)
-        if size[0] * size[1] < 1 or shape_of(events, "act_emb.weight", 2)[0] != actions:
-            raise WeightsError(
-                f"rew_end_model knows {shape_of(events, 'act_emb.weight', 2)[0]} actions, the denoiser {actions}: they "
-                "are not of the same game."
-            )
-        sizes = DiamondSizes(
-            actions=actions, condition=condition, **_resolutions(denoiser, "inner_model.unet.d_blocks")
-        )
-        config = DenoisingConfig(
-            network="public", public=sizes, events=events_sizes, context=context, passes=options.passes or 3,
-            spread=1.0, offset=0.3, quantise_passes=True, denoiser_length=max(8, context), denoiser_rate=1e-4,
-            events_rate=1e-4, bfloat16=False,
-        )  # fmt: skip
         spec = WorldModelSpec(
-            frame_shape=(colours, *size), action_space=gym.spaces.Discrete(actions), frame_rate=_PICTURES_PER_SECOND
+            frame_shape=(colours, *size), action_space=gym.spaces.Discrete(actions), frame_rate=_FRAME_RATE
         )
         return Architecture(
-            config=config, spec=spec, tensors={"network": denoiser, "events": events},
-            names={"network": _DENOISER, "events": _EVENTS}, rewards=True,
-            notes=("rewards are told by their sign, -1, 0 or 1, and given as their mean",),
+            config=config, spec=spec, tensors={"denoiser": denoiser, "head": head},
+            names={"denoiser": DENOISER_NAMES, "head": HEAD_NAMES}, rewards=True,
+            notes=("rewards are predicted by their sign, -1, 0 or 1, and given as their mean",),
         )  # fmt: skip
 
     def write(self, world: World) -> dict[str, dict[str, Tensor]]:
         """See `Adapter.write`."""
-        model = world.model
-        parts = {"denoiser": ("network", _DENOISER), "rew_end_model": ("events", _EVENTS)}
+        model, config = world.model, world.config
+        if (
+            not isinstance(config, DenoisingConfig)
+            or not isinstance(config.denoiser, DiamondConfig)
+            or not isinstance(config.head, DiamondHeadConfig)
+        ):
+            raise WeightsError(
+                "this world's denoiser and head are not DIAMOND's; only a world imported from it can be written as one."
+            )
+        parts = {"denoiser": ("denoiser", DENOISER_NAMES), "rew_end_model": ("head", HEAD_NAMES)}
         return {
             "agent.pt": {
                 f"{part}.{name}": tensor
                 for part, (place, names) in parts.items()
-                for name, tensor in published(model.get_submodule(place), names).items()
+                for name, tensor in to_published(model.get_submodule(place), names).items()
             }
         }
 
 
-def _events(tensors: Mapping[str, Tensor], options: Options) -> tuple[tuple[int, int], DiamondEventsSizes]:
-    """Return the size of frames, and the sizes of the network of rewards."""
-    found = _resolutions(tensors, "encoder.blocks")
-    levels = len(found["channels"]) - 1  # the last stage is of the coarsest resolution once more
-    found = {name: values[:levels] for name, values in found.items()}
-    features = shape_of(tensors, "lstm.weight_ih_l0", 2)[1]
-    side = math.isqrt(features // max(1, found["channels"][-1]))
-    if side**2 * found["channels"][-1] != features and options.size is None:
+def _denoiser_config(tensors: Mapping[str, Tensor]) -> DiamondConfig:
+    actions, wide = shape_of(tensors, "inner_model.act_emb.0.weight", 2)
+    embed_dim = 2 * shape_of(tensors, "inner_model.noise_emb.weight", 2)[1]
+    if embed_dim % wide:
         raise WeightsError(
-            f"lstm.weight_ih_l0 takes {features} features, which is no square of places with "
-            f"{found['channels'][-1]} channels; name the size of frames."
+            f"inner_model.act_emb.0.weight is {actions, wide}: {wide} does not divide the {embed_dim} that "
+            "inner_model.noise_emb.weight tells of."
         )
-    size = options.size or (side * 2 ** (levels - 1),) * 2
-    memory, condition = shape_of(tensors, "lstm.weight_hh_l0", 2)[1], shape_of(tensors, "act_emb.weight", 2)[1]
-    return size, DiamondEventsSizes(memory=memory, condition=condition, **found)
+    context = embed_dim // wide
+    colours = shape_of(tensors, "inner_model.conv_out.weight", 4)[0]
+    entering = shape_of(tensors, "inner_model.conv_in.weight", 4)[1]
+    if entering != (context + 1) * colours:
+        raise WeightsError(
+            f"inner_model.conv_in.weight takes {entering} channels; {context} frames of context and a noisy one of "
+            f"{colours} channels are {(context + 1) * colours}."
+        )
+    return DiamondConfig(context=context, embed_dim=embed_dim, **_resolutions(tensors, "inner_model.unet.d_blocks"))
+
+
+def _head_config(tensors: Mapping[str, Tensor]) -> DiamondHeadConfig:
+    found = _resolutions(tensors, "encoder.blocks")
+    return DiamondHeadConfig(
+        hidden_size=shape_of(tensors, "lstm.weight_hh_l0", 2)[1],
+        embed_dim=shape_of(tensors, "act_emb.weight", 2)[1],
+        # The last stage is of the coarsest resolution once more.
+        **{name: values[:-1] for name, values in found.items()},
+    )
+
+
+def _frame_size(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Return height and width of the frames that the head sees, which are square."""
+    channels = _resolutions(tensors, "encoder.blocks")["channels"][:-1]
+    if not channels:
+        raise WeightsError("encoder.blocks of rew_end_model has one stage; there should be two or more.")
+    features = shape_of(tensors, "lstm.weight_ih_l0", 2)[1]
+    side = math.isqrt(features // channels[-1])
+    if side < 1 or side**2 * channels[-1] != features:
+        raise WeightsError(
+            f"lstm.weight_ih_l0 takes {features} features, which is no square of places with {channels[-1]} channels; "
+            "name the size of frames."
+        )
+    return (side * 2 ** (len(channels) - 1),) * 2
 
 
 def _resolutions(tensors: Mapping[str, Tensor], place: str) -> dict[str, Any]:

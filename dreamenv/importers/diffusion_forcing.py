@@ -2,6 +2,9 @@
 
 Frames' size and the window's length are in no tensor. They are taken to be those of the published model with the same
 noise schedule: Minecraft has the sigmoid one, DMLab (of which the public settings are known) the cosine one.
+
+A checkpoint also holds tables that follow from its noise schedule, and one table of rotary speeds under many names.
+They are checked when it is read, kept once or not at all, and written again.
 """
 
 from __future__ import annotations
@@ -12,27 +15,34 @@ from typing import Literal, get_args
 
 import gymnasium as gym
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamenv.backbones.denoising.config import DenoisingConfig
-from dreamenv.diffusion.processes import VariancePreserving
+from dreamenv.backbones.denoising import DenoiserTraining, DenoisingConfig
+from dreamenv.denoisers.diffusion_forcing import DiffusionForcingConfig
+from dreamenv.diffusion.context_noise import Stabilization
+from dreamenv.diffusion.process import VariancePreserving
+from dreamenv.diffusion.sampler import DDIM
+from dreamenv.diffusion.target import Velocity
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published
-from dreamenv.importers.names import Names, Rule
-from dreamenv.public.diffusion_forcing import SCHEDULE, DiffusionForcingSizes
-from dreamenv.public.silent import SilentSizes
+from dreamenv.heads.no_reward import NoRewardHeadConfig
+from dreamenv.importers.adapter import Adapter, Architecture, Options, to_published
+from dreamenv.importers.key_map import KeyMap, Rule
+from dreamenv.importers.noise_tables import noise_tables
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
-__all__ = ["NAMES", "DiffusionForcingAdapter"]
+__all__ = ["NAMES", "DiffusionForcingAdapter", "checkpoint_tensors"]
 
 Schedule = Literal["sigmoid", "cosine", "linear"]
 
 _PREFIX = "diffusion_model."
 _NET = _PREFIX + "model.module."
 _STEPS = 1000
-_STABILISATION = 14.0  # the public stabilization_level 15, counted from 0
+_STABILIZATION = 14.0  # the public stabilization_level 15, counted from 0
 _SAME = 1e-5  # the published sigmoid schedule is computed in part in float32
+_ALIKE = 0.01  # so what follows from it differs more where it is large or small
+_SPEEDS = f"{_NET}rotary_time_pos_embedding.freqs"
+_QKV = ".attn_block.attn.to_qkv.weight"  # of attention along time, which has the speeds too
 _PUBLISHED = {"sigmoid": ("minecraft.ckpt", 128, 10), "cosine": ("dmlab.ckpt", 64, 16)}
 """Schedule -> file, pixels per side, frames in a window."""
 
@@ -49,58 +59,54 @@ def _both(theirs: str, ours: str, *, convolution: bool = False) -> list[Rule | t
 
 def _block(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
     return [
-        *_both(f"{theirs}.in_layers.0", f"{ours}.first_normal"),
-        *_both(f"{theirs}.in_layers.2", f"{ours}.first", convolution=True),
-        *_both(f"{theirs}.out_layers.0", f"{ours}.second_normal"),
-        *_both(f"{theirs}.out_layers.2", f"{ours}.second", convolution=True),
+        *_both(f"{theirs}.in_layers.0", f"{ours}.norm1"),
+        *_both(f"{theirs}.in_layers.2", f"{ours}.conv1", convolution=True),
+        *_both(f"{theirs}.out_layers.0", f"{ours}.norm2"),
+        *_both(f"{theirs}.out_layers.2", f"{ours}.conv2", convolution=True),
         *_both(f"{theirs}.emb_layers.1", f"{ours}.modulation"),
         *_both(f"{theirs}.skip_conv", f"{ours}.shortcut", convolution=True),
     ]
 
 
-def _space(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
+def _attention(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
     return [
-        *_both(f"{theirs}.norm", f"{ours}.normal"),
-        (f"{theirs}.attn.to_qkv.weight", f"{ours}.enter.weight"),
-        *_both(f"{theirs}.attn.to_out", f"{ours}.leave"),
+        *_both(f"{theirs}.norm", f"{ours}.norm"),
+        (f"{theirs}.attn.to_qkv.weight", f"{ours}.qkv.weight"),
+        *_both(f"{theirs}.attn.to_out", f"{ours}.out_proj"),
     ]
 
 
-def _time(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
-    inside = f"{theirs}.wrapper.module.attn_block"
-    return [*_space(inside, ours), (f"{inside}.attn.rotary_emb.freqs", f"{ours}.frequencies")]
+def _temporal(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
+    return _attention(f"{theirs}.wrapper.module.attn_block", ours)
 
 
-def _level(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
+def _resolution(theirs: str, ours: str) -> list[Rule | tuple[str, str]]:
     return [
-        *_block(f"{theirs}.0", f"{ours}.first"),
-        *_block(f"{theirs}.1", f"{ours}.second"),
-        *_space(f"{theirs}.2.wrapper.module", f"{ours}.space"),
-        *_time(f"{theirs}.3", f"{ours}.time"),
+        *_block(f"{theirs}.0", f"{ours}.block1"),
+        *_block(f"{theirs}.1", f"{ours}.block2"),
+        *_attention(f"{theirs}.2.wrapper.module", f"{ours}.spatial"),
+        *_temporal(f"{theirs}.3", f"{ours}.temporal"),
     ]
 
 
-NAMES = Names([
-    *((_PREFIX + name, f"schedule.{name}") for name in SCHEDULE),
-    ("data_mean", "data_mean"),
-    ("data_std", "data_std"),
-    *_both(f"{_NET}noise_level_pos_embedding.1.linear_1", "unet.level.0"),
-    *_both(f"{_NET}noise_level_pos_embedding.1.linear_2", "unet.level.2"),
-    (f"{_NET}rotary_time_pos_embedding.freqs", "unet.frequencies"),
-    *_both(f"{_NET}init_conv", "unet.enter", convolution=True),
-    *_time(f"{_NET}init_temporal_attn", "unet.enter_time"),
-    *_level(f"{_NET}down_blocks.*.0", "unet.downs.*"),
+NAMES = KeyMap([
+    *_both(f"{_NET}noise_level_pos_embedding.1.linear_1", "unet.time_embed.0"),
+    *_both(f"{_NET}noise_level_pos_embedding.1.linear_2", "unet.time_embed.2"),
+    (_SPEEDS, "unet.rotary_speeds"),
+    *_both(f"{_NET}init_conv", "unet.conv_in", convolution=True),
+    *_temporal(f"{_NET}init_temporal_attn", "unet.temporal_in"),
+    *_resolution(f"{_NET}down_blocks.*.0", "unet.downs.*"),
     *_both(f"{_NET}down_blocks.*.1.conv", "unet.downs.*.resize", convolution=True),
-    *_block(f"{_NET}mid_block.0", "unet.middle_first"),
-    *_space(f"{_NET}mid_block.1.wrapper.module", "unet.middle_space"),
-    *_time(f"{_NET}mid_block.2", "unet.middle_time"),
-    *_block(f"{_NET}mid_block.3", "unet.middle_second"),
-    *_level(f"{_NET}up_blocks.*", "unet.ups.*"),
+    *_block(f"{_NET}mid_block.0", "unet.middle_block1"),
+    *_attention(f"{_NET}mid_block.1.wrapper.module", "unet.middle_spatial"),
+    *_temporal(f"{_NET}mid_block.2", "unet.middle_temporal"),
+    *_block(f"{_NET}mid_block.3", "unet.middle_block2"),
+    *_resolution(f"{_NET}up_blocks.*", "unet.ups.*"),
     *_both(f"{_NET}up_blocks.*.4.conv", "unet.ups.*.resize", convolution=True),
-    *_block(f"{_NET}out.0", "unet.leave_block"),
-    *_both(f"{_NET}out.1", "unet.leave", convolution=True),
+    *_block(f"{_NET}out.0", "unet.out_block"),
+    *_both(f"{_NET}out.1", "unet.conv_out", convolution=True),
 ])  # fmt: skip
-"""Of all tensors of a checkpoint."""
+"""Of all tensors that the network has."""
 
 
 class DiffusionForcingAdapter(Adapter):
@@ -119,13 +125,14 @@ class DiffusionForcingAdapter(Adapter):
         if len(files) != 1:
             raise WeightsError(f"a Diffusion Forcing world is one checkpoint, not {len(files)} files; import one.")
         tensors = _named(files[0])
-        schedule, sizes = _schedule(tensors), _sizes(tensors, options)
-        _, side, frames = _PUBLISHED.get(schedule, _PUBLISHED["cosine"])
+        schedule = _schedule(tensors)
+        denoiser = _config(tensors, options, schedule)
+        _, side, frames = _published(schedule)
         height, width = options.size or (side, side)
-        coarsest = 2 ** (len(sizes.channels) - 1)
+        coarsest = 2 ** (len(denoiser.channels) - 1)
         if height < 1 or width < 1 or height % coarsest or width % coarsest:
             raise WeightsError(
-                f"frames of {height} x {width} cannot be drawn: {len(sizes.channels)} resolutions need multiples of "
+                f"frames of {height} x {width} cannot be: {len(denoiser.channels)} resolutions need multiples of "
                 f"{coarsest}. The published size is {side} x {side}."
             )
         if options.actions not in (None, "nothing"):
@@ -133,35 +140,27 @@ class DiffusionForcingAdapter(Adapter):
                 f"there are no actions {options.actions!r}: these models were trained without any, and the only choice "
                 "is 'nothing'."
             )
-        if options.passes is not None and not 1 <= options.passes <= _STEPS:
-            raise WeightsError(f"passes must be from 1 to {_STEPS}, the steps of the chain, not {options.passes}.")
+        steps = options.sampling_steps
+        if steps is not None and not 1 <= steps <= _STEPS:
+            raise WeightsError(f"sampling_steps must be from 1 to {_STEPS}, the steps of the chain, not {steps}.")
+        process = VariancePreserving(schedule=schedule, steps=_STEPS, time_scale=float(_STEPS))
         config = DenoisingConfig(
-            network="public",
-            public=sizes,
-            events=SilentSizes(),
-            context=frames - 1,
-            noise="chain",
-            schedule=schedule,
-            target="velocity",
-            sampler="ddim",
-            passes=options.passes or 100,
-            spread=1.0,
-            stabilisation=_STABILISATION,
-            manner="scaled",
-            data_std=1.0,
-            quantise=False,
-            as_drawn=True,
-            denoiser_length=frames - 1,
-            denoiser_batch=8,
-            denoiser_rate=8e-5,
+            denoiser=denoiser,
+            process=process,
+            target=Velocity(),
+            sampler=DDIM(steps=steps or 100, init_noise_sigma=1.0),
+            context_noise=Stabilization(stabilization_level=_STABILIZATION),
+            head=NoRewardHeadConfig(),
+            quantize_frames=False,
+            training=DenoiserTraining(batch_size=8, sequence_length=denoiser.context, learning_rate=8e-5),
         )
         return Architecture(
             config=config,
             spec=WorldModelSpec(frame_shape=(3, height, width), action_space=gym.spaces.Discrete(1), frame_rate=10.0),
-            tensors={"network": tensors},
-            names={"network": NAMES},
+            tensors={"denoiser": _without_tables(tensors, process)},
+            names={"denoiser": NAMES},
             notes=(
-                "The weights know of no actions: the only action is 0, nothing, and what happens next is drawn at "
+                "The weights know of no actions: the only action is 0, nothing, and what happens next is sampled at "
                 "random.",
                 f"The size of frames, {height} x {width}, and the window of {frames} frames are in no tensor"
                 f"{'' if options.size else '; they are those published with this noise schedule'}.",
@@ -170,12 +169,55 @@ class DiffusionForcingAdapter(Adapter):
 
     def write(self, world: World) -> dict[str, dict[str, Tensor]]:
         """See `Adapter.write`."""
-        config, model = world.config, world.model
-        if not isinstance(config, DenoisingConfig) or not isinstance(config.public, DiffusionForcingSizes):
-            raise WeightsError("this world has no network of Diffusion Forcing: write it as what it was imported from.")
-        assert isinstance(model, torch.nn.Module)
-        file, _, _ = _PUBLISHED.get(config.schedule, ("diffusion_forcing.ckpt", 0, 0))
-        return {file: published(model.get_submodule("network"), NAMES)}
+        config, process = world.config, getattr(world.config, "process", None)
+        of_ours = isinstance(config, DenoisingConfig) and isinstance(config.denoiser, DiffusionForcingConfig)
+        if not of_ours or not isinstance(process, VariancePreserving):
+            raise WeightsError(
+                "this world has no denoiser of Diffusion Forcing; write it as what it was imported from."
+            )
+        file, _, _ = _PUBLISHED.get(process.schedule, ("diffusion_forcing.ckpt", 0, 0))
+        return {file: checkpoint_tensors(world.model.get_submodule("denoiser"), process)}
+
+
+def checkpoint_tensors(network: nn.Module, process: VariancePreserving) -> dict[str, Tensor]:
+    """Return all tensors of a checkpoint: the network's, and the tables that go with it."""
+    tensors = to_published(network, NAMES)
+    speeds = {name.replace("to_qkv.weight", "rotary_emb.freqs"): tensors[_SPEEDS] for name in tensors if _QKV in name}
+    tables = {_PREFIX + name: table for name, table in noise_tables(process).items()}
+    normalisation = {name: torch.tensor(0.5) for name in ("data_mean", "data_std")}
+    return {**tables, **normalisation, **tensors, **speeds}
+
+
+def _without_tables(tensors: Mapping[str, Tensor], process: VariancePreserving) -> dict[str, Tensor]:
+    """Return the network's own tensors, with the rotary speeds once.
+
+    Raises:
+        WeightsError: a table is missing, or is not what the noise schedule says or the other layers have.
+    """
+    expected = {_PREFIX + name: table for name, table in noise_tables(process).items()}
+    for name, table in expected.items():
+        if name not in tensors:
+            raise WeightsError(f"{name} is missing. Is the file whole?")
+        found = tensors[name]
+        if found.shape != table.shape or not torch.allclose(found.float(), table, rtol=_ALIKE, atol=_SAME):
+            raise WeightsError(
+                f"{name} is not what follows from the noise schedule {process.schedule!r} that alphas_cumprod has. Is "
+                "the file damaged?"
+            )
+    speeds = [name for name in tensors if name.endswith(".rotary_emb.freqs")]
+    for name in speeds:
+        if not torch.equal(tensors[name], tensors[_SPEEDS]):
+            raise WeightsError(
+                f"{name} is not the table of rotary speeds that {_SPEEDS} is: all layers share one. Is the file of a "
+                "variant?"
+            )
+    left_out = {*expected, *speeds, "data_mean", "data_std"}
+    return {name: tensor for name, tensor in tensors.items() if name not in left_out}
+
+
+def _published(schedule: Schedule) -> tuple[str, int, int]:
+    """Return file, pixels per side and frames in a window of the published model with a schedule, or DMLab's."""
+    return _PUBLISHED.get(schedule, _PUBLISHED["cosine"])
 
 
 def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -189,7 +231,7 @@ def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if f"{_PREFIX}alphas_cumprod" not in tensors or f"{_NET}init_conv.weight" not in tensors:
         if any(name.startswith(f"{_PREFIX}model.transformer.") for name in tensors):
             raise WeightsError(
-                "this is Diffusion Forcing's planner, a transformer over states; only its video models draw frames: "
+                "this is Diffusion Forcing's planner, a transformer over states; only its video models make frames: "
                 "import one of those, such as minecraft.ckpt."
             )
         raise WeightsError(
@@ -228,8 +270,8 @@ def _schedule(tensors: Mapping[str, Tensor]) -> Schedule:
     )
 
 
-def _sizes(tensors: Mapping[str, Tensor], options: Options) -> DiffusionForcingSizes:
-    """Read sizes from shapes.
+def _config(tensors: Mapping[str, Tensor], options: Options, schedule: Schedule) -> DiffusionForcingConfig:
+    """Read sizes from shapes, and the window's length from the schedule.
 
     Raises:
         WeightsError: a tensor that is needed for it is missing, or shapes that cannot be.
@@ -260,8 +302,11 @@ def _sizes(tensors: Mapping[str, Tensor], options: Options) -> DiffusionForcingS
             f"{head_size // 2} frequencies say."
         )
     if options.heads not in (None, heads):
-        raise WeightsError(f"the shapes tell of {heads} heads, not {options.heads}; leave the number of heads out.")
+        raise WeightsError(f"the shapes are of {heads} heads, not {options.heads}; leave the number of heads out.")
     try:
-        return DiffusionForcingSizes(width=width, channels=channels, heads=heads, head_size=head_size)
+        _, _, frames = _published(schedule)
+        return DiffusionForcingConfig(
+            context=frames - 1, width=width, channels=channels, heads=heads, head_size=head_size
+        )
     except ConfigError as error:
-        raise WeightsError(f"the shapes tell of sizes that cannot be: {error}") from error
+        raise WeightsError(f"the shapes are of sizes that cannot be: {error}") from error

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dreamenv.data.starts import Starts
 from dreamenv.errors import ConfigError, UnknownNameError, WeightsError
-from dreamenv.importers.adapter import Adapter, Options, fitted
+from dreamenv.importers.adapter import Adapter, Options, load_weights
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.starts import read_starts
 from dreamenv.storage import atomic_file, file_digest, write_tensors
@@ -67,7 +66,7 @@ def import_world(
         seed: of their choice.
 
     Returns:
-        The world. Its record tells the licence of the weights, and the files' hashes.
+        The world. Its record has the licence of the weights and the files' hashes.
 
     Raises:
         WeightsError: files that are not this system's weights, or not whole.
@@ -79,7 +78,7 @@ def import_world(
         raise WeightsError(f"no files were named. {adapter.title}'s weights are in {adapter.source}.")
     read = [read_tensors(file, adapter.prefixes) for file in files]
     architecture = adapter.read(read, options or Options())
-    model: Any = fitted(architecture)
+    model = load_weights(architecture)
     if not isinstance(starts, Starts):
         starts = read_starts(starts, model.spec, resize=resize, count=count, seed=seed)
     if starts.first_frames.shape[1:] != (*model.spec.frame_shape[1:], model.spec.frame_shape[0]):

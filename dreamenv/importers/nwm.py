@@ -11,24 +11,27 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
-from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.backbones.denoising import DenoiserTraining, DenoisingConfig
+from dreamenv.codecs.sd_vae import SDVAEConfig
+from dreamenv.denoisers.nwm import HIGHEST, LOWEST, NWMConfig
+from dreamenv.diffusion.process import VariancePreserving
+from dreamenv.diffusion.sampler import Ancestral, DPMSolver, Sampler
+from dreamenv.diffusion.target import Epsilon
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
-from dreamenv.importers.names import Names
-from dreamenv.public.nwm import FURTHEST, HIGHEST, LOWEST, NWMSizes
-from dreamenv.public.sd_codec import SDCodecSizes
-from dreamenv.public.silent import SilentSizes
+from dreamenv.heads.no_reward import NoRewardHeadConfig
+from dreamenv.importers.adapter import Adapter, Architecture, Options, shape_of, to_published
+from dreamenv.importers.key_map import KeyMap
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
-__all__ = ["CODEC_NAMES", "NETWORK_NAMES", "NWMAdapter"]
+__all__ = ["CODEC_NAMES", "DENOISER_NAMES", "NWMAdapter"]
 
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width, of the published S, B, L and XL
 _HEAD_WIDTH = 64  # of other widths
 _FRAME_RATE = 4.0  # of the recordings, hertz
-_PASSES = 250  # of the ancestral sampler, with the variance that the network says
-_FEW = 50  # up to so many, which are too few for it, are made by DPM-Solver++
-_NETWORK, _CODEC = "blocks.0.cttn.in_proj_weight", "encoder.conv_in.weight"  # by which files are told apart
+_STEPS = 250  # of the ancestral sampler, with the variance that the network predicts
+_FEW = 50  # up to so many, which are too few for it, DPM-Solver++ is used
+_DENOISER, _CODEC = "blocks.0.cttn.in_proj_weight", "encoder.conv_in.weight"  # by which files are told apart
 _BOTH = (
     "NWM needs two files: a checkpoint of the transformer (.pth.tar), and stabilityai/sd-vae-ft-ema's "
     "diffusion_pytorch_model.safetensors"
@@ -42,61 +45,61 @@ def _both(theirs: str, ours: str) -> list[tuple[str, str]]:
 
 
 def _number(theirs: str, ours: str) -> list[tuple[str, str]]:
-    return [*_both(f"{theirs}.mlp.0", f"{ours}.first"), *_both(f"{theirs}.mlp.2", f"{ours}.second")]
+    return [*_both(f"{theirs}.mlp.0", f"{ours}.fc1"), *_both(f"{theirs}.mlp.2", f"{ours}.fc2")]
 
 
-NETWORK_NAMES = Names([
-    ("pos_embed", "places"),
-    *_both("x_embedder.proj", "enter"),
-    *_number("t_embedder", "level"),
-    *_number("time_embedder", "ahead"),
+DENOISER_NAMES = KeyMap([
+    ("pos_embed", "pos_embed"),
+    *_both("x_embedder.proj", "patch_embed"),
+    *_number("t_embedder", "time"),
+    *_number("time_embedder", "time_shift"),
     *_number("y_embedder.x_emb", "moves.0"),
     *_number("y_embedder.y_emb", "moves.1"),
     *_number("y_embedder.angle_emb", "moves.2"),
-    *_both("blocks.*.attn.qkv", "blocks.*.enter"),
-    *_both("blocks.*.attn.proj", "blocks.*.leave"),
-    ("blocks.*.cttn.in_proj_weight", "blocks.*.enter_across.weight"),
-    ("blocks.*.cttn.in_proj_bias", "blocks.*.enter_across.bias"),
-    ("blocks.*.cttn.bias_k", "blocks.*.key"),
-    ("blocks.*.cttn.bias_v", "blocks.*.value"),
-    *_both("blocks.*.cttn.out_proj", "blocks.*.leave_across"),
+    *_both("blocks.*.attn.qkv", "blocks.*.qkv"),
+    *_both("blocks.*.attn.proj", "blocks.*.out_proj"),
+    ("blocks.*.cttn.in_proj_weight", "blocks.*.cross_qkv.weight"),
+    ("blocks.*.cttn.in_proj_bias", "blocks.*.cross_qkv.bias"),
+    ("blocks.*.cttn.bias_k", "blocks.*.null_key"),
+    ("blocks.*.cttn.bias_v", "blocks.*.null_value"),
+    *_both("blocks.*.cttn.out_proj", "blocks.*.cross_out_proj"),
     *_both("blocks.*.adaLN_modulation.1", "blocks.*.modulation"),
-    *_both("blocks.*.mlp.fc1", "blocks.*.expand"),
-    *_both("blocks.*.mlp.fc2", "blocks.*.contract"),
+    *_both("blocks.*.mlp.fc1", "blocks.*.fc1"),
+    *_both("blocks.*.mlp.fc2", "blocks.*.fc2"),
     *_both("final_layer.adaLN_modulation.1", "modulation"),
-    *_both("final_layer.linear", "leave"),
+    *_both("final_layer.linear", "final"),
 ])  # fmt: skip
 """Of the transformer."""
 
 
 def _residual(theirs: str, ours: str) -> list[tuple[str, str]]:
     pairs = {
-        "norm1": "before", "conv1": "first", "norm2": "between", "conv2": "second", "conv_shortcut": "shortcut",
+        "norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "conv_shortcut": "shortcut",
     }  # fmt: skip
     return [pair for a, b in pairs.items() for pair in _both(f"{theirs}.{a}", f"{ours}.{b}")]
 
 
-def _inner(theirs: str, ours: str) -> list[tuple[str, str]]:
-    pairs = {"group_norm": "norm", "to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"}
+def _middle(theirs: str, ours: str) -> list[tuple[str, str]]:
+    pairs = {"group_norm": "norm", "to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out.0": "out_proj"}
     attention = [pair for a, b in pairs.items() for pair in _both(f"{theirs}.attentions.0.{a}", f"{ours}.{b}")]
     return [*_residual(f"{theirs}.resnets.*", f"{ours}.blocks.*"), *attention]
 
 
-CODEC_NAMES = Names([
-    *_both("encoder.conv_in", "enter"),
-    *_residual("encoder.down_blocks.*.resnets.*", "down.*.blocks.*"),
-    *_both("encoder.down_blocks.*.downsamplers.0.conv", "down.*.resize"),
-    *_inner("encoder.mid_block", "inner_down"),
-    *_both("encoder.conv_norm_out", "end_down"),
-    *_both("encoder.conv_out", "leave_down"),
-    *_both("quant_conv", "moments"),
-    *_both("post_quant_conv", "latents"),
-    *_both("decoder.conv_in", "enter_up"),
-    *_inner("decoder.mid_block", "inner_up"),
-    *_residual("decoder.up_blocks.*.resnets.*", "up.*.blocks.*"),
-    *_both("decoder.up_blocks.*.upsamplers.0.conv", "up.*.resize"),
-    *_both("decoder.conv_norm_out", "end_up"),
-    *_both("decoder.conv_out", "leave"),
+CODEC_NAMES = KeyMap([
+    *_both("encoder.conv_in", "encoder.conv_in"),
+    *_residual("encoder.down_blocks.*.resnets.*", "encoder.stages.*.blocks.*"),
+    *_both("encoder.down_blocks.*.downsamplers.0.conv", "encoder.stages.*.resize"),
+    *_middle("encoder.mid_block", "encoder.middle"),
+    *_both("encoder.conv_norm_out", "encoder.norm"),
+    *_both("encoder.conv_out", "encoder.conv_out"),
+    *_both("quant_conv", "quant_conv"),
+    *_both("post_quant_conv", "post_quant_conv"),
+    *_both("decoder.conv_in", "decoder.conv_in"),
+    *_middle("decoder.mid_block", "decoder.middle"),
+    *_residual("decoder.up_blocks.*.resnets.*", "decoder.stages.*.blocks.*"),
+    *_both("decoder.up_blocks.*.upsamplers.0.conv", "decoder.stages.*.resize"),
+    *_both("decoder.conv_norm_out", "decoder.norm"),
+    *_both("decoder.conv_out", "decoder.conv_out"),
 ])  # fmt: skip
 """Of the autoencoder, as `diffusers` names its tensors today."""
 
@@ -119,50 +122,42 @@ class NWMAdapter(Adapter):
         if options.actions not in (None, "moves"):
             raise WeightsError(f"NWM has one action space, 'moves', not {options.actions!r}; leave actions out.")
         network, codec = _sorted(files)
-        coder = _codec_sizes(codec)
-        sizes, context, places = _network_sizes(network, options.heads)
+        codec_config = _codec_config(codec)
+        denoiser, places = _denoiser_config(network, options.heads)
         channels = shape_of(network, "x_embedder.proj.weight", 4)[1]
-        if channels != coder.latent_channels:
+        if channels != codec_config.latent_channels:
             raise WeightsError(
-                f"the transformer draws latents of {channels} channels (x_embedder.proj.weight), the autoencoder makes "
-                f"{coder.latent_channels} (decoder.conv_in.weight): they are not of one system. Take the autoencoder "
-                "that the transformer was trained with, stabilityai/sd-vae-ft-ema."
+                f"the transformer denoises latents of {channels} channels (x_embedder.proj.weight), the autoencoder "
+                f"makes {codec_config.latent_channels} (decoder.conv_in.weight): they are not of one system. Take the "
+                "autoencoder that the transformer was trained with, stabilityai/sd-vae-ft-ema."
             )
-        passes = _PASSES if options.passes is None else options.passes
-        height, width = _frame_size(places, sizes.patch * coder.downsample, options.size)
+        steps = _STEPS if options.sampling_steps is None else options.sampling_steps
+        height, width = _frame_size(places, denoiser.patch * codec_config.downsample, options.size)
         space = gym.spaces.Box(np.array(LOWEST, np.float32), np.array(HIGHEST, np.float32))
         try:
             config = DenoisingConfig(
-                network="public",
-                public=sizes,
-                codec=coder,
-                events=SilentSizes(),
-                context=context,
-                denoiser_length=max(8, context),
-                noise="chain",
-                schedule="linear",
-                target="noise",
-                data_std=1.0,
-                sampler="learned" if passes > _FEW else "dpm",
-                spacing="ends",
-                passes=passes,
-                spread=1.0,
-                quantise=False,
-                reencode=True,
-                furthest_jump=FURTHEST,
+                denoiser=denoiser,
+                process=VariancePreserving(schedule="linear", timestep_spacing="linspace", time_scale=1000.0),
+                target=Epsilon(),
+                sampler=_sampler(steps),
+                codec=codec_config,
+                head=NoRewardHeadConfig(),
+                context_source="decoded",
+                quantize_frames=False,
+                training=DenoiserTraining(sequence_length=max(8, denoiser.context)),
             )
         except ConfigError as error:
             raise WeightsError(f"NWM cannot be set up so: {error}") from error
         return Architecture(
             config=config,
             spec=WorldModelSpec(frame_shape=(3, height, width), action_space=space, frame_rate=_FRAME_RATE),
-            tensors={"network": network, "codec.autoencoder": codec},
-            names={"network": NETWORK_NAMES, "codec.autoencoder": CODEC_NAMES},
+            tensors={"denoiser": network, "codec.autoencoder": codec},
+            names={"denoiser": DENOISER_NAMES, "codec.autoencoder": CODEC_NAMES},
             notes=(
-                f"It was trained on {context} frames of context; a dream that starts from fewer takes the first one "
-                "for those that are missing.",
-                f"Each frame takes {passes} passes"
-                + ("; up to 50 are made by DPM-Solver++, ten times as fast with passes=25." if passes > _FEW else "."),
+                f"It was trained on {denoiser.context} frames of context; a dream that starts from fewer takes the "
+                "first one for those that are missing.",
+                f"Each frame takes {steps} sampling steps"
+                + ("; up to 50 are made by DPM-Solver++, ten times as fast with 25." if steps > _FEW else "."),
             ),
         )
 
@@ -170,28 +165,35 @@ class NWMAdapter(Adapter):
         """See `Adapter.write`."""
         model: Any = world.model
         config = world.config
-        if not isinstance(config, DenoisingConfig) or not isinstance(config.public, NWMSizes):
+        if not isinstance(config, DenoisingConfig) or not isinstance(config.denoiser, NWMConfig):
             raise WeightsError(
-                "this world's network is not NWM's; only a world imported from it can be written as one."
+                "this world's denoiser is not NWM's; only a world imported from it can be written as one."
             )
         return {
-            "0100000.pth.tar": published(model.network, NETWORK_NAMES),
-            "diffusion_pytorch_model.safetensors": published(model.codec.autoencoder, CODEC_NAMES),
+            "0100000.pth.tar": to_published(model.denoiser, DENOISER_NAMES),
+            "diffusion_pytorch_model.safetensors": to_published(model.codec.autoencoder, CODEC_NAMES),
         }
+
+
+def _sampler(steps: int) -> Sampler:
+    """Return the published sampler, or one that does with few steps; both begin with noise of 1."""
+    if steps > _FEW:
+        return Ancestral(steps=steps, init_noise_sigma=1.0, variance="learned")
+    return DPMSolver(steps=steps, init_noise_sigma=1.0)
 
 
 def _sorted(files: Sequence[Mapping[str, Tensor]]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Tell the transformer's file from the autoencoder's."""
     networks, codecs = [], []
     for tensors in files:
-        if _NETWORK in tensors:
+        if _DENOISER in tensors:
             networks.append(tensors)
         elif _CODEC in tensors:
             codecs.append({_today(name): tensor for name, tensor in tensors.items()})
         else:
             raise WeightsError(
-                f"a file holds tensors such as {', '.join(list(tensors)[:3])}, but neither {_NETWORK} nor {_CODEC}: it "
-                f"is of another system{_guess(tensors)}. {_BOTH}."
+                f"a file holds tensors such as {', '.join(list(tensors)[:3])}, but neither {_DENOISER} nor {_CODEC}: "
+                f"it is of another system{_guess(tensors)}. {_BOTH}."
             )
     for found, what in ((networks, "the transformer"), (codecs, "the autoencoder")):
         if len(found) != 1:
@@ -222,14 +224,14 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return len(found)
 
 
-def _network_sizes(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[NWMSizes, int, int]:
-    """Return the sizes, the frames of context, and the tokens of a frame."""
+def _denoiser_config(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[NWMConfig, int]:
+    """Return the settings, and the tokens of a frame."""
     frames, places, width = shape_of(tensors, "pos_embed", 3)
     _, channels, patch, _ = shape_of(tensors, "x_embedder.proj.weight", 4)
     said = shape_of(tensors, "final_layer.linear.weight", 2)[0]
     if frames < 2:
         raise WeightsError(
-            f"pos_embed has places for {frames} frames; with one for the frame drawn, none is left for context."
+            f"pos_embed has places for {frames} frames; with one for the predicted frame, none is left for context."
         )
     if said != 2 * channels * patch**2:
         raise WeightsError(
@@ -241,15 +243,15 @@ def _network_sizes(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[NW
     if heads < 1 or width % heads:
         raise WeightsError(f"{heads} heads do not divide a width of {width}, which pos_embed has; set heads.")
     depth = _count(tensors, r"blocks\.(\d+)\.")
-    return NWMSizes(width=width, depth=depth, heads=heads, patch=patch), frames - 1, places
+    return NWMConfig(context=frames - 1, embed_dim=width, depth=depth, heads=heads, patch=patch), places
 
 
-def _codec_sizes(tensors: Mapping[str, Tensor]) -> SDCodecSizes:
+def _codec_config(tensors: Mapping[str, Tensor]) -> SDVAEConfig:
     stages = _count(tensors, r"encoder\.down_blocks\.(\d+)\.")
     first = "encoder.down_blocks.{}.resnets.0.conv1.weight"
     channels = tuple(shape_of(tensors, first.format(index), 4)[0] for index in range(stages))
     try:
-        return SDCodecSizes(
+        return SDVAEConfig(
             channels=channels,
             blocks=_count(tensors, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
             latent_channels=shape_of(tensors, "decoder.conv_in.weight", 4)[1],

@@ -15,18 +15,22 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from dreamenv.backbones.denoising.config import DenoisingConfig
+from dreamenv.backbones.denoising import DenoiserTraining, DenoisingConfig
+from dreamenv.codecs.oasis_vae import OasisVAEConfig
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minecraft import ACTION_KEYS, FRAME_RATE, action_space
+from dreamenv.denoisers.oasis import HIGHEST_FREQUENCY, OasisConfig
+from dreamenv.denoisers.oasis_actions import minerl_space, native_vector
+from dreamenv.diffusion.context_noise import Stabilization
+from dreamenv.diffusion.process import VariancePreserving
+from dreamenv.diffusion.sampler import DDIM
+from dreamenv.diffusion.target import Velocity
 from dreamenv.envs.minerl.tasks import MINERL_TASKS
 from dreamenv.errors import ConfigError, WeightsError
-from dreamenv.importers.adapter import Adapter, Architecture, Options, published, shape_of
-from dreamenv.importers.names import Names
-from dreamenv.public.oasis import OasisSizes
-from dreamenv.public.oasis_actions import minerl_space, native_vector
-from dreamenv.public.oasis_codec import OasisCodecSizes
-from dreamenv.public.pair_rotary import place_speeds, time_speeds
-from dreamenv.public.silent import SilentSizes
+from dreamenv.heads.no_reward import NoRewardHeadConfig
+from dreamenv.importers.adapter import Adapter, Architecture, Options, shape_of, to_published
+from dreamenv.importers.key_map import KeyMap
+from dreamenv.nn.pair_rotary import place_speeds, time_speeds
 from dreamenv.world import World
 from dreamenv.world_model import WorldModelSpec
 
@@ -35,8 +39,8 @@ __all__ = ["OasisAdapter"]
 _NETWORK, _CODEC = "oasis500m.safetensors", "vit-l-20.safetensors"
 _SIZE = (360, 640)
 _HEAD = 64  # channels of a head of attention, as published
-_HIGHEST = 256.0
-_WINDOW = 31  # past frames: the public code's window of 32 is with the frame that is drawn
+_STEPS = 1000  # of the noise process
+_STABILIZATION = 14.0  # the public stabilization_level 15, counted from 0
 _TASK = "minerl_survival"  # whose table of actions is Oasis's by default: an open world, and every action there is
 _SPEEDS = {"s": "blocks.0.s_attn.rotary_emb.freqs", "t": "blocks.0.t_attn.rotary_emb.freqs"}
 _SPATIAL = re.compile(r"spatial_rotary_emb\.freqs|blocks\.\d+\.s_attn\.rotary_emb\.freqs")
@@ -47,48 +51,48 @@ def _linear(theirs: str, ours: str, *, bias: bool = True) -> list[tuple[str, str
     return [(f"{theirs}.{kind}", f"{ours}.{kind}") for kind in (("weight", "bias") if bias else ("weight",))]
 
 
-def _half(short: str, ours: str) -> list[tuple[str, str]]:
+def _blocks(short: str, ours: str) -> list[tuple[str, str]]:
     return [
-        *_linear(f"blocks.*.{short}_attn.to_qkv", f"{ours}.*.attention.enter", bias=False),
-        *_linear(f"blocks.*.{short}_attn.to_out", f"{ours}.*.attention.leave"),
-        *_linear(f"blocks.*.{short}_mlp.fc1", f"{ours}.*.expand"),
-        *_linear(f"blocks.*.{short}_mlp.fc2", f"{ours}.*.contract"),
+        *_linear(f"blocks.*.{short}_attn.to_qkv", f"{ours}.*.attention.qkv", bias=False),
+        *_linear(f"blocks.*.{short}_attn.to_out", f"{ours}.*.attention.out_proj"),
+        *_linear(f"blocks.*.{short}_mlp.fc1", f"{ours}.*.fc1"),
+        *_linear(f"blocks.*.{short}_mlp.fc2", f"{ours}.*.fc2"),
         *_linear(f"blocks.*.{short}_adaLN_modulation.1", f"{ours}.*.modulation"),
     ]
 
 
 def _side(name: str) -> list[tuple[str, str]]:
     return [
-        *_linear(f"{name}.*.norm1", f"{name}.*.before"),
-        *_linear(f"{name}.*.attn.qkv", f"{name}.*.enter"),
-        *_linear(f"{name}.*.attn.proj", f"{name}.*.leave"),
-        *_linear(f"{name}.*.norm2", f"{name}.*.between"),
-        *_linear(f"{name}.*.mlp.fc1", f"{name}.*.expand"),
-        *_linear(f"{name}.*.mlp.fc2", f"{name}.*.contract"),
+        *_linear(f"{name}.*.norm1", f"{name}.*.norm1"),
+        *_linear(f"{name}.*.attn.qkv", f"{name}.*.qkv"),
+        *_linear(f"{name}.*.attn.proj", f"{name}.*.out_proj"),
+        *_linear(f"{name}.*.norm2", f"{name}.*.norm2"),
+        *_linear(f"{name}.*.mlp.fc1", f"{name}.*.fc1"),
+        *_linear(f"{name}.*.mlp.fc2", f"{name}.*.fc2"),
     ]
 
 
 _NAMES = {
-    "network": Names([
-        *_linear("x_embedder.proj", "enter"),
-        *_linear("t_embedder.mlp.*", "level.*"),
-        *_linear("external_cond", "action"),
-        *_half("s", "space"),
-        *_half("t", "time"),
-        (_SPEEDS["s"], "space_speeds"),
-        (_SPEEDS["t"], "time_speeds"),
+    "denoiser": KeyMap([
+        *_linear("x_embedder.proj", "patch_embed"),
+        *_linear("t_embedder.mlp.*", "time_embed.*"),
+        *_linear("external_cond", "action_embed"),
+        *_blocks("s", "spatial_blocks"),
+        *_blocks("t", "temporal_blocks"),
+        (_SPEEDS["s"], "spatial_speeds"),
+        (_SPEEDS["t"], "temporal_speeds"),
         *_linear("final_layer.adaLN_modulation.1", "modulation"),
-        *_linear("final_layer.linear", "leave"),
+        *_linear("final_layer.linear", "out_proj"),
     ]),
-    "codec.autoencoder": Names([
-        *_linear("patch_embed.proj", "enter"),
+    "codec.autoencoder": KeyMap([
+        *_linear("patch_embed.proj", "patch_embed"),
         *_side("encoder"),
         *_linear("enc_norm", "encoder_norm"),
-        *_linear("quant_conv", "moments"),
-        *_linear("post_quant_conv", "widen"),
+        *_linear("quant_conv", "to_moments"),
+        *_linear("post_quant_conv", "from_latent"),
         *_side("decoder"),
         *_linear("dec_norm", "decoder_norm"),
-        *_linear("predictor", "leave"),
+        *_linear("predictor", "out_proj"),
     ]),
 }  # fmt: skip
 
@@ -106,53 +110,43 @@ class OasisAdapter(Adapter):
         network, codec = _sorted(files)
         size = options.size or _SIZE
         network, sizes = _read_network(network, options.heads)
-        codec_sizes: Any = _read_codec(codec, options.heads)
+        codec_config = _read_codec(codec, options.heads)
         channels = network["x_embedder.proj.weight"].shape[1]
-        if channels != codec_sizes.latent:
+        if channels != codec_config.latent_channels:
             raise WeightsError(
-                f"the network draws latents of {channels} channels, and the codec makes {codec_sizes.latent}: they are "
-                f"not of one model. Take {_NETWORK} and {_CODEC} of one release."
+                f"the network has latents of {channels} channels, and the codec makes {codec_config.latent_channels}: "
+                f"they are not of one model. Take {_NETWORK} and {_CODEC} of one release."
             )
-        multiple = codec_sizes.patch * sizes["patch"]
+        multiple = codec_config.patch * sizes["patch"]
         if min(size) < 1 or any(side % multiple for side in size):
             raise WeightsError(
-                f"frames of {size[0]} x {size[1]} pixels cannot be: with patches of {codec_sizes.patch} pixels and "
+                f"frames of {size[0]} x {size[1]} pixels cannot be: with patches of {codec_config.patch} pixels and "
                 f"{sizes['patch']} latents, both sides must be multiples of {multiple}; published is "
                 f"{_SIZE[0]} x {_SIZE[1]}."
             )
         space, table, provenance = _actions(options.actions or "discrete", size)
-        network_sizes: Any = OasisSizes(**sizes, table=table)
-        spec = WorldModelSpec(frame_shape=(3, *size), action_space=space, frame_rate=FRAME_RATE)
+        denoiser, steps = OasisConfig(**sizes, action_table=table), options.sampling_steps
         return Architecture(
             config=DenoisingConfig(
-                network="public",
-                public=network_sizes,
-                codec=codec_sizes,
-                events=SilentSizes(),
-                context=_WINDOW,
-                noise="chain",
-                schedule="sigmoid",
-                target="velocity",
-                data_std=1.0,
-                sampler="ddim",
-                passes=10 if options.passes is None else options.passes,
-                stabilisation=14.0,
-                manner="labelled",
-                spread=1.0,
-                denoiser_length=_WINDOW,
-                denoiser_batch=1,
-                denoiser_rate=1e-5,
-                event_channels=(32, 8),
+                denoiser=denoiser,
+                process=VariancePreserving(schedule="sigmoid", steps=_STEPS, time_scale=float(_STEPS)),
+                target=Velocity(),
+                sampler=DDIM(steps=10 if steps is None else steps, init_noise_sigma=1.0),
+                context_noise=Stabilization(stabilization_level=_STABILIZATION, context_noise_mode="labelled"),
+                codec=codec_config,
+                head=NoRewardHeadConfig(),
+                training=DenoiserTraining(batch_size=1, sequence_length=denoiser.context, learning_rate=1e-5),
             ),
-            spec=spec,
-            tensors={"network": network, "codec.autoencoder": codec},
+            spec=WorldModelSpec(frame_shape=(3, *size), action_space=space, frame_rate=FRAME_RATE),
+            tensors={"denoiser": network, "codec.autoencoder": codec},
             names=_NAMES,
             provenance=provenance,
             notes=(
                 "a step is one tick of 1/20 s; make MineRL's environment with frame_skip=1 to have the same",
                 "when 31 past frames are remembered the window slides over what was computed once, unlike the public "
-                "code, which computes all of them anew; world.replaced(public=dataclasses.replace(world.config.public, "
-                "window='restarts')) does as it does, at a third of the speed",
+                "code, which computes all of them again; "
+                "world.replaced(denoiser=dataclasses.replace(world.config.denoiser, window='restarts')) does as it "
+                "does, at a third of the speed",
             ),
         )
 
@@ -163,15 +157,14 @@ class OasisAdapter(Adapter):
             WeightsError: the world is no Oasis.
         """
         config: Any = world.config
-        kinds = [getattr(getattr(config, place, None), "kind", None) for place in ("public", "codec")]
-        if kinds != ["oasis", "oasis codec"]:
+        kinds = [getattr(getattr(config, place, None), "kind", None) for place in ("denoiser", "codec")]
+        if kinds != [OasisConfig.kind, OasisVAEConfig.kind]:
             raise WeightsError(
-                f"this world is {type(config).__name__} with the network {kinds[0]!r} and the codec {kinds[1]!r}; only "
-                "one that was imported from Oasis can be written as Oasis."
+                f"this world is {config.kind!r} with the denoiser {kinds[0]!r} and the codec {kinds[1]!r}; only one "
+                "that was imported from Oasis can be written as Oasis."
             )
-        model: Any = world.model
-        parts = {_NETWORK: (model.network, "network"), _CODEC: (model.codec.autoencoder, "codec.autoencoder")}
-        return {file: published(part, _NAMES[place]) for file, (part, place) in parts.items()}
+        files = {_NETWORK: "denoiser", _CODEC: "codec.autoencoder"}
+        return {file: to_published(world.model.get_submodule(place), _NAMES[place]) for file, place in files.items()}
 
 
 def _sorted(files: Sequence[Mapping[str, Tensor]]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
@@ -193,10 +186,10 @@ def _sorted(files: Sequence[Mapping[str, Tensor]]) -> tuple[Mapping[str, Tensor]
 def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors with each table of speeds once, and the network's sizes."""
     width, _, patch, _ = shape_of(tensors, "x_embedder.proj.weight", 4)
-    told = shape_of(tensors, "external_cond.weight", 2)[1]
-    if told != len(ACTION_KEYS):
+    values = shape_of(tensors, "external_cond.weight", 2)[1]
+    if values != len(ACTION_KEYS):
         raise WeightsError(
-            f"external_cond.weight takes actions of {told} values; Oasis's have {len(ACTION_KEYS)}: is this Oasis 500M?"
+            f"external_cond.weight takes actions of {values} values; Oasis's have {len(ACTION_KEYS)}. Is this Oasis?"
         )
     speeds = {"s": _shared(tensors, _SPATIAL), "t": _shared(tensors, _TEMPORAL)}
     known = {pairs * len(one) for pairs, one in ((4, speeds["s"]), (2, speeds["t"])) if one is not None}
@@ -211,17 +204,17 @@ def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dic
         name: tensor for name, tensor in tensors.items() if not (_SPATIAL.fullmatch(name) or _TEMPORAL.fullmatch(name))
     }
     head = width // heads
-    kept[_SPEEDS["s"]] = place_speeds(head // 4, _HIGHEST) if speeds["s"] is None else speeds["s"]
+    kept[_SPEEDS["s"]] = place_speeds(head // 4, HIGHEST_FREQUENCY) if speeds["s"] is None else speeds["s"]
     kept[_SPEEDS["t"]] = time_speeds(head // 2) if speeds["t"] is None else speeds["t"]
     return kept, {"width": width, "depth": _depth(tensors, "blocks"), "heads": heads, "patch": patch}
 
 
-def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisCodecSizes:
+def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisVAEConfig:
     ours, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     theirs, latent = shape_of(tensors, "post_quant_conv.weight", 2)
-    return OasisCodecSizes(
+    return OasisVAEConfig(
         patch=patch,
-        latent=latent,
+        latent_channels=latent,
         encoder_width=ours,
         encoder_depth=_depth(tensors, "encoder"),
         encoder_heads=_heads(ours, None, heads, 8, "codec's encoder"),
@@ -253,14 +246,14 @@ def _shared(tensors: Mapping[str, Tensor], names: re.Pattern[str]) -> Tensor | N
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and (one.is_meta or torch.equal(one, other))
+    return one.shape == other.shape and torch.equal(one, other)
 
 
 def _heads(width: int, head: int | None, asked: int | None, multiple: int, what: str) -> int:
     """Return how many heads a width has, given how wide one is, or how many are asked for."""
     heads = width // (head or _HEAD) if asked is None else asked
     if heads < 1 or width % heads or (width // heads) % multiple:
-        where = f"its rotary speeds tell of heads {head} wide" if head else "its heads cannot be read off its tensors"
+        where = f"its rotary speeds go with heads {head} wide" if head else "its heads cannot be read off its tensors"
         tried = f"{heads} heads" if asked is not None else f"heads {head or _HEAD} wide"
         raise WeightsError(
             f"the {what} is {width} wide, which {tried} do not divide into multiples of {multiple}; {where}. Say how "
@@ -268,7 +261,7 @@ def _heads(width: int, head: int | None, asked: int | None, multiple: int, what:
         )
     if head is not None and width // heads != head:
         raise WeightsError(
-            f"{heads} heads were asked for, {width // heads} wide in the {what}; its rotary speeds tell of {head} "
+            f"{heads} heads were asked for, {width // heads} wide in the {what}; its rotary speeds go with {head} "
             f"channels. Leave heads= out, or say {width // head}."
         )
     return heads

@@ -1,1 +1,1 @@
-"""How good a world is, in numbers with intervals and beside a baseline."""
+"""Measure worlds: frame fidelity, calibration and action fidelity, with intervals and against baselines."""

@@ -1,6 +1,6 @@
-"""Whether a world's rewards and endings are to be believed: what it predicts beside what happened.
+"""Calibration of a world's rewards and terminations: predicted against real.
 
-Predictions are one step ahead: the model has seen everything up to the step, and says what the action will bring.
+Predictions are one step ahead: the model has observed everything up to the step, and predicts the action's outcome.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def reward_calibration(predicted: npt.ArrayLike, real: npt.ArrayLike, *, bins: i
     """
     predictions, truth = _checked(predicted, real)
     errors = predictions - truth
-    spread = float(truth.var())
+    variance = float(truth.var())
     rows = [
         {"predicted": float(predictions[rows].mean()), "real": float(truth[rows].mean()), "count": len(rows)}
         for rows in _equal_bins(predictions, bins)
@@ -42,7 +42,7 @@ def reward_calibration(predicted: npt.ArrayLike, real: npt.ArrayLike, *, bins: i
     return {
         "mean_absolute_error": float(np.abs(errors).mean()),
         "root_mean_squared_error": float(np.sqrt(np.square(errors).mean())),
-        "explained_variance": 1.0 - float(errors.var()) / spread if spread > 0 else None,
+        "explained_variance": 1.0 - float(errors.var()) / variance if variance > 0 else None,
         "bias": float(errors.mean()),
         "bins": rows,
         "steps": len(truth),
@@ -50,16 +50,16 @@ def reward_calibration(predicted: npt.ArrayLike, real: npt.ArrayLike, *, bins: i
 
 
 def termination_calibration(predicted: npt.ArrayLike, real: npt.ArrayLike, *, bins: int = 10) -> dict[str, Any]:
-    """Compare predicted probabilities of an ending with the endings.
+    """Compare predicted termination probabilities with real terminations.
 
     Args:
         predicted: (n,) probabilities in [0, 1].
         real: (n,) whether the step ended the episode.
-        bins: of equal counts, by predicted probability: endings are rare, so bins of equal width would be empty.
+        bins: of equal counts, by predicted probability: terminations are rare, so bins of equal width would be empty.
 
     Returns:
         ``expected_calibration_error`` (mean gap between a bin's mean prediction and its rate, weighted by count),
-        ``brier`` and ``log_loss`` (nats per step) beside those of always predicting the base rate (``..._base_rate``),
+        ``brier`` and ``log_loss`` (nats per step) next to those of always predicting the base rate (``..._base_rate``),
         ``predicted_rate`` and ``real_rate`` per step, and ``bins``, a list of {predicted, real, low, high, count} with
         Wilson's 95% interval of the real rate.
     """
@@ -91,7 +91,7 @@ def termination_calibration(predicted: npt.ArrayLike, real: npt.ArrayLike, *, bi
         "real_rate": float(truth.mean()),
         "bins": rows,
         "steps": len(truth),
-        "endings": int(truth.sum()),
+        "terminations": int(truth.sum()),
     }
 
 

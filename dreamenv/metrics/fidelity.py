@@ -1,7 +1,7 @@
-"""How long a dream stays true: frames dreamed under recorded actions beside the frames that were recorded.
+"""Frame fidelity over the horizon: frames dreamed under recorded actions against the recorded frames.
 
-A window is a stretch of a held-out episode: the model observes its context, then imagines the rest under the recorded
-actions without seeing any more of it. Every figure stands beside persistence, the last observed frame again.
+A window is a segment of a held-out episode: the model observes its context, then imagines the rest under the recorded
+actions, open loop. The baseline of every metric is persistence: the last observed frame, repeated.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def fidelity(
     Args:
         model: a World, or a world model.
         dataset: episodes the model was not trained on.
-        horizons: steps at which frames are compared; those that no episode is long enough for are left out.
-        windows: how many stretches are dreamed for each horizon.
+        horizons: steps at which frames are compared; those longer than any episode are left out.
+        windows: how many are dreamed for each horizon.
         context: steps observed before the dream begins.
-        calibration_steps: recorded steps on which rewards and endings are predicted; whole episodes, the last may
-            exceed it.
+        calibration_steps: recorded steps on which rewards and terminations are predicted; whole episodes, the last
+            may exceed it.
         seed: of the choice of windows and of the dreams.
         device: where the model is.
 
@@ -79,10 +79,10 @@ def dream_fidelity(
     """Return ``horizons``, ``drift``, ``windows``, ``context`` and ``seed`` of `fidelity`."""
     model = getattr(model, "model", model)
     longest = longest_horizon(store, context, max(horizons))
-    kept = [horizon for horizon in sorted(set(horizons)) if horizon <= longest] or [longest]
+    measured = [horizon for horizon in sorted(set(horizons)) if horizon <= longest] or [longest]
     frames: dict[str, Any] = {}
-    looks: dict[str, Any] = {}
-    for horizon in kept:
+    drifts: dict[str, Any] = {}
+    for horizon in measured:
         # Each horizon has windows of its own, uniform among all that fit: sharing those of the longest would measure
         # the short ones on long episodes only.
         rows = windows_for_evaluation(store, context + horizon, windows, seed)
@@ -90,8 +90,8 @@ def dream_fidelity(
         dream, truth, last, valid = (torch.cat(column) for column in zip(*parts, strict=True))
         if bool(valid.any()):
             frames[str(horizon)] = compare_frames(dream[valid], truth[valid], last[valid], seed=seed)
-            looks[str(horizon)] = drift(dream[valid], truth[valid])
-    return {"horizons": frames, "drift": looks, "windows": windows, "context": context, "seed": seed}
+            drifts[str(horizon)] = drift(dream[valid], truth[valid])
+    return {"horizons": frames, "drift": drifts, "windows": windows, "context": context, "seed": seed}
 
 
 def compare_frames(dream: Tensor, truth: Tensor, last: Tensor, *, seed: int = 0) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def compare_frames(dream: Tensor, truth: Tensor, last: Tensor, *, seed: int = 0)
 
 
 def drift(dream: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Say how the look of dreams departs from the look of reality, whatever they show.
+    """Compare statistics of dreamed and real frames, whatever they show.
 
     Args:
         dream, truth: (n, c, h, w) in [0, 1].
@@ -145,19 +145,20 @@ def drift(dream: Tensor, truth: Tensor) -> dict[str, Any]:
 def calibration(
     model: Any, store: FrameStore, *, steps: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """Return ``reward`` and ``termination``: predictions one step ahead over whole episodes beside what happened."""
+    """Return ``reward`` and ``termination``: one-step predictions over whole episodes against reality."""
     model = getattr(model, "model", model)
-    parts: dict[str, list[npt.NDArray[Any]]] = {"reward": [], "real_reward": [], "ending": [], "real_ending": []}
+    names = ("reward", "real_reward", "termination", "real_termination")
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
     for prediction in predict_one_step(model, store, steps=steps, seed=seed, device=device):
         for name, values in prediction.items():
             parts[name].append(values)
     merged = {name: np.concatenate(values) for name, values in parts.items()}
     return {
         "reward": reward_calibration(merged["reward"], merged["real_reward"]),
-        "termination": termination_calibration(merged["ending"], merged["real_ending"]),
+        "termination": termination_calibration(merged["termination"], merged["real_termination"]),
     }
 
 
-def _ratio(ours: Tensor, real: Tensor) -> float | None:
-    below = float(real.mean())
-    return float(ours.mean()) / below if below > 0 else None
+def _ratio(dreamed: Tensor, real: Tensor) -> float | None:
+    reference = float(real.mean())
+    return float(dreamed.mean()) / reference if reference > 0 else None

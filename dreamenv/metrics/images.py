@@ -1,4 +1,4 @@
-"""How far imagined frames are from real ones, frame by frame.
+"""Image metrics, frame by frame: PSNR, SSIM, brightness, contrast and sharpness.
 
 Frames are float32 in [0, 1], (..., c, h, w); every function returns one value per frame, (...).
 """
@@ -15,7 +15,7 @@ from dreamenv.errors import FrameError
 __all__ = ["PSNR_CEILING", "brightness", "contrast", "psnr", "sharpness", "ssim"]
 
 PSNR_CEILING = 100.0
-"""Decibels given to equal frames, whose ratio would be infinite."""
+"""Decibels assigned to equal frames, whose ratio would be infinite."""
 
 _WINDOW, _SIGMA = 11, 1.5  # pixels; Wang et al., "Image quality assessment" (2004)
 
@@ -58,7 +58,7 @@ def contrast(frames: Tensor) -> Tensor:
 
 
 def sharpness(frames: Tensor) -> Tensor:
-    """Return the mean size of the steps between neighbouring pixels, in [0, 1]: what a blurred frame lacks."""
+    """Return the mean absolute difference of neighbouring pixels, in [0, 1]; blur lowers it."""
     across = frames.diff(dim=-1).abs().mean(dim=(-3, -2, -1))
     down = frames.diff(dim=-2).abs().mean(dim=(-3, -2, -1))
     return (across + down) / 2

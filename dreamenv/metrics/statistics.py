@@ -25,7 +25,7 @@ _BATCH = 200  # resamples held in memory at once
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a set of measurements amounts to, in the measurements' unit.
+    """Summary statistics of a set of measurements, in their unit.
 
     Attributes:
         mean: the arithmetic mean.
@@ -33,7 +33,7 @@ class Summary:
         std: the sample standard deviation; 0 for a single value.
         mean_interval: (low, high), the interval of the mean.
         iqm_interval: (low, high), the interval of the interquartile mean.
-        confidence: the share of experiments in which such an interval holds the true value.
+        confidence: the share of experiments in which such an interval contains the true value.
         count: how many values.
     """
 
@@ -69,7 +69,7 @@ def mean_iqm_interval(
         values: (n,) finite numbers, n at least 1.
         seed: of the resampling; the same seed gives the same intervals.
         confidence: in (0, 1).
-        resamples: how many times the values are drawn again.
+        resamples: how many times the values are resampled.
 
     Raises:
         InputError: no values, or one that is not finite.
@@ -112,7 +112,7 @@ def mean_intervals(
         columns: (n, m) finite numbers, n units of m measurements each.
         seed: of the resampling.
         confidence: in (0, 1).
-        resamples: how many times the units are drawn again.
+        resamples: how many times the units are resampled.
 
     Returns:
         (m, 2), low and high.
@@ -120,7 +120,7 @@ def mean_intervals(
     data = np.asarray(columns, dtype=np.float64)
     _checked(data)
     n, rng = len(data), np.random.default_rng(seed)
-    # How often each unit is drawn is all a mean depends on.
+    # A mean depends only on how often each unit is sampled.
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     tail = (1 - confidence) / 2
     intervals: npt.NDArray[np.float64] = np.quantile(counts @ data / n, [tail, 1 - tail], axis=0).T

@@ -1,4 +1,4 @@
-"""Stretches of recorded episodes, dreamed and predicted a few at a time so that memory stays small."""
+"""Dream and predict windows of recorded episodes, a few at a time to bound memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def dreamed(
 
     Args:
         model: a world model.
-        store: where the windows are.
+        store: of the recorded episodes.
         rows: (n,) rows of the store at which windows begin.
         context: m, steps observed; may be 0.
         horizon: k, steps imagined.
@@ -62,9 +62,9 @@ def dreamed(
     Yields:
         A few windows (of m + k steps) and the frames imagined, (b, k, c, h, w), on the device.
     """
-    for begin in range(0, len(rows), _ROWS):
-        batch = read_windows(store, rows[begin : begin + _ROWS], context + horizon, device)
-        state = _after_context(model, batch, context, begin, seed)
+    for first in range(0, len(rows), _ROWS):
+        batch = read_windows(store, rows[first : first + _ROWS], context + horizon, device)
+        state = _after_context(model, batch, context, first, seed)
         imagined, _ = model.imagine(state, _whole_chunks(batch.actions[:, context:], model.spec.chunk))
         yield batch, imagined.frames[:, :horizon]
 
@@ -80,23 +80,23 @@ def dreamed_ends(
     seed: int,
     device: torch.device | str,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Dream as `dreamed` does, but make only the frame at the horizon.
+    """Dream as `dreamed` does, but decode only the frame at the horizon.
 
     Yields:
         For a few windows, on the CPU: the imagined frames, the real frames and the last observed frames, each
-        (b, c, h, w), and whether the real frame counts (b,): one that ends an episode may be anything.
+        (b, c, h, w), and whether the real frame counts (b,): a terminal frame may be anything.
     """
     chunk = model.spec.chunk
-    unseen = (horizon - 1) // chunk * chunk
-    for begin in range(0, len(rows), _ROWS):
-        batch = read_windows(store, rows[begin : begin + _ROWS], context + horizon, device)
-        state = _after_context(model, batch, context, begin, seed)
+    skipped = (horizon - 1) // chunk * chunk
+    for first in range(0, len(rows), _ROWS):
+        batch = read_windows(store, rows[first : first + _ROWS], context + horizon, device)
+        state = _after_context(model, batch, context, first, seed)
         actions = _whole_chunks(batch.actions[:, context:], chunk)
-        if unseen:
-            _, state = model.imagine(state, actions[:, :unseen], decode=False)
-        imagined, _ = model.imagine(state, actions[:, unseen:])
+        if skipped:
+            _, state = model.imagine(state, actions[:, :skipped], decode=False)
+        imagined, _ = model.imagine(state, actions[:, skipped:])
         last = batch.frames[:, context - 1] if context else batch.first_frame
-        dream = imagined.frames[:, horizon - 1 - unseen]
+        dream = imagined.frames[:, horizon - 1 - skipped]
         yield dream.cpu(), batch.frames[:, -1].cpu(), last.cpu(), ~batch.terminated[:, -1].cpu()
 
 
@@ -104,43 +104,44 @@ def dreamed_ends(
 def predict_one_step(
     model: Any, store: FrameStore, *, steps: int, seed: int, device: torch.device | str
 ) -> Iterator[dict[str, npt.NDArray[np.float64]]]:
-    """Predict every next step of whole episodes from all that came before it.
+    """Predict every step of whole episodes from all steps before it.
 
     Args:
         model: a world model.
-        store: where the episodes are.
-        steps: episodes are taken, in an order drawn by seed, until they hold so many steps.
+        store: of the recorded episodes.
+        steps: episodes are taken, in a random order, until they have so many steps.
         seed: of that order and of the model's samples.
         device: where the model is.
 
     Yields:
-        For some of the steps, (n,) each: ``reward``, ``real_reward``, ``ending`` (a probability), ``real_ending``.
+        For some of the steps, (n,) each: ``reward``, ``real_reward``, ``termination`` (a probability),
+        ``real_termination``.
     """
     order = np.random.default_rng((seed, 0xCA11)).permutation(len(store.lengths))
-    enough = int(np.searchsorted(np.cumsum(store.lengths[order]), steps)) + 1
+    count = int(np.searchsorted(np.cumsum(store.lengths[order]), steps)) + 1
     # Longest first: as a batch runs on, the episodes that have ended are its last rows and are dropped.
-    chosen = np.asarray(sorted(order[:enough], key=lambda episode: -store.lengths[episode]))
-    for begin in range(0, len(chosen), _EPISODES):
-        episodes = chosen[begin : begin + _EPISODES]
-        lengths, firsts = store.lengths[episodes], store.starts[episodes]
-        seeds = torch.arange(begin, begin + len(episodes), device=device) + (seed << 32)
-        state = model.start(frames_to_model(store.frames[firsts], device, channels_last=True), seeds)
+    chosen = np.asarray(sorted(order[:count], key=lambda episode: -store.lengths[episode]))
+    for first in range(0, len(chosen), _EPISODES):
+        episodes = chosen[first : first + _EPISODES]
+        lengths, starts = store.lengths[episodes], store.starts[episodes]
+        seeds = torch.arange(first, first + len(episodes), device=device) + (seed << 32)
+        state = model.start(frames_to_model(store.frames[starts], device, channels_last=True), seeds)
         for at in range(0, int(lengths.max()), _STEPS):
             running = int((lengths > at).sum())
-            lengths, firsts, state = lengths[:running], firsts[:running], state[:running]
+            lengths, starts, state = lengths[:running], starts[:running], state[:running]
             reach = np.arange(at, min(at + _STEPS, int(lengths.max())))
             rows = (
-                firsts[:, None] + 1 + np.minimum(reach, lengths[:, None] - 1)
+                starts[:, None] + 1 + np.minimum(reach, lengths[:, None] - 1)
             )  # b t; past the end the last step again
             inside = reach < lengths[:, None]
             actions = torch.from_numpy(store.actions[rows]).to(device)
             frames = frames_to_model(store.frames[rows], device, channels_last=True)
-            rewards, endings, state = _one_by_one(model, state, actions, frames)
+            rewards, terminations, state = _predict_steps(model, state, actions, frames)
             yield {
                 "reward": rewards[inside],
                 "real_reward": store.rewards[rows][inside].astype(np.float64),
-                "ending": endings[inside],
-                "real_ending": store.terminated[rows][inside].astype(np.float64),
+                "termination": terminations[inside],
+                "real_termination": store.terminated[rows][inside].astype(np.float64),
             }
 
 
@@ -151,17 +152,17 @@ def _after_context(model: Any, batch: Batch, context: int, first_row: int, seed:
     return model.observe(state, batch.actions[:, :context], batch.frames[:, :context]) if context else state
 
 
-def _one_by_one(
+def _predict_steps(
     model: Any, state: State, actions: Tensor, frames: Tensor
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], State]:
-    rewards, endings = [], []
+    rewards, terminations = [], []
     for step in range(actions.shape[1]):
         action = actions[:, step : step + 1]
         imagined, _ = model.imagine(state, _whole_chunks(action, model.spec.chunk), decode=False)
         rewards.append(imagined.expected_rewards[:, 0])
-        endings.append(imagined.termination[:, 0])
+        terminations.append(imagined.termination[:, 0])
         state = model.observe(state, action, frames[:, step : step + 1])
-    return torch.stack(rewards, 1).double().cpu().numpy(), torch.stack(endings, 1).double().cpu().numpy(), state
+    return torch.stack(rewards, 1).double().cpu().numpy(), torch.stack(terminations, 1).double().cpu().numpy(), state
 
 
 def _whole_chunks(actions: Tensor, chunk: int) -> Tensor:

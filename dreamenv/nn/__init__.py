@@ -1,1 +1,1 @@
-"""Building blocks shared by the backbones."""
+"""Layers shared by backbones, denoisers, codecs and heads."""

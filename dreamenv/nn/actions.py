@@ -1,7 +1,8 @@
-"""Actions as vectors: one-hot for what is chosen, scaled to [-1, 1] for what is a quantity."""
+"""Encode actions as vectors: one-hot where they are discrete, scaled to [-1, 1] where they are continuous."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium as gym
@@ -12,11 +13,27 @@ from torch.nn import functional
 
 from dreamenv.action_layout import ActionLayout, ActionPart
 
-__all__ = ["ActionVector"]
+__all__ = ["ActionEncoder", "ActionVector"]
 
 
-class ActionVector(nn.Module):
-    """Turn actions (..., *a) of a space into float32 vectors (..., size).
+class ActionEncoder(nn.Module, ABC):
+    """Encode actions (..., *a) of a space into float32 vectors (..., size).
+
+    Attributes:
+        size: width of a vector.
+        discrete: for each entry of a vector whether it is discrete; else it is continuous.
+    """
+
+    size: int
+    discrete: list[bool]
+
+    @abstractmethod
+    def forward(self, actions: Tensor) -> Tensor:
+        """(..., *a) -> (..., size)."""
+
+
+class ActionVector(ActionEncoder):
+    """Encode actions (..., *a) of a space into float32 vectors (..., size).
 
     Discrete(n) becomes n indicators, MultiDiscrete and MultiBinary the indicators of each of their parts, and Box its
     flattened values, scaled to [-1, 1] where a bound is finite (DreamerV3 likewise keeps actions within unit
@@ -41,21 +58,21 @@ class ActionVector(nn.Module):
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32), persistent=False)
         self.parts = [_Part(part, layout) for part in layout.parts]
         self.size = sum(part.size for part in self.parts)
-        self.chosen = [bool(part.choices) for part in self.parts for _ in range(part.size)]  # else a quantity
+        self.discrete = [bool(part.choices) for part in self.parts for _ in range(part.size)]
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., *a) -> (..., size)."""
         lead = actions.shape[: actions.ndim - self.axes]
         flat = actions.reshape(*lead, self.width)
-        vectors = [self._choices(flat, part) if part.choices else self._quantities(flat, part) for part in self.parts]
+        vectors = [self._one_hot(flat, part) if part.choices else self._continuous(flat, part) for part in self.parts]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
 
-    def _quantities(self, flat: Tensor, part: _Part) -> Tensor:
+    def _continuous(self, flat: Tensor, part: _Part) -> Tensor:
         at = part.columns
         return (flat[..., at] - self.low[at]) * self.scale[at] - 1.0
 
     @staticmethod
-    def _choices(flat: Tensor, part: _Part) -> Tensor:
+    def _one_hot(flat: Tensor, part: _Part) -> Tensor:
         chosen = flat[..., part.columns].long().unbind(-1)
         parts = [
             functional.one_hot(one - first, n).float()
@@ -65,7 +82,7 @@ class ActionVector(nn.Module):
 
 
 class _Part:
-    """What to do with some columns: ``choices`` counts the indicators of each, and is empty for quantities."""
+    """How to encode some columns: ``choices`` counts the indicators of each, and is empty for continuous ones."""
 
     def __init__(self, part: ActionPart, layout: ActionLayout) -> None:
         self.columns = part.columns

@@ -1,7 +1,8 @@
-"""A linear layer for categorical variables: dense while training, a sum of looked-up rows while dreaming.
+"""Categorical variables: their probabilities, and a linear layer for them.
 
-n one-hot variables of k classes have n ones among n k entries. Summing n rows of the weight is the same as the product,
-with k times less work and memory read: five times as fast at 32 variables of 16 classes on a CPU.
+The layer is dense while training and a sum of looked-up rows while dreaming: n one-hot variables of k classes have n
+ones among n k entries, so summing n rows of the weight is the same as the product, with k times less work and memory
+read. It is five times as fast at 32 variables of 16 classes on a CPU.
 """
 
 from __future__ import annotations
@@ -10,7 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CategoricalLinear"]
+__all__ = ["CategoricalLinear", "log_probs"]
+
+
+def log_probs(logits: Tensor, classes: int, unimix: float) -> Tensor:
+    """Return log-probabilities (..., n, classes) of n variables, given flat logits (..., n * classes).
+
+    Args:
+        logits: float32.
+        classes: of each variable.
+        unimix: share of the uniform distribution that is mixed in, so that no probability is 0 (DreamerV3).
+    """
+    probabilities: Tensor = logits.unflatten(-1, (-1, classes)).softmax(dim=-1)
+    return ((1 - unimix) * probabilities + unimix / classes).log()
 
 
 class CategoricalLinear(nn.Module):

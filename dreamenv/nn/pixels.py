@@ -1,7 +1,7 @@
 """Convolutional encoder and decoder of single frames.
 
-Resolution changes only by moving pixels into channels and back, so every convolution is a dense 3x3 one at low
-resolution: on a CPU with bfloat16 about three times as fast as strided and transposed ones.
+Resolution changes only by space-to-depth and back, so every convolution is a dense 3x3 one at low resolution: on a CPU
+with bfloat16 about three times as fast as strided and transposed convolutions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dreamenv.errors import ConfigError
 
 __all__ = ["ChannelsToSpace", "FrameDecoder", "FrameEncoder", "SpaceToChannels", "stage_factors"]
 
-_PATCH = 4  # the first and last stage move 4x4 pixels at once, unless asked otherwise
+_PATCH = 4  # pixels per side that the first and last stage move at once by default
 _SMALLEST = 4  # halve until a side is this long
 
 
@@ -39,7 +39,7 @@ class SpaceToChannels(nn.Module):
     """Move each factor x factor block of pixels into channels: (n, c, h, w) to (n, factor**2 c, h/factor, w/factor).
 
     Does what `torch.nn.PixelUnshuffle` does, in another order of channels: with channels last in memory, whole rows of
-    a block are copied at once and by all threads, where torch's own kernel goes value by value on one.
+    a block are copied at once and by all threads, where torch's own kernel copies value by value on one.
     """
 
     def __init__(self, factor: int) -> None:

@@ -1,7 +1,7 @@
 """Lower precision, two ways: autocast while training, and weights stored in bfloat16 while dreaming.
 
 Matrix products in bfloat16 are two to four times as fast as in float32 on hardware that has them. What accumulates over
-a dream (memory, rewards, probabilities) stays float32; only weights and the inputs of products are rounded.
+a dream (hidden states, rewards, probabilities) stays float32; only weights and the inputs of products are rounded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def has_bfloat16(device_type: str) -> bool:
 
 
 def store_in_bfloat16(module: nn.Module) -> None:
-    """Store the weights of products (linear layers, convolutions) in bfloat16, in place; for dreaming only."""
+    """Store the weights of products (linear layers, convolutions) in bfloat16, in place; for inference only."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | CategoricalLinear):
             for name, parameter in part.named_parameters(recurse=False):

@@ -1,7 +1,7 @@
-"""A gated recurrent unit (Cho et al. 2014, in the form of `torch.nn.GRU`) that steps and runs through one code path.
+"""A gated recurrent unit (Cho et al. 2014, as `torch.nn.GRU`) with one code path for steps and sequences.
 
-The steps of `torch.nn.GRU` take no bfloat16 weights on a CPU; here a dream's step and a sequence's pass are the same
-lines, and follow the precision of the weights or of autocast.
+A step of `torch.nn.GRU` takes no bfloat16 weights on a CPU; here a step and a sequence run the same lines, in the
+precision of the weights or of autocast.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ __all__ = ["GRU"]
 
 
 class GRU(nn.Module):
-    """One layer. ``h' = keep * h + (1 - keep) * tanh(candidate)``.
+    """One GRU layer: ``h' = update * h + (1 - update) * tanh(candidate)``.
 
-    What comes in has been projected already to reset gate, keep gate and candidate, (..., 3 size).
+    Inputs are already projected to reset gate, update gate and candidate, (..., 3 size).
 
     Args:
-        size: width of the memory h.
+        size: width of the hidden state h.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.old = Linear(size, 3 * size)
+        self.hidden_proj = Linear(size, 3 * size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run from an empty memory: inputs (b, t, 3 size) to memories (b, t, size) float32."""
-        memory = torch.zeros(inputs.shape[0], self.size, device=inputs.device)
-        memories = []
-        for new in inputs.float().unbind(dim=1):
-            memory = self.step(new, memory)
-            memories.append(memory)
-        return torch.stack(memories, dim=1)
+        """Run from a zero hidden state: inputs (b, t, 3 size) -> hidden states (b, t, size) float32."""
+        hidden = torch.zeros(inputs.shape[0], self.size, device=inputs.device)
+        states = []
+        for projected in inputs.float().unbind(dim=1):
+            hidden = self.step(projected, hidden)
+            states.append(hidden)
+        return torch.stack(states, dim=1)
 
-    def step(self, new: Tensor, memory: Tensor) -> Tensor:
-        """Take one input (b, 3 size) float32 into a memory (b, size)."""
-        old = self.old(memory).float()
-        gates, candidate = new.split((2 * self.size, self.size), dim=-1)
-        old_gates, old_candidate = old.split((2 * self.size, self.size), dim=-1)
-        reset, keep = (gates + old_gates).sigmoid().chunk(2, dim=-1)
-        return torch.lerp((candidate + reset * old_candidate).tanh(), memory, keep)
+    def step(self, projected: Tensor, hidden: Tensor) -> Tensor:
+        """Return the next hidden state (b, size), given a projected input (b, 3 size) float32 and the last one."""
+        gates, candidate = projected.split((2 * self.size, self.size), dim=-1)
+        hidden_gates, hidden_candidate = self.hidden_proj(hidden).float().split((2 * self.size, self.size), dim=-1)
+        reset, update = (gates + hidden_gates).sigmoid().chunk(2, dim=-1)
+        return torch.lerp((candidate + reset * hidden_candidate).tanh(), hidden, update)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 __all__ = ["TwoHot", "symexp", "symlog"]
 
 _LEAST_SPAN = 1.0  # bins of a constant reward still need a width
+_UNIFORM_SHARE = 0.5  # of `TwoHot.initial_logits`, at most: the larger, the sooner other rewards are learned
+_LEAST_SHARE = 1e-8  # of a bin there, so that its logarithm is finite
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -29,7 +31,7 @@ class TwoHot(nn.Module):
 
     Args:
         bins: how many.
-        low, high: the scalar's range; `set_range` narrows it to what the data shows. The mean never leaves it.
+        low, high: the scalar's range; `set_range` narrows it to that of the data. The mean never leaves it.
     """
 
     centers: Tensor
@@ -68,3 +70,16 @@ class TwoHot(nn.Module):
         encoded = torch.zeros(*target.shape, self.bins, device=target.device)
         encoded.scatter_(-1, below[..., None], (1.0 - upper)[..., None])
         return encoded.scatter_(-1, below[..., None] + 1, upper[..., None])
+
+    def initial_logits(self, value: float) -> Tensor:
+        """Return logits (bins,) whose mean is ``value``, within the range: for a head to start from.
+
+        They mix the two bins next to the value with a uniform distribution. The mean of all bins can be far off and
+        would bias every reward, so the uniform share is only as large as the two bins can compensate.
+        """
+        low, high, middle = float(self.centers[0]), float(self.centers[-1]), float(self.centers.mean())
+        value = min(max(value, low), high)
+        room = (high - value) / (high - middle) if value > middle else (value - low) / (middle - low)
+        share = min(_UNIFORM_SHARE, room)
+        neighbours = self.encode(self.centers.new_tensor((value - share * middle) / (1 - share)))
+        return ((1 - share) * neighbours + share / self.bins).clamp_min(_LEAST_SHARE).log()

@@ -1,8 +1,7 @@
-"""A U-Net whose every block listens to a condition: noise level and actions (Ho et al. 2020; as small as DIAMOND's)."""
+"""A U-Net whose blocks are modulated by noise level and actions (Ho et al. 2020; as small as DIAMOND's)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,34 +10,15 @@ from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["ConditionedBlock", "FourierFeatures", "UNet"]
+__all__ = ["ConditionedBlock", "UNet"]
 
 _GROUP = 32  # channels normalised together
 
 
-class FourierFeatures(nn.Module):
-    """A number as cosines and sines of fixed random frequencies (Tancik et al. 2020); they are saved with the weights.
-
-    Args:
-        size: how many features, an even number.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.randn(size // 2))
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """(n,) -> (n, size)."""
-        angles = 2 * math.pi * numbers[:, None] * self.frequencies
-        return torch.cat((angles.cos(), angles.sin()), dim=-1)
-
-
 class ConditionedBlock(nn.Module):
-    """Two convolutions beside a shortcut, each after a normalisation that the condition scales and shifts.
+    """A residual block of two convolutions, each after a normalisation that the condition scales and shifts.
 
-    At first it changes nothing.
+    Initialised to the identity (or the shortcut).
 
     Args:
         inputs, outputs: channels.
@@ -69,7 +49,7 @@ class ConditionedBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down, across, and up again, with what was seen on the way down at hand.
+    """A U-Net: downsampling, middle and upsampling blocks with skip connections.
 
     Args:
         size: (h, w) of the maps.
@@ -77,7 +57,7 @@ class UNet(nn.Module):
         condition: width of the condition.
         channels: of each resolution, finest first; each is half the one before.
         blocks: per resolution and direction.
-        patch: pixels per side that are gathered into channels first; 2 makes it four times as fast, and coarser.
+        patch: pixels per side that are moved into channels first; 2 makes it four times as fast, and coarser.
 
     Raises:
         ConfigError: a size that the resolutions do not divide, or sizes that are not positive.
@@ -105,7 +85,7 @@ class UNet(nn.Module):
                 f"with a patch of {patch} need."
             )
         self.patch = patch
-        self.enter = nn.Conv2d(inputs * patch**2, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(inputs * patch**2, channels[0], 3, padding=1)
         self.downs, self.ups, widths = nn.ModuleList(), nn.ModuleList(), [channels[0]]
         width = channels[0]
         for index, wide in enumerate(channels):
@@ -123,8 +103,8 @@ class UNet(nn.Module):
                 width = wide
             if index > 0:
                 self.ups.append(nn.Conv2d(width, width, 3, padding=1))
-        self.leave = nn.Conv2d(width, outputs * patch**2, 3, padding=1)
-        for parameter in self.leave.parameters():
+        self.conv_out = nn.Conv2d(width, outputs * patch**2, 3, padding=1)
+        for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -132,19 +112,19 @@ class UNet(nn.Module):
         """(n, inputs, h, w) and (n, condition) -> (n, outputs, h, w)."""
         condition = functional.silu(condition)
         maps = functional.pixel_unshuffle(maps, self.patch).contiguous(memory_format=torch.channels_last)
-        maps = self.enter(maps)
-        seen = [maps]
+        maps = self.conv_in(maps)
+        skips = [maps]
         for layer in self.downs:
             maps = layer(maps, condition) if isinstance(layer, ConditionedBlock) else layer(maps)
-            seen.append(maps)
+            skips.append(maps)
         for layer in self.middle:
             maps = layer(maps, condition)
         for layer in self.ups:
             if isinstance(layer, ConditionedBlock):
-                maps = layer(torch.cat((maps, seen.pop()), dim=1), condition)
+                maps = layer(torch.cat((maps, skips.pop()), dim=1), condition)
             else:
                 maps = layer(functional.interpolate(maps, scale_factor=2.0))
-        maps = self.leave(functional.silu(functional.group_norm(maps, max(1, maps.shape[1] // _GROUP))))
+        maps = self.conv_out(functional.silu(functional.group_norm(maps, max(1, maps.shape[1] // _GROUP))))
         return functional.pixel_shuffle(maps, self.patch)
 
 

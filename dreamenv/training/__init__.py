@@ -1,4 +1,4 @@
-"""The trainer: stages and objectives of any backbone, interrupted and resumed without a trace.
+"""Train world models: the stages and objectives of any backbone, resumed exactly after an interruption.
 
 Names are imported on first use, so that reading a configuration does not wait for the trainer's libraries.
 """
@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from dreamenv.training.config import TrainConfig
-    from dreamenv.training.films import gif_bytes, write_mp4
+    from dreamenv.training.config import OptimizerConfig, TrainConfig
     from dreamenv.training.trainer import train
+    from dreamenv.training.video import gif_bytes, write_mp4
 
-__all__ = ["TrainConfig", "gif_bytes", "train", "write_mp4"]
+__all__ = ["OptimizerConfig", "TrainConfig", "gif_bytes", "train", "write_mp4"]
 
 __getattr__, __dir__ = on_first_use(
     __name__,
-    {"TrainConfig": "config", "gif_bytes": "films", "train": "trainer", "write_mp4": "films"},
+    {
+        "OptimizerConfig": "config",
+        "TrainConfig": "config",
+        "gif_bytes": "video",
+        "train": "trainer",
+        "write_mp4": "video",
+    },
 )

@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on exactly where it stood, without pickle. Worlds and agents use the same.
+"""Checkpoints, without pickle: everything a run needs to resume exactly. Worlds and agents use the same format.
 
-A checkpoint is a folder ``step-00001500`` of safetensors files and ``state.json``, which says where the run stands and
-holds the digests of all. It is written whole or not at all; the newest two are kept, and a damaged one is passed over
-for the one before, so a disk that lies about what it wrote costs one interval.
+A checkpoint is a folder ``step-00001500`` of safetensors files and ``state.json``, which holds the progress of the run
+and the digests of all files. It is written atomically; the newest two are kept, and a damaged one is skipped in favour
+of the one before, so a corrupted write costs one interval.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dreamenv.storage import FolderFormat, read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "Checkpoints", "flatten_optimizer", "read_checkpoint", "restore_optimizer"]
 
-_KEPT = 2
-_REMEDY = "Delete this checkpoint to go on from the one before."
+_KEEP = 2
+_REMEDY = "Delete this checkpoint to resume from the one before."
 _FORMAT = FolderFormat(
     kind="checkpoint",
     manifest="state.json",
@@ -40,7 +40,7 @@ class Checkpoint:
     """One checkpoint.
 
     Attributes:
-        step: how far the run was: a trainer counts optimiser steps, an agent environment steps.
+        step: progress of the run: a trainer counts optimiser steps, an agent environment steps.
         tensors: file -> name -> tensor, such as "model" -> the model's state dict.
         state: JSON values.
     """
@@ -54,20 +54,20 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they lie; made when the first is written.
+        folder: of the checkpoints; created with the first of them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then drop those of later steps, which the run has left, and all but the newest two.
+        """Write a checkpoint; delete those of later steps, which the run has abandoned, and all but the newest two.
 
         Raises:
             StorageError: the disk refused; the earlier checkpoints are untouched.
         """
-        for litter in self.folder.glob(".step-*"):  # of a run that was killed while writing
-            shutil.rmtree(litter, ignore_errors=True)
+        for leftover in self.folder.glob(".step-*"):  # of a run that was killed while writing
+            shutil.rmtree(leftover, ignore_errors=True)
         path = self.folder / f"step-{checkpoint.step:08d}"
 
         def fill(draft: Path) -> dict[str, Any]:
@@ -76,42 +76,42 @@ class Checkpoints:
             return {"step": checkpoint.step, "state": checkpoint.state}
 
         if path.exists() and not (path / _FORMAT.manifest).exists():
-            shutil.rmtree(path, ignore_errors=True)  # damaged, and passed over
+            shutil.rmtree(path, ignore_errors=True)  # damaged, and skipped
         _FORMAT.write(path, fill)
-        earlier = [other for other in self._found() if _step(other) <= checkpoint.step]
-        for old in self._found():
-            if old not in earlier[-_KEPT:]:
+        earlier = [other for other in self._folders() if _step(other) <= checkpoint.step]
+        for old in self._folders():
+            if old not in earlier[-_KEEP:]:
                 shutil.rmtree(old, ignore_errors=True)
         return path
 
     def latest(self) -> Checkpoint | None:
-        """Read the newest checkpoint that is whole; None if there never was one.
+        """Read the newest intact checkpoint; None if there never was one.
 
         Warns of damaged ones that are newer.
 
         Raises:
-            CheckpointDamagedError: there are checkpoints but none is whole.
-            CheckpointError: the newest whole one is of a newer dreamenv.
+            CheckpointDamagedError: there are checkpoints but none is intact.
+            CheckpointError: the newest intact one is of a newer dreamenv.
         """
         path = self.newest()
         return None if path is None else read_checkpoint(path)
 
     def newest(self) -> Path | None:
-        """Return the folder of the newest checkpoint that is whole, see `latest`."""
+        """Return the folder of the newest intact checkpoint, see `latest`."""
         problems: list[str] = []
-        for path in reversed(self._found()):
+        for path in reversed(self._folders()):
             try:
                 _FORMAT.read(path)
             except CheckpointDamagedError as error:
                 problems.append(str(error).removesuffix(_REMEDY).strip())
                 continue
             if problems:
-                warnings.warn(f"going on from {path}, the newest that is whole: {' '.join(problems)}", stacklevel=3)
+                warnings.warn(f"resuming from {path}, the newest intact one: {' '.join(problems)}", stacklevel=3)
             return path
         if problems:
             raise CheckpointDamagedError(
-                f"no checkpoint in {self.folder} is whole: {' '.join(problems)} Delete the folder, or run with "
-                "resume=False, to begin anew."
+                f"no checkpoint in {self.folder} is intact: {' '.join(problems)} Delete the folder, or run with "
+                "resume=False, to start over."
             )
         return None
 
@@ -119,9 +119,9 @@ class Checkpoints:
         """Delete all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _found(self) -> list[Path]:
-        found = (path for path in self.folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
-        return sorted(found, key=_step)
+    def _folders(self) -> list[Path]:
+        folders = (path for path in self.folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
+        return sorted(folders, key=_step)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -151,7 +151,7 @@ def flatten_optimizer(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def restore_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` returned."""
+    """Load into an optimiser the state that `flatten_optimizer` returned."""
     prefix = f"optimizer/{name}/"
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

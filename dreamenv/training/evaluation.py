@@ -1,4 +1,4 @@
-"""What a run measures on held-out episodes on its way, and at its end."""
+"""Evaluate a model on held-out episodes, during training and at its end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dreamenv.frames import frames_to_numpy
 from dreamenv.metrics.fidelity import HORIZONS, calibration, dream_fidelity
 from dreamenv.metrics.windows import dreamed, longest_horizon
 from dreamenv.training.config import TrainConfig
-from dreamenv.training.events import Events
-from dreamenv.training.films import beside, strip, write_mp4
+from dreamenv.training.tensorboard_logger import TensorBoardLogger
+from dreamenv.training.video import side_by_side, strip, write_mp4
 from dreamenv.world_model import Batch, Stage
 
 __all__ = ["Evaluator"]
 
 _LOSS_BATCHES, _LOSS_ROWS = 4, 8
-_FILM_WINDOWS = 2
-_FILM_STEPS = 100
+_VIDEO_WINDOWS = 2
+_VIDEO_STEPS = 100
 _STRIP_STEPS = (1, 5, 15, 30, 50, 100)
 _CONTEXT = 8
 _CALIBRATION_STEPS = 5_000
@@ -32,7 +32,7 @@ _FINAL_WINDOWS = 64
 
 
 class Evaluator:
-    """Evaluates a model in the middle of training. Without held-out episodes it does nothing.
+    """Evaluate a model during training; without held-out episodes, do nothing.
 
     Args:
         config: of the run.
@@ -67,13 +67,13 @@ class Evaluator:
                 scalars[f"held_out/{name}_{horizon}"] = entry[name]["mean"]
         return scalars
 
-    def film(self, model: Any, folder: Path, events: Events, step: int) -> None:
-        """Write a film and a strip of reality (left, above) and the dream (right, below) under the same actions."""
+    def video(self, model: Any, folder: Path, logger: TensorBoardLogger, step: int) -> None:
+        """Write a video and a strip of reality (left, above) and the dream (right, below) under the same actions."""
         store = self._store
         if store is None:
             return
-        horizon = longest_horizon(store, self._context, _FILM_STEPS)
-        rows = windows_for_evaluation(store, self._context + horizon, _FILM_WINDOWS, self._config.seed)
+        horizon = longest_horizon(store, self._context, _VIDEO_STEPS)
+        rows = windows_for_evaluation(store, self._context + horizon, _VIDEO_WINDOWS, self._config.seed)
         real, dream = [], []
         for batch, imagined in dreamed(
             model,
@@ -87,10 +87,10 @@ class Evaluator:
             real.append(frames_to_numpy(batch.frames[:, self._context :]))
             dream.append(frames_to_numpy(imagined))
         truths, dreams = np.concatenate(real), np.concatenate(dream)
-        both, rate = beside(truths, dreams), store.dataset.provenance.frame_rate
-        events.film("dream_beside_reality", both, rate, step)
+        both, rate = side_by_side(truths, dreams), store.dataset.provenance.frame_rate
+        logger.video("reality_and_dream", both, rate, step)
         steps = [s - 1 for s in _STRIP_STEPS if s <= horizon]
-        events.picture("strip", strip((truths[0], dreams[0]), steps, scale=2), step)
+        logger.image("strip", strip((truths[0], dreams[0]), steps, scale=2), step)
         write_mp4(folder / f"step-{step:08d}.mp4", both, rate, scale=2)
 
     def final(self, model: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Evaluator:
 
 
 def _with_features(batch: Batch, stage: Stage) -> Batch:
-    """Give a batch of frames the features that the stage would have computed beforehand."""
+    """Return the batch with the features that the stage would have precomputed, in place of its frames."""
     assert stage.precompute is not None
     frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
     flat, shape = pack([frames], "* c h w")

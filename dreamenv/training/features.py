@@ -1,4 +1,4 @@
-"""What a stage computes once for every recorded frame, kept in a memory-mapped file beside the run."""
+"""Precompute a stage's features of every recorded frame, in a memory-mapped file in the run's folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dreamenv.storage import atomic_file
 __all__ = ["compute_features"]
 
 _CHUNK = 256  # frames at a time
-_CHUNK_ON_A_PROCESSOR = 32  # so that activations stay in its cache
+_CPU_CHUNK = 32  # so that activations stay in the cache
 
 
 def compute_features(
@@ -30,35 +30,35 @@ def compute_features(
     *,
     progress: bool = False,
 ) -> None:
-    """Run precompute over all frames (n, h, w, c); write the result (n, ...) to a ``.npy`` file, whole or not at all.
+    """Run precompute over all frames (n, h, w, c); write the result (n, ...) to a ``.npy`` file, atomically.
 
     Floats are stored in half precision, integers in 32 bits.
 
     Raises:
         StorageError: the disk refused.
     """
-    chunk = _CHUNK_ON_A_PROCESSOR if device.type == "cpu" else _CHUNK
+    chunk = _CPU_CHUNK if device.type == "cpu" else _CHUNK
     stored: np.memmap[Any, np.dtype[Any]] | None = None
     with (
         atomic_file(path, f"the features of {len(frames)} frames,") as draft,
         tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar,
     ):
-        for begin in range(0, len(frames), chunk):
+        for first in range(0, len(frames), chunk):
             with torch.no_grad():
-                part = precompute(frames_to_model(frames[begin : begin + chunk], device, channels_last=True))
+                part = precompute(frames_to_model(frames[first : first + chunk], device, channels_last=True))
             values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
             if stored is None:
                 shape = (len(frames), *values.shape[1:])
                 stored = np.lib.format.open_memmap(draft, mode="w+", dtype=values.dtype, shape=shape)
                 _reserve(draft)
-            stored[begin : begin + len(values)] = values
+            stored[first : first + len(values)] = values
             bar.update(len(values))
         if stored is not None:
             stored.flush()
 
 
 def _reserve(path: Path) -> None:
-    """Claim the file's blocks now: a full disk then is an error here, and not a crash when the mapping is written."""
+    """Allocate the file's blocks now, so that a full disk is an error here, not a crash when the mapping is written."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

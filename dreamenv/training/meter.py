@@ -1,4 +1,4 @@
-"""Means of a run's scalars between two logs, gathered on the device without waiting for it."""
+"""Average a run's scalars between two logs, on the device and without synchronising it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Meter:
         self._sums: dict[str, Tensor] = {}
         self._health: dict[str, Tensor] = {}
         self._steps: dict[str, int] = {}
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
 
     @torch.no_grad()
     def add(self, objective: str, loss: Tensor, logs: Mapping[str, Tensor], norm: Tensor | None) -> None:
-        """Take in one step of one objective."""
+        """Add the scalars of one step of one objective."""
         self._count(f"{objective}/loss", loss.detach())
         for name, value in logs.items():
             self._count(f"{objective}/{name}", value.detach())
@@ -39,11 +39,11 @@ class Meter:
         if norm is not None:
             self._count(f"{objective}/gradient_norm", norm.detach())
             health = health + norm.detach()
-        # NaN and infinity survive addition, so one sum tells of every step since the last check.
+        # NaN and infinity survive addition, so one sum covers every step since the last check.
         self._health[objective] = self._health[objective] + health if objective in self._health else health
 
     def check(self) -> None:
-        """Wait for the device and raise DivergedError if any loss or gradient so far was not finite."""
+        """Synchronise the device and raise DivergedError if any loss or gradient so far was not finite."""
         for objective, value in self._health.items():
             if not math.isfinite(float(value)):
                 raise DivergedError(
@@ -53,17 +53,17 @@ class Meter:
                 )
 
     def take(self, frames_per_step: int, rate: float) -> dict[str, float]:
-        """Return the means since the last call and begin anew.
+        """Return the means since the last call, and reset.
 
         Raises:
             DivergedError: a loss or gradient was not finite.
         """
         self.check()
-        seconds = max(time.perf_counter() - self._began, 1e-9)
+        seconds = max(time.perf_counter() - self._start, 1e-9)
         steps = max(self._steps.values(), default=0)
         means = {name: float(total) / self._steps[name] for name, total in self._sums.items()}
         self._sums, self._health, self._steps = {}, {}, {}
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
         return means | {
             "train/learning_rate": rate,
             "train/frames_per_second": steps * frames_per_step / seconds,
@@ -72,12 +72,12 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the measured speed."""
-        began = time.perf_counter()
+        """Exclude the enclosed code from the measured speed."""
+        start = time.perf_counter()
         yield
-        self._began += time.perf_counter() - began
+        self._start += time.perf_counter() - start
 
     def _count(self, name: str, value: Tensor) -> None:
-        known = self._sums.get(name)
-        self._sums[name] = value if known is None else known + value
+        total = self._sums.get(name)
+        self._sums[name] = value if total is None else total + value
         self._steps[name] = self._steps.get(name, 0) + 1

@@ -30,9 +30,11 @@ def check_stages(stages: Sequence[Stage], config: TrainConfig) -> None:
             raise ConfigError(f"stage {stage.name!r} needs objectives of different names, not {objectives}.")
         for objective in stage.objectives:
             if not objective.parameters:
-                raise ConfigError(f"objective {objective.name!r} of stage {stage.name!r} has no parameters to move.")
+                raise ConfigError(
+                    f"objective {objective.name!r} of stage {stage.name!r} has no parameters to optimise."
+                )
         if stage.steps < 0 or stage.batch_size < 1 or stage.sequence_length < 1 or not stage.learning_rate > 0:
-            raise ConfigError(f"stage {stage.name!r} has a size that cannot work: {stage}.")
+            raise ConfigError(f"stage {stage.name!r} has sizes that cannot work: {stage}.")
 
 
 def stage_steps(stage: Stage, config: TrainConfig) -> int:
@@ -44,45 +46,44 @@ def make_optimizer(objective: Objective, stage: Stage, config: TrainConfig) -> t
     """Make AdamW for one objective; parameters of one axis (biases, norms) are not decayed."""
     parameters = list(objective.parameters)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.optimizer.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=stage.learning_rate,
-        betas=config.betas,
-        eps=config.epsilon,
+        betas=config.optimizer.betas,
+        eps=config.optimizer.epsilon,
         fused=all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters),
     )
 
 
 def learning_rate(stage: Stage, step: int, config: TrainConfig) -> float:
     """Return the rate of optimiser step ``step`` (from 0) of the stage."""
-    steps = stage_steps(stage, config)
-    warmup = min(config.warmup_steps, steps // 10)
+    settings, steps = config.optimizer, stage_steps(stage, config)
+    warmup = min(settings.warmup_steps, steps // 10)
     if step < warmup:
         return stage.learning_rate * (step + 1) / warmup
-    if config.schedule == "constant":
+    if settings.schedule == "constant":
         return stage.learning_rate
-    progress = (step - warmup) / max(1, steps - warmup)
-    return stage.learning_rate * (
-        config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    )
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return stage.learning_rate * (settings.final_rate + (1 - settings.final_rate) * cosine)
 
 
 def only_trainable(model: nn.Module, objective: Objective) -> None:
-    """Let gradients end at the objective's own parameters: no work for the others, and none left over on them."""
+    """Require gradients of the objective's own parameters only."""
     own = {id(parameter) for parameter in objective.parameters}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in own)
 
 
 class WeightAverage:
-    """An exponential moving average of parameters, debiased by a short memory at the start.
+    """An exponential moving average of parameters, with a faster decay at the start, which reduces its bias.
 
     Args:
-        model: whose parameters are averaged.
-        decay: in (0, 1); the memory is about 1 / (1 - decay) steps.
+        model: the model whose parameters are averaged.
+        decay: in (0, 1); the average spans about 1 / (1 - decay) steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -93,7 +94,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimiser step ``step`` (from 0)."""
+        """Update the average with the weights after optimiser step ``step`` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - decay)
 
@@ -101,13 +102,13 @@ class WeightAverage:
     def swap(self) -> None:
         """Exchange the model's weights and the average."""
         for mean, live in zip(self._mean, self._live, strict=True):
-            kept = live.detach().clone()
+            previous = live.detach().clone()
             live.copy_(mean)
-            mean.copy_(kept)
+            mean.copy_(previous)
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin anew from the model's weights."""
+        """Reset the average to the model's current weights."""
         for mean, live in zip(self._mean, self._live, strict=True):
             mean.copy_(live)
 
@@ -117,6 +118,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` returned."""
+        """Load what `tensors` returned."""
         for name, mean in zip(self._names, self._mean, strict=True):
             mean.copy_(tensors[name])

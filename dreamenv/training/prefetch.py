@@ -1,4 +1,4 @@
-"""Batches made ready in a background thread while the model works on the one before.
+"""Prepare batches in a background thread while the model trains on the previous one.
 
 A batch is a pure function of its step, so reading ahead changes nothing about the run.
 """
@@ -15,9 +15,9 @@ __all__ = ["batches"]
 
 
 def batches(make: Callable[[int], Batch], first: int, last: int, *, ahead: int = 2) -> Generator[Batch, None, None]:
-    """Yield make(first) ... make(last - 1), up to ``ahead`` of them made before they are asked for.
+    """Yield make(first) ... make(last - 1), with up to ``ahead`` of them prepared in advance.
 
-    Close the iterator (or exhaust it) to end its thread. What `make` raises is raised here.
+    Close the iterator (or exhaust it) to end its thread. Exceptions of `make` are raised here.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dreamenv-batches") as pool:
         pending: deque[Future[Batch]] = deque()

@@ -1,4 +1,4 @@
-"""One process or many: the Fabric a run is given, and the module that lets any loss run through its strategy."""
+"""Run in one process or several: the Fabric of a run, and the module that routes any loss through its strategy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Runner", "make_fabric", "share_of_batch"]
 
 
 class Runner(nn.Module):
-    """Runs functions of the model inside one `forward`.
+    """Run functions of the model inside one `forward`.
 
     Strategies such as DDP hook themselves into `forward`, while a world model's losses are methods of their own.
     """
@@ -43,17 +43,17 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = find_device(name)
-    processes, here = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices: Any = 1 if device.type == "cpu" else [device.index or 0]
     strategy: Any = "auto"
     if processes > 1:
-        devices = here
-        # A stage may move some parameters only; the others get no gradient.
+        devices = local
+        # A stage may train only some parameters; the others get no gradient.
         strategy = DDPStrategy(find_unused_parameters=True)
     fabric = Fabric(
         accelerator=device.type,
         devices=devices,
-        num_nodes=max(1, processes // here),
+        num_nodes=max(1, processes // local),
         strategy=strategy,
         precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
     )

@@ -1,7 +1,7 @@
-"""What would leak between a run and its surroundings: torch's global random streams and its threads.
+"""Isolate a run's global state from its caller's: torch's global random streams and its threads.
 
-dreamenv itself draws from generators of its own; initial weights and layers such as dropout know only torch's global
-stream, so a run is given one that nothing else touches.
+dreamenv samples from its own generators, but initial weights and layers such as dropout use torch's global stream, so a
+run gets one that nothing else uses.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from dreamenv.training.optimisation import WeightAverage
 
-__all__ = ["at_rest", "derived_seed", "isolated", "random_state", "set_random_state"]
+__all__ = ["derived_seed", "eval_mode", "isolated", "random_state", "set_random_state"]
 
 
 def derived_seed(*words: int) -> int:
-    """Make one well-mixed 63-bit seed of several small numbers."""
+    """Hash several small numbers into one 63-bit seed."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def isolated(seed: int, num_threads: int | None, device: torch.device) -> Iterator[None]:
-    """Give a run its own random streams and threads; the caller's are put back afterwards."""
+    """Give a run its own random streams and threads; restore the caller's afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(_accelerators(device)):
         torch.manual_seed(seed)
@@ -39,8 +39,8 @@ def isolated(seed: int, num_threads: int | None, device: torch.device) -> Iterat
 
 
 @contextmanager
-def at_rest(model: Any, average: WeightAverage | None, device: torch.device) -> Iterator[None]:
-    """Measure a model in the middle of training: no gradients, the averaged weights, and no trace left behind."""
+def eval_mode(model: Any, average: WeightAverage | None, device: torch.device) -> Iterator[None]:
+    """Put a model in evaluation mode: no gradients, averaged weights; restore everything afterwards."""
     training = model.training
     with torch.random.fork_rng(_accelerators(device)), torch.no_grad():
         model.eval()
@@ -63,7 +63,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(tensors: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put back what `random_state` returned."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(tensors["random/cpu"])
     if device.type == "cuda" and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"], device)

@@ -1,4 +1,4 @@
-"""What is written down about a run: how it was made, and whether another is the same."""
+"""Record how a run was made, and compare its settings with another's."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def make_record(
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Name every setting that differs, as ``train.seed: 0 then, 1 now``."""
-    found = []
+    changes = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
+            changes += differences(old, new, f"{prefix}{key}.")
         elif _plain(old) != _plain(new):
-            found.append(f"{prefix}{key}: {old} then, {new} now")
-    return found
+            changes.append(f"{prefix}{key}: {old} then, {new} now")
+    return changes
 
 
 def _plain(value: Any) -> Any:

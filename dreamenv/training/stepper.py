@@ -1,4 +1,4 @@
-"""One stage's optimisers, and the step they take on a batch."""
+"""The optimisers of one stage, and one training step on a batch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Stepper"]
 
 
 class Stepper:
-    """Steps a stage's objectives one after another on each batch.
+    """Step a stage's objectives one after another on each batch.
 
     Args:
         stage: what to minimise.
         config: of the run.
         fabric: of the run.
         module: the model in its `Runner`, set up by the fabric.
-        average: follows the weights; None for none.
+        average: the moving average to update; None for none.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class Stepper:
             optimizer.zero_grad(set_to_none=True)
             loss, logs = self._module(partial(objective.loss, batch))
             self._fabric.backward(loss)
-            norm = self._fabric.clip_gradients(
-                self._module, optimizer, max_norm=self._config.gradient_clip or float("inf"), error_if_nonfinite=False
-            )
+            limit = self._config.optimizer.gradient_clip or float("inf")
+            norm = self._fabric.clip_gradients(self._module, optimizer, max_norm=limit, error_if_nonfinite=False)
             optimizer.step()
             meter.add(objective.name, loss, logs, norm)
         if self._average:
@@ -68,7 +67,7 @@ class Stepper:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` returned."""
+        """Load what `tensors` returned."""
         for name, optimizer in self._optimizers.items():
             restore_optimizer(name, optimizer.optimizer, tensors)
 

@@ -1,8 +1,8 @@
-"""The trainer: runs a model's stages one after another, whatever the model is.
+"""Train a model: run its stages one after another, whatever the model is.
 
-``out/`` becomes: ``world/`` (the result), ``checkpoints/``, ``tensorboard/``, ``films/`` and ``features/`` (while a
-stage needs them). Run again with the same settings, an interrupted run goes on where its last checkpoint stood, and on
-the CPU ends with exactly the weights it would have had.
+``out/`` becomes: ``world/`` (the result), ``checkpoints/``, ``tensorboard/``, ``videos/`` and ``features/`` (while a
+stage needs them). Run again with the same settings, an interrupted run resumes from its last checkpoint, and on the CPU
+ends with exactly the weights it would have had.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler
 from dreamenv.errors import CheckpointError, ConfigError
-from dreamenv.registry import BackboneConfig, config_to_json
+from dreamenv.parts import part_to_json
 from dreamenv.training.checkpoint import Checkpoint, Checkpoints
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.evaluation import Evaluator
-from dreamenv.training.events import Events
 from dreamenv.training.features import compute_features
 from dreamenv.training.meter import Meter
 from dreamenv.training.optimisation import WeightAverage, check_stages, learning_rate, stage_steps
 from dreamenv.training.prefetch import batches
 from dreamenv.training.processes import Runner, make_fabric, share_of_batch
-from dreamenv.training.random_state import at_rest, derived_seed, isolated, random_state, set_random_state
+from dreamenv.training.random_state import derived_seed, eval_mode, isolated, random_state, set_random_state
 from dreamenv.training.record import differences, make_record
 from dreamenv.training.stepper import Stepper
+from dreamenv.training.tensorboard_logger import TensorBoardLogger
 from dreamenv.world import World
-from dreamenv.world_model import Stage, SupportsCalibrate, WorldModelSpec
+from dreamenv.world_model import BackboneConfig, Stage, SupportsCalibrate, WorldModelSpec
 
 __all__ = ["train"]
 
@@ -58,8 +58,8 @@ def train(
         backbone_config: of the model.
         dataset: what to learn from; a share of its episodes is held out.
         out: folder of the run.
-        initial: a world of the same backbone to go on learning from, on the same or other data; None begins anew.
-        resume: go on from the run's last checkpoint if there is one; False deletes its checkpoints and begins anew.
+        initial: a world of the same backbone to continue training, on the same or other data; None starts from scratch.
+        resume: continue from the run's last checkpoint if there is one; False deletes its checkpoints and starts over.
 
     Returns:
         The world, also saved in ``out/world``.
@@ -91,12 +91,12 @@ class _Run:
         initial: World | None,
     ) -> None:
         self.config, self.backbone_config, self.dataset = config, backbone_config, dataset
-        self.out, self.fabric, self.leads = out, fabric, fabric.is_global_zero
+        self.out, self.fabric, self.is_main_process = out, fabric, fabric.is_global_zero
         self.checkpoints = Checkpoints(out / "checkpoints")
-        self.events = Events(None)
+        self.logger = TensorBoardLogger(None)
         self.identity: dict[str, Any] = {
-            "train": config.decisive(),
-            "backbone": config_to_json(backbone_config),
+            "train": config.resume_key(),
+            "backbone": part_to_json(backbone_config),
             "data": dataset.content_hash(),
             "processes": fabric.world_size,
         }
@@ -120,47 +120,49 @@ class _Run:
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         self.evaluator = Evaluator(config, self.held_out, fabric.device)
         self.done = 0  # optimiser steps of the whole run
-        self.seconds, self.began = 0.0, time.monotonic()  # before this process, and since when it runs
+        self.seconds, self.start_time = 0.0, time.monotonic()  # of earlier processes, and of this one's start
 
     def run(self, resume: bool) -> World:
-        """Train what is left to train and save the world."""
+        """Train the remaining stages and save the world."""
         first, checkpoint = self._resume(resume)
         if first == len(self.stages) and checkpoint and (self.out / "world").exists():
             return World.load(self.out / "world", device=str(self.fabric.device))
-        self.events = Events(self.out / "tensorboard" if self.leads else None, self.done + 1 if checkpoint else None)
+        self.logger = TensorBoardLogger(
+            self.out / "tensorboard" if self.is_main_process else None, self.done + 1 if checkpoint else None
+        )
         if checkpoint is None:
-            self._begin()
+            self._initialize()
         for index in range(first, len(self.stages)):
-            begin = checkpoint.state["stage_step"] if checkpoint and index == first else 0
-            self._run_stage(index, begin, checkpoint if begin else None)
+            first_step = checkpoint.state["stage_step"] if checkpoint and index == first else 0
+            self._run_stage(index, first_step, checkpoint if first_step else None)
         return self._finish()
 
-    def _begin(self) -> None:
-        """Set the model up: from the data, or with another world's weights."""
+    def _initialize(self) -> None:
+        """Set up the model from the data's statistics, or with another world's weights."""
         if self.initial is None:
             if isinstance(self.model, SupportsCalibrate):
                 self.model.calibrate(self.store.statistics())
             return
         other, spec = self.initial.spec, self.spec
-        found, asked = config_to_json(self.initial.config), config_to_json(self.backbone_config)
-        found |= {"frame_shape": other.frame_shape, "action_space": other.action_space}
-        asked |= {"frame_shape": spec.frame_shape, "action_space": spec.action_space}
-        wrong = [f"{name}={found.get(name)}, not {value}" for name, value in asked.items() if found.get(name) != value]
-        if wrong or self.initial.config != self.backbone_config:
+        before, now = part_to_json(self.initial.config), part_to_json(self.backbone_config)
+        before |= {"frame_shape": other.frame_shape, "action_space": other.action_space}
+        now |= {"frame_shape": spec.frame_shape, "action_space": spec.action_space}
+        wrong = differences(before, now)
+        if wrong:
             raise ConfigError(
-                f"the initial world has {'; '.join(wrong) or 'other settings'}. Give a world of the same backbone, "
+                f"the initial world has other settings ({'; '.join(wrong)}). Give a world of the same backbone, "
                 "settings, frames and actions."
             )
         source: Any = self.initial.model
         self.model.load_state_dict(source.state_dict())
 
     def close(self) -> None:
-        """Let go of files and of what was set on the model."""
-        self.events.close()
+        """Close files and restore what was set on the model."""
+        self.logger.close()
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.trainable[name])
 
-    def _run_stage(self, index: int, begin: int, checkpoint: Checkpoint | None) -> None:
+    def _run_stage(self, index: int, first_step: int, checkpoint: Checkpoint | None) -> None:
         config, stage = self.config, self.stages[index]
         steps = stage_steps(stage, config)
         if steps == 0:
@@ -170,22 +172,22 @@ class _Run:
             batch_size=share_of_batch(stage.batch_size, self.fabric.world_size),
             sequence_length=stage.sequence_length,
             seed=derived_seed(config.seed, index),
-            features=self._features(index, fresh=begin == 0),
+            features=self._features(index, fresh=first_step == 0),
             crop_at_episode_ends=stage.crop_at_episode_ends,
         )
 
         def make(step: int) -> Any:
-            # Each process takes windows of its own.
+            # Each process reads different windows.
             return sampler.batch(step * self.fabric.world_size + self.fabric.global_rank, self.fabric.device)
 
         stepper = self._prepare(index, checkpoint)
         meter = Meter(stage.name)
-        hidden = not (config.progress and self.leads)
+        hidden = not (config.progress and self.is_main_process)
         with (
-            closing(batches(make, begin, steps)) as stream,
-            tqdm(total=steps, initial=begin, desc=stage.name, unit="step", disable=hidden, mininterval=0.5) as bar,
+            closing(batches(make, first_step, steps)) as stream,
+            tqdm(total=steps, initial=first_step, desc=stage.name, unit="step", disable=hidden, mininterval=0.5) as bar,
         ):
-            for step, batch in enumerate(stream, start=begin):
+            for step, batch in enumerate(stream, start=first_step):
                 stepper.step(step, batch, meter)
                 self.done += 1
                 bar.update()
@@ -193,22 +195,22 @@ class _Run:
                 if last or self.done % config.log_every == 0:
                     rate = learning_rate(stage, step, config)
                     scalars = meter.take(stage.batch_size * stage.sequence_length, rate)
-                    self.events.scalars(scalars, self.done)
+                    self.logger.scalars(scalars, self.done)
                     bar.set_postfix_str(f"loss {scalars[f'{stage.objectives[0].name}/loss']:.4g}", refresh=False)
                 if last:
                     break
-                self._now_and_then(index, step + 1, stepper, meter)
+                self._periodic(index, step + 1, stepper, meter)
         if self.average:
             self.average.swap()
         self._evaluate(stage, None)
-        self._film(None)
+        self._record_video(None)
         stepper.close()
         self._checkpoint(index + 1, 0, None)
-        if self.leads and not self._shares_features(index, index + 1):
+        if self.is_main_process and not self._shares_features(index, index + 1):
             shutil.rmtree(self.out / "features", ignore_errors=True)
 
     def _prepare(self, index: int, checkpoint: Checkpoint | None) -> Stepper:
-        """Make the stage's optimisers, as they were if it goes on."""
+        """Make the stage's optimisers, with their saved state if the stage resumes."""
         stepper = Stepper(self.stages[index], self.config, self.fabric, self.module, self.average)
         if checkpoint:
             stepper.restore(checkpoint.tensors["optimizer"])
@@ -219,38 +221,38 @@ class _Run:
                 self.average.restart()
         return stepper
 
-    def _now_and_then(self, index: int, stage_step: int, stepper: Stepper, meter: Meter) -> None:
+    def _periodic(self, index: int, stage_step: int, stepper: Stepper, meter: Meter) -> None:
         config = self.config
         with meter.paused():
             if config.eval_every and self.done % config.eval_every == 0:
                 self._evaluate(self.stages[index], self.average)
-            if config.film_every and self.done % config.film_every == 0:
-                self._film(self.average)
+            if config.video_every and self.done % config.video_every == 0:
+                self._record_video(self.average)
             if self.done % config.checkpoint_every == 0:
                 meter.check()
                 self._checkpoint(index, stage_step, stepper)
 
     def _evaluate(self, stage: Stage, average: WeightAverage | None) -> None:
-        if self.leads:
-            with at_rest(self.model, average, self.fabric.device):
-                self.events.scalars(self.evaluator.scalars(self.model, stage), self.done)
-            self.events.flush()
+        if self.is_main_process:
+            with eval_mode(self.model, average, self.fabric.device):
+                self.logger.scalars(self.evaluator.scalars(self.model, stage), self.done)
+            self.logger.flush()
 
-    def _film(self, average: WeightAverage | None) -> None:
-        if self.leads:
-            with at_rest(self.model, average, self.fabric.device):
-                self.evaluator.film(self.model, self.out / "films", self.events, self.done)
+    def _record_video(self, average: WeightAverage | None) -> None:
+        if self.is_main_process:
+            with eval_mode(self.model, average, self.fabric.device):
+                self.evaluator.video(self.model, self.out / "videos", self.logger, self.done)
 
     def _features(self, index: int, *, fresh: bool) -> Any:
-        """Compute the stage's features, or find those of the stage before, or of itself before it was interrupted."""
+        """Compute the stage's features, or read those of the stage before, or its own from before an interruption."""
         stage, first = self.stages[index], index
         if stage.precompute is None:
             return None
         while self._shares_features(first - 1, first):
             first -= 1
         path = self.out / "features" / f"{self.stages[first].name}.npy"
-        if fresh and first == index and self.leads:
-            with at_rest(self.model, None, self.fabric.device):
+        if fresh and first == index and self.is_main_process:
+            with eval_mode(self.model, None, self.fabric.device):
                 compute_features(
                     path, self.store.frames, stage.precompute, self.fabric.device, progress=self.config.progress
                 )
@@ -258,12 +260,12 @@ class _Run:
         if not path.exists():
             raise CheckpointError(
                 f"{path} is gone, which stage {stage.name!r} had computed before it was interrupted. Pass resume=False "
-                "to begin anew."
+                "to start over."
             )
         return np.load(path, mmap_mode="r")
 
     def _shares_features(self, earlier: int, later: int) -> bool:
-        """Whether both stages are there, take steps, and are given the same features."""
+        """Tell whether both stages exist, take steps, and use the same features."""
         if earlier < 0 or later == len(self.stages):
             return False
         first, second = self.stages[earlier], self.stages[later]
@@ -271,9 +273,9 @@ class _Run:
         return both and first.precompute is not None and first.precompute == second.precompute
 
     def _resume(self, resume: bool) -> tuple[int, Checkpoint | None]:
-        """Find the last checkpoint and take the model's weights from it; say at which stage to go on."""
+        """Load the model's weights from the last checkpoint; return the stage to resume at, and the checkpoint."""
         if not resume:
-            if self.leads:
+            if self.is_main_process:
                 self.checkpoints.clear()
             self.fabric.barrier()
         checkpoint = self.checkpoints.latest()
@@ -282,8 +284,8 @@ class _Run:
         different = differences(checkpoint.state["identity"], self.identity)
         if different:
             raise CheckpointError(
-                f"the run in {self.out} was begun with other settings ({'; '.join(different)}). Train into another "
-                "folder, restore the settings, or pass resume=False to begin anew."
+                f"the run in {self.out} was started with other settings ({'; '.join(different)}). Train into another "
+                "folder, restore the settings, or pass resume=False to start over."
             )
         self.model.load_state_dict(checkpoint.tensors["model"])
         self.done, self.seconds = checkpoint.step, checkpoint.state["seconds"]
@@ -293,8 +295,8 @@ class _Run:
         return int(checkpoint.state["stage"]), checkpoint
 
     def _checkpoint(self, stage: int, stage_step: int, stepper: Stepper | None) -> None:
-        """Save where the run stands: so many steps into this stage."""
-        if self.leads:
+        """Save a checkpoint of the run, ``stage_step`` steps into this stage."""
+        if self.is_main_process:
             extra = random_state(self.fabric.device)
             if self.average:
                 extra |= {f"average/{name}": value for name, value in self.average.tensors().items()}
@@ -307,8 +309,8 @@ class _Run:
 
     def _finish(self) -> World:
         self.model.eval()
-        with at_rest(self.model, None, self.fabric.device):
-            metrics = self.evaluator.final(self.model) if self.leads else {}
+        with eval_mode(self.model, None, self.fabric.device):
+            metrics = self.evaluator.final(self.model) if self.is_main_process else {}
         world = World(
             self.model,
             self.backbone_config,
@@ -323,10 +325,10 @@ class _Run:
             make_record(self.config, self.training, self.held_out, self.identity, self.done, self._elapsed()),
             metrics,
         )
-        if self.leads:
+        if self.is_main_process:
             world.save(self.out / "world")
         self.fabric.barrier()
         return world
 
     def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self.began
+        return self.seconds + time.monotonic() - self.start_time

@@ -1,9 +1,8 @@
-"""Worlds that draw each next frame out of noise: settings (`config`), presets (`presets`) and model (`model`)."""
+"""Worlds that denoise each next frame: their parts (`DenoisingConfig`), the model, and presets (`presets`)."""
 
 from __future__ import annotations
 
-from dreamenv.backbones.denoising import presets
-from dreamenv.backbones.denoising.config import DenoisingConfig
-from dreamenv.backbones.denoising.model import DenoisingWorld
+from dreamenv.backbones.denoising.training import DenoiserTraining
+from dreamenv.backbones.denoising.world import DenoisingConfig, DenoisingWorld
 
-__all__ = ["DenoisingConfig", "DenoisingWorld", "presets"]
+__all__ = ["DenoiserTraining", "DenoisingConfig", "DenoisingWorld"]

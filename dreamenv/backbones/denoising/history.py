@@ -1,7 +1,7 @@
 """The last frames as they were seen, for worlds whose latents stand for several frames each.
 
 Which frames a latent stands for depends on which one is the newest. So when a frame is observed, the latents of all
-that are remembered are made anew; while a world dreams, its own latents follow each other, and none is.
+that are remembered are encoded again; while a world dreams, its own latents follow each other, and none is.
 
 Entries of the state: ``pictures`` (b, n, c, h, w) uint8, the last n frames, and where there were fewer the first one
 repeated; ``vectors`` (b, n, a), of the actions that led to them; ``recorded`` (b,) int64, how many there are.
@@ -14,15 +14,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dreamenv.frames import to_float, to_uint8
 from dreamenv.world_model import State
 
-__all__ = ["begin_history", "record", "recorded"]
+__all__ = ["init_history", "push_history", "whole_latents"]
 
 
-def begin_history(first_frame: Tensor, frames: int, action_size: int) -> dict[str, Tensor]:
+def init_history(first_frame: Tensor, frames: int, action_size: int) -> dict[str, Tensor]:
     """Return the entries before anything is recorded, for rows that begin with frames (b, c, h, w) in [0, 1]."""
     b = len(first_frame)
-    pictures = _rounded(first_frame)[:, None].expand(-1, frames, -1, -1, -1)
+    pictures = to_uint8(first_frame)[:, None].expand(-1, frames, -1, -1, -1)
     return {
         "pictures": pictures.contiguous(),
         "vectors": first_frame.new_zeros(b, frames, action_size),
@@ -30,16 +31,16 @@ def begin_history(first_frame: Tensor, frames: int, action_size: int) -> dict[st
     }
 
 
-def record(state: State, vectors: Tensor, frames: Tensor) -> None:
+def push_history(state: State, vectors: Tensor, frames: Tensor) -> None:
     """Add frames (b, t, c, h, w) in [0, 1], and the vectors (b, t, a) that led to them, in place."""
     n = state["pictures"].shape[1]
-    state["pictures"] = torch.cat((state["pictures"], _rounded(frames)), dim=1)[:, -n:]
+    state["pictures"] = torch.cat((state["pictures"], to_uint8(frames)), dim=1)[:, -n:]
     state["vectors"] = torch.cat((state["vectors"], vectors), dim=1)[:, -n:]
     state["recorded"] = (state["recorded"] + frames.shape[1]).clamp_max(n)
 
 
-def recorded(state: State, stride: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Give what is recorded, filled up to whole latents of ``stride`` frames by the oldest one.
+def whole_latents(state: State, stride: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield what is recorded, filled up to whole latents of ``stride`` frames by the oldest one.
 
     Yields:
         Rows (k,) int64 that have as many; their frames (k, t, c, h, w) in [0, 1] and vectors (k, t, a).
@@ -47,8 +48,4 @@ def recorded(state: State, stride: int) -> Iterator[tuple[Tensor, Tensor, Tensor
     latents = (state["recorded"] + stride - 1) // stride
     for count in latents.unique().tolist():
         rows, t = (latents == count).nonzero()[:, 0], count * stride
-        yield rows, state["pictures"][rows, -t:].float() / 255, state["vectors"][rows, -t:]
-
-
-def _rounded(frames: Tensor) -> Tensor:
-    return frames.mul(255).round().byte()
+        yield rows, to_float(state["pictures"][rows, -t:]), state["vectors"][rows, -t:]

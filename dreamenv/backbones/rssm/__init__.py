@@ -1,8 +1,8 @@
-"""A recurrent state-space model with discrete latents, after Dreamer: settings, model, losses."""
+"""A recurrent state-space model with discrete latents, after Dreamer."""
 
 from __future__ import annotations
 
-from dreamenv.backbones.rssm.config import RSSMConfig, base, small, tiny
-from dreamenv.backbones.rssm.model import RSSM
+from dreamenv.backbones.rssm.model import RSSM, RSSMConfig
+from dreamenv.backbones.rssm.training import RSSMStage, RSSMTraining
 
-__all__ = ["RSSM", "RSSMConfig", "base", "small", "tiny"]
+__all__ = ["RSSM", "RSSMConfig", "RSSMStage", "RSSMTraining"]

@@ -1,119 +1,101 @@
-"""What the RSSM learns from: reconstruction, both sides of the KL, reward, ending (DreamerV3, Hafner et al. 2023)."""
+"""What the RSSM learns from: reconstruction, both sides of the KL, reward, termination (DreamerV3, Hafner et al. 2023).
+
+Letters: ``v`` variables of ``k`` classes each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
+from dreamenv.backbones.rssm.dynamics import LatentDynamics
+from dreamenv.backbones.rssm.training import RSSMTraining
+from dreamenv.heads.reward_termination import RewardTerminationHead
+from dreamenv.nn.actions import ActionVector
+from dreamenv.nn.dropout import dropout
 from dreamenv.nn.precision import autocast
 from dreamenv.world_model import Batch
 
-if TYPE_CHECKING:
-    from dreamenv.backbones.rssm.model import RSSM
+__all__ = ["RSSMLoss"]
 
-__all__ = ["dynamics_loss", "joint_loss"]
-
-Loss = tuple[Tensor, Mapping[str, Tensor]]
+Loss = tuple[Tensor, dict[str, Tensor]]
 
 
-def joint_loss(model: RSSM, batch: Batch) -> Loss:
-    """Everything, on frames."""
-    config = model.config
-    frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
-    b = frames.shape[0]
-    flat = rearrange(frames, "b t c h w -> (b t) c h w")
-    posterior = rearrange(model.posterior_logits(flat), "(b t) n k -> b t n k", b=b)
-    latents = _sample_through(posterior, batch.generator)
-    terms, prior = _dynamics_terms(model, batch, latents, posterior.detach())
+@dataclass(frozen=True)
+class RSSMLoss:
+    """The losses of both stages, of the networks that they train."""
 
-    kept = _kept(batch)  # a terminal frame may be anything, so nothing is learned from it
-    seen = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
-    with autocast(flat.device, config.bfloat16 and model.training):
-        decoded = model.decoder(model.latent_to_frame(latents.flatten(0, 1))).float() + model.mean_frame
-    weight = 1.0 + config.detail * (flat - model.mean_frame).abs()
-    errors = (weight * (decoded - flat).square()).flatten(1).sum(dim=-1)
-    terms["reconstruction"] = _mean(rearrange(errors, "(b t) -> b t", b=b), seen)
-    representation = _mean(_divergence(posterior[:, 1:], prior.detach()), kept)
-    terms["representation"] = representation.clamp_min(config.free_nats)
-    loss = (
-        terms["reconstruction"]
-        + config.dynamics_weight * terms["dynamics"].clamp_min(config.free_nats)
-        + config.representation_weight * terms["representation"]
-        + config.reward_weight * terms["reward"]
-        + config.termination_weight * (terms["termination"] + terms["terminal_reward"])
-    )
-    terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
-    return loss, terms
+    config: RSSMTraining
+    autoencoder: CategoricalAutoencoder
+    action: ActionVector
+    dynamics: LatentDynamics
+    head: RewardTerminationHead
 
+    def joint(self, batch: Batch) -> Loss:
+        """Everything, on frames."""
+        config = self.config
+        frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
+        b, flat, bfloat16 = frames.shape[0], frames.flatten(0, 1), config.bfloat16 and self.autoencoder.training
+        with autocast(frames.device, bfloat16):
+            posterior = self.autoencoder.encode(flat).unflatten(0, (b, -1))  # b t+1 v k
+        latents = _sample(posterior, batch.generator)
+        loss, terms, prior = self._dynamics(
+            batch, latents, posterior.detach(), config.dynamics_weight, config.free_nats
+        )
 
-def dynamics_loss(model: RSSM, batch: Batch) -> Loss:
-    """The recurrence, prior, reward and termination, on cached posteriors."""
-    assert batch.features is not None
-    config = model.config
-    posterior = batch.features.float()  # b t+1 n k
-    terms, _ = _dynamics_terms(model, batch, _sample_through(posterior, batch.generator), posterior)
-    endings = config.termination_weight * (terms["termination"] + terms["terminal_reward"])
-    loss = terms["dynamics"] + config.reward_weight * terms["reward"] + endings
-    return loss, terms
+        kept = _kept(batch)  # a terminal frame may be anything, so nothing is learned from it
+        seen = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
+        with autocast(frames.device, bfloat16):
+            decoded = self.autoencoder.reconstruct(latents.flatten(0, 1))
+        foreground = 1.0 + config.foreground_weight * (flat - self.autoencoder.mean_frame).abs()
+        errors = (foreground * (decoded - flat).square()).flatten(1).sum(dim=-1)
+        terms["reconstruction"] = _mean(errors.unflatten(0, (b, -1)), seen)
+        representation = _mean(_kl(posterior[:, 1:], prior.detach()), kept)
+        terms["representation"] = representation.clamp_min(config.free_nats)
+        terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
+        return loss + terms["reconstruction"] + config.representation_weight * terms["representation"], terms
 
+    def dynamics_only(self, batch: Batch) -> Loss:
+        """Recurrence, prior and head, on cached posteriors."""
+        assert batch.features is not None
+        posterior = batch.features.float()  # b t+1 v k
+        loss, terms, _ = self._dynamics(batch, _sample(posterior, batch.generator), posterior, 1.0, 0.0)
+        return loss, terms
 
-def _dynamics_terms(model: RSSM, batch: Batch, latents: Tensor, posterior: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    seen = _hide(model, latents[:, :-1], (*latents[:, :-1].shape[:3], 1), batch.generator)
-    with autocast(seen.device, model.config.bfloat16 and model.training):
-        new = model.latent_to_memory(seen) + model.action_to_memory(model.action(batch.actions))
-        path = model.recurrence(new)  # b t h; path[:, i] has seen actions[:, i], which leads to frames[:, i]
-        path = _hide(model, path, path.shape, batch.generator)
-        logits, reward, ending = model.prior(path), model.reward(path), model.termination(path)
-        terminal_reward = model.terminal_reward(path) if model.terminal_reward else None
-    prior = model.log_shares(logits.float())
-    kept = _kept(batch)
-    ends = functional.binary_cross_entropy_with_logits(
-        ending.squeeze(-1).float(), batch.terminated.float(), reduction="none"
-    )
-    terms = {
-        "dynamics": _mean(_divergence(posterior[:, 1:], prior), kept),
-        "termination": _mean(ends, batch.weight),
-    }
-    rewards = model.reward_bins.loss(reward.float(), batch.rewards)
-    if terminal_reward is None:
-        terms["reward"], terms["terminal_reward"] = _mean(rewards, batch.weight), torch.zeros((), device=path.device)
-    else:  # each head is asked about its own steps alone; both means are over all steps, as in log p(r, end)
-        at_ends = model.reward_bins.loss(terminal_reward.float(), batch.rewards)
-        terms["reward"] = _mean(rewards * ~batch.terminated, batch.weight)
-        terms["terminal_reward"] = _mean(at_ends * batch.terminated, batch.weight)
-    return terms, prior
+    def _dynamics(
+        self, batch: Batch, latents: Tensor, posterior: Tensor, weight: float, free_nats: float
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return what to minimise of recurrence, prior and head, its terms, and the prior (b, t, v, k)."""
+        before, share = latents[:, :-1], self.config.dropout if self.dynamics.training else 0.0
+        before = dropout(before, share, batch.generator, (*before.shape[:3], 1))
+        with autocast(before.device, self.config.bfloat16 and self.dynamics.training):
+            path = self.dynamics(before, self.action(batch.actions))  # b t d
+            path = dropout(path, share, batch.generator)
+            prior = self.dynamics.prior(path)
+            head, terms = self.head.loss(path, batch)
+        terms["dynamics"] = _mean(_kl(posterior[:, 1:], prior), _kept(batch))
+        return head + weight * terms["dynamics"].clamp_min(free_nats), terms, prior
 
 
-def _sample_through(log_probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+def _sample(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
     """Sample one-hot latents, with the straight-through gradient of the probabilities (Bengio et al. 2013)."""
-    probabilities = log_probabilities.exp()
-    classes = probabilities.shape[-1]
-    threshold = torch.rand((*probabilities.shape[:-1], 1), generator=generator, device=probabilities.device)
-    index = (probabilities.detach().cumsum(dim=-1) < threshold).sum(dim=-1).clamp(max=classes - 1)
-    one_hot = functional.one_hot(index, classes).to(probabilities)
-    return one_hot + probabilities - probabilities.detach()
-
-
-def _hide(model: RSSM, values: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-    """Set a random share of the values to 0 while training and scale up the rest (Srivastava et al. 2014)."""
-    dropout = model.config.dropout
-    if not model.training or dropout == 0:
-        return values
-    kept = torch.rand(tuple(shape), generator=generator, device=values.device) >= dropout
-    return values * kept / (1 - dropout)
+    probs = log_probs.exp()
+    classes = probs.shape[-1]
+    threshold = torch.rand((*probs.shape[:-1], 1), generator=generator, device=probs.device)
+    index = (probs.detach().cumsum(dim=-1) < threshold).sum(dim=-1).clamp(max=classes - 1)
+    return functional.one_hot(index, classes).to(probs) + probs - probs.detach()
 
 
 def _kept(batch: Batch) -> Tensor:
     return batch.weight * ~batch.terminated
 
 
-def _divergence(posterior: Tensor, prior: Tensor) -> Tensor:
-    """KL(posterior || prior) of log-probabilities (b, t, n, k), summed over variables: (b, t) nats."""
+def _kl(posterior: Tensor, prior: Tensor) -> Tensor:
+    """KL(posterior || prior) of log-probabilities (b, t, v, k), summed over variables: (b, t) nats."""
     return (posterior.exp() * (posterior - prior)).sum(dim=(-2, -1))
 
 

@@ -8,30 +8,29 @@ After Dreamer's RSSM (Hafner et al. 2019, 2021, 2023), arranged for speed on sma
 - prior, reward and termination read ``h_t``, which holds the past and the action but not the frame it leads to. So
   the frame on which an episode ends is never needed, and no off-by-one can arise.
 
-``z`` is ``latents`` categorical variables of ``classes`` values each, drawn from the row's own random stream.
-State: ``memory`` (b, h), ``latent`` (b, latents) int64.
+``z`` is ``stoch`` categorical variables of ``classes`` values each, drawn from the row's own random stream.
+State: ``deter`` (b, deter), which is h, and ``stoch`` (b, stoch) int64, which is z.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamenv.backbones.rssm.config import RSSMConfig
-from dreamenv.backbones.rssm.losses import dynamics_loss, joint_loss
+from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
+from dreamenv.backbones.rssm.dynamics import LatentDynamics
+from dreamenv.backbones.rssm.losses import RSSMLoss
+from dreamenv.backbones.rssm.training import RSSMTraining
+from dreamenv.errors import ConfigError
+from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.actions import ActionVector
-from dreamenv.nn.categorical import CategoricalLinear
-from dreamenv.nn.pixels import FrameDecoder, FrameEncoder
-from dreamenv.nn.precision import Linear, autocast, store_in_bfloat16
-from dreamenv.nn.recurrence import GRU
-from dreamenv.nn.twohot import TwoHot
+from dreamenv.nn.precision import store_in_bfloat16
 from dreamenv.randomness import categorical
 from dreamenv.world_model import (
+    BackboneConfig,
     DataStatistics,
     Imagined,
     Objective,
@@ -46,196 +45,177 @@ from dreamenv.world_model import (
     new_state,
 )
 
-__all__ = ["RSSM"]
+__all__ = ["RSSM", "RSSMConfig"]
 
-_LEAST_SHARE = 1e-4  # of a reward that is not the usual one, before training
 _LATENT_STREAM = 0  # the stream of a step's draw from prior or posterior
 
 
-class RSSM(WorldModel):
-    """The model. Parameters only; memory travels in the state."""
+@dataclass(frozen=True, kw_only=True)
+class RSSMConfig(BackboneConfig, kind="rssm"):
+    """Settings of the RSSM, by DreamerV3's names.
 
-    mean_frame: Tensor
+    Attributes:
+        deter: width of the recurrent state h.
+        stoch: categorical variables that z is made of.
+        classes: values of each of them.
+        hidden: width of the prior's hidden layer.
+        channels: of the convolutions, finest stage first.
+        unimix: share of the uniform distribution mixed into every categorical (DreamerV3: 1%).
+        head: of reward and termination, which see few events and are the narrower.
+        training: the stages.
+
+    Raises:
+        ConfigError: a size or share that cannot be.
+    """
+
+    deter: int = 512
+    stoch: int = 32
+    classes: int = 16
+    hidden: int = 512
+    channels: tuple[int, ...] = (32, 64, 96)
+    unimix: float = 0.01
+    head: RewardTerminationHeadConfig = RewardTerminationHeadConfig()
+    training: RSSMTraining = RSSMTraining()
+
+    def __post_init__(self) -> None:
+        for name in ("deter", "stoch", "hidden"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.classes < 2:
+            raise ConfigError(f"classes must be at least 2, not {self.classes}.")
+        if not 0 <= self.unimix < 1:
+            raise ConfigError(f"unimix must be in [0, 1), not {self.unimix}.")
+        if not self.channels or min(self.channels) < 1:
+            raise ConfigError(f"channels must be positive sizes, finest stage first, not {self.channels}.")
+
+    def build(self, spec: WorldModelSpec) -> RSSM:
+        """See `BackboneConfig`."""
+        return RSSM(self, spec)
+
+
+class RSSM(WorldModel):
+    """The model. Parameters only; memory travels in the state.
+
+    Args:
+        config: its settings.
+        spec: what it shows and accepts.
+
+    Raises:
+        ConfigError: a frame whose sides are no multiples of 4, or actions that no vector stands for.
+    """
 
     def __init__(self, config: RSSMConfig, spec: WorldModelSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
-        width = config.latents * config.classes
-        self.embedding_size = config.memory + width
-        self.register_buffer("mean_frame", torch.full(spec.frame_shape, 0.5))
-        self.encoder = FrameEncoder(spec.frame_shape, config.channels)
-        self.posterior = Linear(self.encoder.features, width)
-        self.decoder = FrameDecoder(spec.frame_shape, config.channels)
-        self.latent_to_frame = CategoricalLinear(config.latents, config.classes, self.decoder.features)
+        latent = {"variables": config.stoch, "classes": config.classes}
+        self.autoencoder = CategoricalAutoencoder(spec.frame_shape, config.channels, **latent, unimix=config.unimix)
         self.action = ActionVector(spec.action_space)
-        self.latent_to_memory = CategoricalLinear(config.latents, config.classes, 3 * config.memory)
-        self.action_to_memory = Linear(self.action.size, 3 * config.memory, bias=False)
-        self.recurrence = GRU(config.memory)
-        self.prior = _head(config.memory, config.hidden, width)
-        self.reward_bins = TwoHot()
-        self.reward = _head(config.memory, config.hidden // 4, self.reward_bins.bins)
-        self.termination = _head(config.memory, config.hidden // 4, 1)
-        self.terminal_reward = (
-            _head(config.memory, config.hidden // 4, self.reward_bins.bins) if config.terminal_reward else None
-        )
+        self.dynamics = LatentDynamics(self.action.size, config.deter, config.hidden, **latent, unimix=config.unimix)
+        self.head = config.head.build(config.deter)
+        self.embedding_size = config.deter + config.stoch * config.classes
 
     # The contract
 
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
         """Remember nothing but the latent of the first frame."""
         check_first_frame(self.spec, first_frame, seed)
-        memory = torch.zeros(first_frame.shape[0], self.config.memory, device=first_frame.device)
-        state = new_state(seed, {"memory": memory})
-        state["latent"] = self._draw(self.posterior_logits(first_frame), state)
+        state = new_state(seed, {"deter": torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)})
+        state["stoch"] = _draw(self.autoencoder.encode(first_frame), state)
         return _stepped(state)
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Run the recurrence over what happened."""
         check_actions(self.spec, actions)
         check_frames(self.spec, actions, frames)
-        check_state(state, actions, ("memory", "latent"))
-        b, t = actions.shape[:2]
-        logits = self.posterior_logits(rearrange(frames, "b t c h w -> (b t) c h w"))
-        logits = rearrange(logits, "(b t) n k -> b t n k", b=b)
+        check_state(state, actions, ("deter", "stoch"))
+        posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         vectors = self.action(actions)
         state = state.copy()
-        for i in range(t):
-            state["memory"] = self._step_memory(state, vectors[:, i])
-            state["latent"] = self._draw(logits[:, i], state)
+        for i in range(actions.shape[1]):
+            state["deter"] = self.dynamics.step(state["deter"], state["stoch"], vectors[:, i])
+            state["stoch"] = _draw(posterior[:, i], state)
             state = _stepped(state)
         return state
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw each next latent from the prior. ``uncertainty`` is the prior's entropy per variable, in nats."""
         check_actions(self.spec, actions)
-        check_state(state, actions, ("memory", "latent"))
+        check_state(state, actions, ("deter", "stoch"))
         vectors = self.action(actions)
         state = state.copy()
-        memories, latents, doubts = [], [], []
+        path, latents, entropies = [], [], []
         for i in range(actions.shape[1]):
-            memory = self._step_memory(state, vectors[:, i])
-            logits = self.log_shares(self.prior(memory))
-            state["memory"] = memory
-            state["latent"] = self._draw(logits, state)
+            state["deter"] = deter = self.dynamics.step(state["deter"], state["stoch"], vectors[:, i])
+            prior = self.dynamics.prior(deter)
+            state["stoch"] = latent = _draw(prior, state)
             state = _stepped(state)
-            memories.append(memory)
-            latents.append(state["latent"])
-            doubts.append((logits.exp() * logits).sum(dim=(-2, -1)) / -self.config.latents)
-        path = torch.stack(memories, dim=1)  # b k h
+            path.append(deter)
+            latents.append(latent)
+            entropies.append((prior.exp() * prior).sum(dim=(-2, -1)) / -self.config.stoch)
+        predicted = self.head(torch.stack(path, dim=1))
         imagined = Imagined(
             frames=self._decode(torch.stack(latents, dim=1)) if decode else None,
-            rewards=self.reward_bins.mean(self.reward(path)),
-            termination=self.termination(path).squeeze(-1).sigmoid(),
-            uncertainty=torch.stack(doubts, dim=1),
-            terminal_rewards=self.reward_bins.mean(self.terminal_reward(path)) if self.terminal_reward else None,
+            rewards=predicted.rewards,
+            termination=predicted.termination,
+            uncertainty=torch.stack(entropies, dim=1),
+            terminal_rewards=predicted.terminal_rewards,
         )
         return imagined, state
 
     def embed(self, state: State) -> Tensor:
-        """Memory and one-hot latent, (b, memory + latents * classes)."""
-        return torch.cat((state["memory"], self._one_hot(state["latent"])), dim=-1)
+        """Recurrent state and one-hot latent, (b, deter + stoch * classes)."""
+        latent = state["stoch"]
+        one_hot = torch.zeros(latent.shape[0], self.config.stoch * self.config.classes, device=latent.device)
+        one_hot.scatter_(-1, latent + self.dynamics.latent_proj.offsets, 1.0)
+        return torch.cat((state["deter"], one_hot), dim=-1)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Encode and decode, by the likeliest latents."""
-        latents = self.posterior_logits(frames).argmax(dim=-1)
-        return self._decode(latents[:, None])[:, 0]
+        return self.autoencoder.decode(self.autoencoder.encode(frames).argmax(dim=-1))
 
     def calibrate(self, statistics: DataStatistics) -> None:
-        """Take the mean frame, the range of rewards and the rate of endings from the data."""
-        self.mean_frame.copy_(statistics.frame_mean)
-        self.reward_bins.set_range(statistics.reward_min, statistics.reward_max)
-        rate = min(max(statistics.termination_rate, 1e-5), 0.5)
-        last = self.termination[-1]
-        assert isinstance(last, nn.Linear)
-        # Starting from the base rate, the head spends no training on learning that endings are rare.
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, math.log(rate / (1 - rate)))
-        if self.terminal_reward is not None:
-            # Neither head hears of the other's steps; what it says of them should be nothing out of the ordinary.
-            usual = self.reward_bins.encode(torch.tensor(statistics.reward_mean))
-            for head in (self.reward, self.terminal_reward):
-                last = head[-1]
-                assert isinstance(last, nn.Linear)
-                nn.init.zeros_(last.weight)
-                last.bias.data.copy_((usual + _LEAST_SHARE).log())
+        """Take the mean frame, the range of rewards, the mean reward and the rate of terminations from the data."""
+        self.autoencoder.mean_frame.copy_(statistics.frame_mean)
+        self.head.calibrate(statistics)
 
     def store_in_bfloat16(self) -> None:
         """Round the weights for faster dreaming; this model can then no longer be trained."""
         store_in_bfloat16(self)
 
     def stages(self) -> Sequence[Stage]:
-        """Everything jointly on frames, then the recurrence and heads on cached latents."""
-        config = self.config
-        dynamics = [
-            parameter
-            for module in (
-                self.latent_to_memory,
-                self.action_to_memory,
-                self.recurrence,
-                self.prior,
-                self.reward,
-                self.termination,
-                self.terminal_reward or nn.Identity(),
-            )
-            for parameter in module.parameters()
-        ]
+        """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
+        training = self.config.training
+        losses = RSSMLoss(training, self.autoencoder, self.action, self.dynamics, self.head)
+        second = [*self.dynamics.parameters(), *self.head.parameters()]
         return (
             Stage(
                 name="joint",
-                objectives=[Objective("joint", list(self.parameters()), partial(joint_loss, self))],
-                steps=config.joint_steps,
-                batch_size=config.joint_batch,
-                sequence_length=config.joint_length,
-                learning_rate=config.joint_rate,
+                objectives=[Objective("joint", list(self.parameters()), losses.joint)],
+                steps=training.joint.steps,
+                batch_size=training.joint.batch_size,
+                sequence_length=training.joint.sequence_length,
+                learning_rate=training.joint.learning_rate,
             ),
             Stage(
                 name="dynamics",
-                objectives=[Objective("dynamics", dynamics, partial(dynamics_loss, self))],
-                steps=config.dynamics_steps,
-                batch_size=config.dynamics_batch,
-                sequence_length=config.dynamics_length,
-                learning_rate=config.dynamics_rate,
-                precompute=self.posterior_logits,
+                objectives=[Objective("dynamics", second, losses.dynamics_only)],
+                steps=training.dynamics.steps,
+                batch_size=training.dynamics.batch_size,
+                sequence_length=training.dynamics.sequence_length,
+                learning_rate=training.dynamics.learning_rate,
+                precompute=self.autoencoder.encode,
             ),
         )
 
-    # Pieces
-
-    def posterior_logits(self, frames: Tensor) -> Tensor:
-        """Frames (n, c, h, w) to normalised log-probabilities (n, latents, classes)."""
-        with autocast(frames.device, self.config.bfloat16 and self.training):
-            logits = self.posterior(self.encoder(frames))
-        return self.log_shares(logits.float())
-
-    def log_shares(self, logits: Tensor) -> Tensor:
-        """Flat logits (..., latents * classes) to log-probabilities (..., latents, classes) with the uniform share."""
-        config = self.config
-        shares: Tensor = logits.unflatten(-1, (config.latents, config.classes)).softmax(dim=-1)
-        return ((1 - config.uniform_mix) * shares + config.uniform_mix / config.classes).log()
-
-    def _draw(self, log_probabilities: Tensor, state: State) -> Tensor:
-        return categorical(
-            log_probabilities, state["temperature"], state["rng_key"], state["rng_counter"], stream=_LATENT_STREAM
-        )
-
-    def _one_hot(self, latent: Tensor) -> Tensor:
-        width = self.config.latents * self.config.classes
-        zeros = torch.zeros(*latent.shape[:-1], width, device=latent.device)
-        return zeros.scatter_(-1, latent + self.latent_to_memory.offsets, 1.0)
-
-    def _step_memory(self, state: State, action: Tensor) -> Tensor:
-        new = self.latent_to_memory.look_up(state["latent"]) + self.action_to_memory(action)
-        return self.recurrence.step(new, state["memory"])
-
     def _decode(self, latents: Tensor) -> Tensor:
-        """Class numbers (b, k, n) to frames (b, k, c, h, w) in [0, 1]."""
-        difference: Tensor = self.decoder(self.latent_to_frame.look_up(latents.flatten(0, 1)))
-        frames = (difference + self.mean_frame).clamp_(0.0, 1.0)
-        return rearrange(frames, "(b k) c h w -> b k c h w", b=latents.shape[0])
+        """Class numbers (b, k, v) to frames (b, k, c, h, w) in [0, 1]."""
+        frames: Tensor = self.autoencoder.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return frames
 
 
-def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(Linear(inputs, hidden), nn.LayerNorm(hidden), nn.SiLU(), Linear(hidden, outputs))
+def _draw(log_probs: Tensor, state: State) -> Tensor:
+    """Draw latents (b, stoch) of each row's own stream."""
+    return categorical(log_probs, state["temperature"], state["rng_key"], state["rng_counter"], stream=_LATENT_STREAM)
 
 
 def _stepped(state: State) -> State:

@@ -1,0 +1,225 @@
+"""Stable Diffusion's autoencoder (Rombach et al. 2022), whose latents Navigation World Models denoise.
+
+Residual convolutions over halved and doubled resolutions, and one attention over all places of the coarsest maps in
+each direction. It computes what ``AutoencoderKL`` of the library `diffusers` computes with the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamenv.codecs.base import Autoencoder, AutoencoderConfig, CodecTraining
+from dreamenv.errors import ConfigError
+from dreamenv.nn.attention import attend
+from dreamenv.nn.batching import map_in_chunks
+
+__all__ = ["SDVAE", "SDVAEConfig"]
+
+_EPSILON = 1e-6  # of normalisations
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDVAEConfig(AutoencoderConfig, kind="sd_vae"):
+    """Settings. The defaults are those of the published one, and of training it further.
+
+    Attributes:
+        channels: of the resolutions, finest first; each is half the one before.
+        blocks: residual blocks per resolution on the way down; one more on the way up.
+        latent_channels: values of a latent per place.
+        groups: of channels normalised together.
+
+    Raises:
+        ConfigError: sizes that are not positive, or channels that the groups do not divide.
+    """
+
+    training: CodecTraining = field(default=CodecTraining(batch_size=4, learning_rate=1e-5))
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    latent_channels: int = 4
+    groups: int = 32
+    latent_scale: ClassVar[float | None] = 0.18215
+    sampled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1:
+            raise ConfigError(f"channels must be positive, at least one, not {self.channels}.")
+        for name in ("blocks", "latent_channels", "groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        odd = [width for width in self.channels if width % self.groups]
+        if odd:
+            raise ConfigError(f"{self.groups} groups do not divide {odd[0]} channels.")
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per side of a latent's place."""
+        return int(2 ** (len(self.channels) - 1))
+
+    def build(self, picture_shape: tuple[int, int, int]) -> SDVAE:
+        """See `AutoencoderConfig`."""
+        return SDVAE(self, picture_shape)
+
+
+class SDVAE(Autoencoder):
+    """The autoencoder.
+
+    Args:
+        config: its settings.
+        picture_shape: (c, h, w).
+
+    Raises:
+        ConfigError: a picture that the resolutions do not divide.
+    """
+
+    def __init__(self, config: SDVAEConfig, picture_shape: tuple[int, int, int]) -> None:
+        super().__init__(picture_shape, config.latent_channels, config.downsample)
+        latents, moments = config.latent_channels, 2 * config.latent_channels
+        self._values = config.channels[0] * picture_shape[1] * picture_shape[2]
+        self.encoder = _Encoder(config, picture_shape[0], moments)
+        self.quant_conv = nn.Conv2d(moments, moments, 1)
+        self.post_quant_conv = nn.Conv2d(latents, latents, 1)
+        self.decoder = _Decoder(config, latents, picture_shape[0])
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return map_in_chunks(lambda few: self.quant_conv(self.encoder(few)), self._values, pictures)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        return map_in_chunks(lambda few: self.decoder(self.post_quant_conv(few)), self._values, latents)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
+        super().__init__()
+        finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
+        self.conv_in = _conv(inputs, finest)
+        self.stages = nn.ModuleList(_stages(config.channels, config.blocks, groups, _Downsample))
+        self.middle = _Middle(coarsest, groups)
+        self.norm, self.conv_out = _norm(coarsest, groups), _conv(coarsest, outputs)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h', w')."""
+        maps = self.conv_in(pictures)
+        for stage in self.stages:
+            maps = stage(maps)
+        encoded: Tensor = self.conv_out(functional.silu(self.norm(self.middle(maps))))
+        return encoded
+
+
+class _Decoder(nn.Module):
+    def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
+        super().__init__()
+        finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
+        self.conv_in = _conv(inputs, coarsest)
+        self.middle = _Middle(coarsest, groups)
+        self.stages = nn.ModuleList(_stages(config.channels[::-1], config.blocks + 1, groups, _Upsample))
+        self.norm, self.conv_out = _norm(finest, groups), _conv(finest, outputs)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(n, inputs, h', w') -> (n, outputs, h, w)."""
+        maps = self.middle(self.conv_in(latents))
+        for stage in self.stages:
+            maps = stage(maps)
+        pictures: Tensor = self.conv_out(functional.silu(self.norm(maps)))
+        return pictures
+
+
+class _Stage(nn.Module):
+    """Residual blocks at one resolution, and a convolution that leads to the next one, if there is one."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, groups: int, resize: nn.Module | None) -> None:
+        super().__init__()
+        widths = [inputs] + [outputs] * blocks
+        self.blocks = nn.ModuleList(_Residual(a, b, groups) for a, b in pairwise(widths))
+        self.resize = resize
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h', w')."""
+        for block in self.blocks:
+            maps = block(maps)
+        return maps if self.resize is None else self.resize(maps)
+
+
+class _Residual(nn.Module):
+    """Two convolutions, each after a normalisation, beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(inputs, groups), _conv(inputs, outputs)
+        self.norm2, self.conv2 = _norm(outputs, groups), _conv(outputs, outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h, w)."""
+        inner = self.conv1(functional.silu(self.norm1(maps)))
+        inner = self.conv2(functional.silu(self.norm2(inner)))
+        return inner + (maps if self.shortcut is None else self.shortcut(maps))  # type: ignore[no-any-return]
+
+
+class _Middle(nn.Module):
+    """What happens at the coarsest resolution: two residual blocks with attention over all places between them."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_Residual(width, width, groups) for _ in range(2))
+        self.norm = _norm(width, groups)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, width, h, w) -> the same shape."""
+        first, second = self.blocks
+        maps = first(maps)
+        places = rearrange(self.norm(maps), "n c y x -> n 1 (y x) c")
+        attended = self.out_proj(attend(self.q_proj(places), self.k_proj(places), self.v_proj(places)))
+        result: Tensor = second(maps + rearrange(attended, "n 1 (y x) c -> n c y x", y=maps.shape[2]))
+        return result
+
+
+class _Downsample(nn.Conv2d):
+    """Halves each side. The picture is continued by zeros at its right and lower end alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, stride=2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h / 2, w / 2)."""
+        return super().forward(functional.pad(maps, (0, 1, 0, 1)))
+
+
+class _Upsample(nn.Conv2d):
+    """Repeats every place twice per side, then smooths."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, 2 h, 2 w)."""
+        return super().forward(functional.interpolate(maps, scale_factor=2.0, mode="nearest"))
+
+
+def _stages(
+    widths: tuple[int, ...], blocks: int, groups: int, resize: type[_Downsample | _Upsample]
+) -> Iterator[_Stage]:
+    """Make stages of so many blocks; all but the last lead to another resolution."""
+    for index, (inputs, outputs) in enumerate(pairwise((widths[0], *widths))):
+        last = index == len(widths) - 1
+        yield _Stage(inputs, outputs, blocks, groups, None if last else resize(outputs))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=_EPSILON)

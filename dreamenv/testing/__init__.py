@@ -1,0 +1,19 @@
+"""Tests that a backbone of any package can inherit; they need pytest (``pip install pytest``).
+
+::
+
+    from dreamenv.testing import WorldModelContract
+
+    class TestMyBackbone(WorldModelContract):
+        config = MyConfig(width=8)
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("dreamenv.testing.contract")
+
+from dreamenv.testing.contract import ROWS, SPEC, STEPS, WorldModelContract, assert_equal  # noqa: E402  (after the rewrite)
+
+__all__ = ["ROWS", "SPEC", "STEPS", "WorldModelContract", "assert_equal"]
