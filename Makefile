@@ -1,7 +1,8 @@
 # `make demo` and `make test` do all their own set-up: a virtual environment in .venv with the tested versions.
 #
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
-#   make test                                      every test
+#   make test                                      every test but the slow ones
+#   make slow-test                                 the slow ones
 #   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
 #   make minetest                                  Minetest's engine, from Debian or Ubuntu (needs root)
 #   make minerl                                    the real MineRL Python client, without the game, for the tests
@@ -15,18 +16,22 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := setup.cfg constraints.txt pyproject.toml
+INSTALL_SIZE := About 2 GB on disk with torch's CPU build, some GB more with CUDA's, which is what PyPI has for Linux.
 
 # OpenMP threads that spin while they wait slow every process on a shared machine ten times and more.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test miniworld minetest minerl lint types docs bench clean
+.PHONY: demo test slow-test miniworld minetest minerl lint types docs bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m dreamenv.benchmarks.demo --task $(TASK)
+	$(BIN)/python -m dreamenv demo --task $(TASK)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+slow-test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # libGL, libEGL and libGLU with Mesa's drivers, which draw in software where there is no graphics card; no X server.
 miniworld:
@@ -74,10 +79,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	@echo "Installing dreamenv with ViZDoom and matplotlib into $(abspath $(VENV)): about 75 packages, torch among them."
+	@echo "$(INSTALL_SIZE)"
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[vizdoom,report]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
+	@echo "Installing dreamenv with every extra and the tools of the tests into $(abspath $(VENV)), torch among them."
+	@echo "$(INSTALL_SIZE)"
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 

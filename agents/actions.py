@@ -30,8 +30,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.errors import ActionError
 
 __all__ = ["PolicyActions"]
+
+_FARTHEST = 2**31  # beyond it no choice is counted
 
 
 class PolicyActions:
@@ -71,8 +74,16 @@ class PolicyActions:
         """Turn a policy's actions (b, ...) into arrays (b, *a); choices are rounded to one there is.
 
         Quantities stay as they are: one beyond its bounds is for the environment to refuse.
+
+        Raises:
+            ActionError: fractions where there are choices alone, or no numbers.
         """
         layout = self.layout
+        fits = actions.dtype.kind in "fiub"
+        if layout.dtype.kind == "i" and actions.dtype.kind == "f":  # as stable-baselines3 gives one of two choices
+            fits = bool(((actions == np.round(actions)) & (np.abs(actions) <= _FARTHEST)).all())
+        if not fits:
+            raise ActionError(f"an action of {self.space} cannot be among {actions!r} ({actions.dtype}).")
         if layout.dtype.kind == "i":
             return np.asarray(actions, np.int64).reshape(-1, *layout.shape) + layout.low
         numbers = np.asarray(actions, np.float32).reshape(-1, *layout.shape)

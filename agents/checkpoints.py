@@ -1,6 +1,6 @@
 """Checkpoints of a training agent: all that PPO needs to go on, as tensors and JSON.
 
-Environments are not part of it: on resuming, episodes begin anew from seeds that follow from the step reached.
+Environments are not part of it: on resuming, episodes start again from seeds that follow from the step reached.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ Sources: [S] Schulman et al. 2017 (PPO), [H] Huang et al. 2022 (37 details of PP
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dreamenv.agents.observations import ObservationConfig
+from dreamenv.checks import check_flag, check_number, check_whole
 from dreamenv.dream.config import DreamConfig, require
 from dreamenv.errors import UnknownNameError
 
@@ -52,15 +54,18 @@ class PPOConfig:
     normalize_reward: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in {"n_steps": 1, "batch_size": 2, "n_epochs": 1, "ent_coef": 0, "vf_coef": 0}.items():
-            value = getattr(self, name)
-            require(value >= least, f"{name} must be at least {least}, not {value}.")
+        settle = functools.partial(object.__setattr__, self)  # numpy's numbers become Python's, which JSON knows
+        for name, least in {"n_steps": 1, "batch_size": 2, "n_epochs": 1}.items():
+            settle(name, check_whole(name, getattr(self, name), least=least))
+        for name in ("ent_coef", "vf_coef"):
+            settle(name, check_number(name, getattr(self, name), least=0))
         for name in ("gamma", "gae_lambda"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} must lie in [0, 1], not {value}.")
+            settle(name, check_number(name, getattr(self, name), least=0, most=1))
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
-            value = getattr(self, name)
-            require(0 < value < float("inf"), f"{name} must be positive, not {value}.")
+            settle(name, check_number(name, getattr(self, name), least=0))
+            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}.")
+        for name in ("anneal_lr", "normalize_reward"):
+            settle(name, check_flag(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +85,14 @@ class NetworkConfig:
     lstm_hidden_size: int = 128
 
     def __post_init__(self) -> None:
+        settle = functools.partial(object.__setattr__, self)
+        for name in ("net_arch", "channels"):
+            sizes = getattr(self, name)
+            require(isinstance(sizes, tuple | list), f"{name} must be a tuple of widths, not {sizes!r}.")
+            settle(name, tuple(check_whole(name, size) for size in sizes))
         require(len(self.channels) == 3, f"channels must be three numbers, not {self.channels}.")
-        for name in ("net_arch", "channels", "features_dim", "lstm_hidden_size"):
-            value = getattr(self, name)
-            sizes = value if isinstance(value, tuple | list) else (value,)
-            require(all(size >= 1 for size in sizes), f"{name} must be at least 1, not {value}.")
+        for name in ("features_dim", "lstm_hidden_size"):
+            settle(name, check_whole(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +105,8 @@ class AgentConfig:
         observation: what the policy sees.
         ppo: how it learns.
         network: what it learns with.
-        dream: how the world is dreamt; only for "dream" and "mixed".
+        dream: how the world is dreamt; only for "dream" and "mixed". A horizon of None is 128 steps here [P], or the
+            real environment's time limit where that is shorter.
         total_steps: agent steps in all, over all rows.
         num_envs: rows in all.
         real_envs: how many of the rows are real; only for "mixed".
@@ -114,7 +123,7 @@ class AgentConfig:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    dream: DreamConfig = field(default_factory=lambda: DreamConfig(horizon=128))
+    dream: DreamConfig = field(default_factory=DreamConfig)
     total_steps: int = 400_000
     num_envs: int = 64
     real_envs: int = 8
@@ -130,11 +139,14 @@ class AgentConfig:
             raise UnknownNameError("algorithm", self.algorithm, ("ppo", "recurrent_ppo"))
         if self.where not in ("dream", "real", "mixed"):
             raise UnknownNameError("place to train", self.where, ("dream", "real", "mixed"))
+        settle = functools.partial(object.__setattr__, self)
         for name, least in {
-            "total_steps": 1, "num_envs": 1, "checkpoint_every": 0, "eval_every": 0, "eval_episodes": 0, "seed": 0
+            "total_steps": 1, "num_envs": 1, "real_envs": 0, "seed": 0,
+            "checkpoint_every": 0, "eval_every": 0, "eval_episodes": 0,
         }.items():  # fmt: skip
-            value = getattr(self, name)
-            require(value >= least, f"{name} must be at least {least}, not {value}.")
+            settle(name, check_whole(name, getattr(self, name), least=least, most=2**62))
+        if self.num_threads is not None:
+            settle("num_threads", check_whole("num_threads", self.num_threads, also=", or None"))
         rollout, batch_size = self.num_envs * self.ppo.n_steps, self.ppo.batch_size
         require(
             rollout % batch_size == 0,

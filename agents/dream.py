@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
+from dreamenv.checks import check_whole
 from dreamenv.dream.vector_env import DreamVectorEnv
-from dreamenv.errors import ConfigError, ResetNeededError
+from dreamenv.errors import ConfigError, InputError, ResetNeededError, UnknownNameError
 from dreamenv.world import World
 
 __all__ = ["DreamVecEnv"]
@@ -48,12 +50,11 @@ class DreamVecEnv(RowsVecEnv):
         observation: ObservationConfig | Literal["latent", "frame"] = "frame",
         **settings: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
+        num_envs = check_whole("num_envs", num_envs)
         taken = {"autoreset_mode", "output"} & set(settings)
         if taken:
             raise ConfigError(f"{taken.pop()} is fixed here: stable-baselines3 wants same-step autoreset and arrays.")
-        kind = observation if isinstance(observation, str) else observation.kind
+        kind: Any = observation.kind if isinstance(observation, ObservationConfig) else observation
         self.dreams = DreamVectorEnv(
             world, num_envs, observation=kind, autoreset_mode=AutoresetMode.SAME_STEP, **settings
         )
@@ -70,22 +71,31 @@ class DreamVecEnv(RowsVecEnv):
         super().__init__(num_envs, space, self.dreams.single_action_space)
 
     def reset(self) -> NDArray[Any]:
-        """Start a dream in every row."""
-        observations, _ = self.dreams.reset(seed=self._seeds, options=self._options[0] or None)
-        self._reset_seeds()
-        self._reset_options()
-        self._returns[:], self._lengths[:] = 0, 0
-        self._ready = True
+        """Start a dream in every row. Rows that were never seeded go on with their streams.
+
+        Each row's options, if they were set, may name its "start", see `DreamVectorEnv.reset`; they are used once.
+        """
+        self._check_open()
+        options = _join(self._take_options())
+        observations, infos = self.dreams.reset(seed=self._seeds, options=options)
+        self._begin_counting()
+        self._keep_reset_infos(self._everything, infos)
         return self._first(self._everything, observations)
 
-    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Start dreams in some rows; the seed fixes the start and all that follows."""
+    def reset_rows(
+        self, rows: NDArray[np.int64], seeds: NDArray[np.int64], options: Sequence[dict[str, Any]] | None = None
+    ) -> NDArray[Any]:
+        """Start dreams in some rows; the seed fixes the start, unless options name it, and all that follows."""
         every: list[int | None] = [None] * self.num_envs
+        asked: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         mask = np.zeros(self.num_envs, np.bool_)
         mask[rows] = True
-        for row, seed in zip(rows, seeds, strict=True):
-            every[row] = int(seed)
-        observations, _ = self.dreams.reset(seed=every, options=None if mask.all() else {"reset_mask": mask})
+        for place, row in enumerate(rows):
+            every[row] = int(seeds[place])
+            asked[row] = options[place] if options is not None else {}
+        chosen = _join(asked) if mask.all() else {**_join(asked), "reset_mask": mask}
+        observations, infos = self.dreams.reset(seed=every, options=chosen)
+        self._keep_reset_infos(rows, infos)
         return self._first(rows, observations[rows])
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
@@ -102,13 +112,15 @@ class DreamVecEnv(RowsVecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all rows; rows that end have been reset already."""
+        self._check_open()
         if not self._ready or self._actions is None:
             raise ResetNeededError("step was called before reset; call reset() first.")
         observations, rewards, terminated, truncated, infos = self.dreams.step(self._read_actions(self._actions))
         done = terminated | truncated
         rewards = rewards.astype(np.float32)
-        ended_infos = self.count_episodes(rewards, terminated, truncated, self._row_infos(done, infos))
+        told = self.count_episodes(rewards, terminated, truncated, self._row_infos(done, infos))
         ended = np.flatnonzero(done)
+        self._keep_reset_infos(ended, infos)
         if self._stack is not None:
             firsts = observations[ended]
             last = observations
@@ -118,16 +130,17 @@ class DreamVecEnv(RowsVecEnv):
                     last[row] = infos["final_obs"][row]
             observations = self._stack.push(last)
             for row in ended:
-                ended_infos[row]["terminal_observation"] = observations[row].copy()
+                told[row]["terminal_observation"] = observations[row].copy()
             if len(ended):
                 observations[ended] = self._stack.reset(ended, firsts)
         else:
             for row in ended:
-                ended_infos[row]["terminal_observation"] = np.array(infos["final_obs"][row])
-        return observations, rewards, done, ended_infos
+                told[row]["terminal_observation"] = np.array(infos["final_obs"][row])
+        return observations, rewards, done, told
 
     def close(self) -> None:
         """Free the dreams."""
+        super().close()
         self.dreams.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
@@ -139,16 +152,17 @@ class DreamVecEnv(RowsVecEnv):
         return observations.copy() if self._stack is None else self._stack.reset(rows, observations)
 
     def _row_infos(self, done: NDArray[np.bool_], infos: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the final infos of the rows that ended, one dictionary per row."""
-        rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        """Return each row's infos of the step, of ended rows their final ones."""
         final = infos.get("final_info", {})
-        for row in np.flatnonzero(done):
-            rows[row] = {
-                name: value[row]
-                for name, value in final.items()
-                if not name.startswith("_") and bool(final.get(f"_{name}", done)[row])
+        names = [name for name in infos if not name.startswith(("_", "final_"))]
+        columns = [(np.where(done, final[name], infos[name]) if final else infos[name]).tolist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def _keep_reset_infos(self, rows: NDArray[np.int64], infos: dict[str, Any]) -> None:
+        for row in rows.tolist():
+            self.reset_infos[row] = {
+                name: value[row].item() for name, value in infos.items() if not name.startswith(("_", "final_"))
             }
-        return rows
 
     def _target(self, row: int) -> Any:
         del row
@@ -157,3 +171,18 @@ class DreamVecEnv(RowsVecEnv):
     def _is_wrapped(self, row: int, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]]) -> bool:
         del row, wrapper_class
         return False
+
+
+def _join(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Turn one dictionary of options per row into one of all rows.
+
+    Raises:
+        InputError, UnknownNameError: what is no dictionary, or an option that a row does not have.
+    """
+    for one in options:
+        if not isinstance(one, Mapping):
+            raise InputError(f"a row's options must be a dictionary, not {one!r}.")
+        for name in one:
+            if name != "start":
+                raise UnknownNameError("reset option of a row", str(name), ["start"])
+    return {"start": [one.get("start") for one in options]}

@@ -10,33 +10,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamenv.agents.actors import RandomActor
 from dreamenv.agents.batch_policy import Policy, Predictor, check_actions, observation_normalizer
 from dreamenv.agents.dream import DreamVecEnv
 from dreamenv.agents.episodes import play_episodes
 from dreamenv.agents.observations import ObservationConfig
-from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.real import RealVecEnv
 from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
 from dreamenv.agents.views import View, check_view, find_view, read_view
+from dreamenv.checks import check_whole
 from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.reconstruction import NEEDS_WORLD
 from dreamenv.dream.rewards import RewardFunction
-from dreamenv.errors import ConfigError, SeedError
+from dreamenv.envs import EnvironmentMaker
+from dreamenv.errors import ConfigError, PolicyError, SeedError
+from dreamenv.folders import is_world_name
 from dreamenv.world import World
 
 __all__ = ["evaluate"]
 
+_LAST_SEED = 2**62
+
 
 def evaluate(
     policy: Policy | str | Path,
-    target: World | EnvironmentMaker,
+    target: World | EnvironmentMaker | Path,
     *,
     episodes: int = 100,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
     num_envs: int | None = None,
-    world: World | None = None,
+    world: World | str | Path | None = None,
     observation: ObservationConfig | Literal["frame", "latent"] | None = None,
     deterministic: bool = False,
     config: DreamConfig | None = None,
@@ -47,15 +53,16 @@ def evaluate(
     """Play episodes with a policy and sum up.
 
     Args:
-        policy: a `SavedPolicy` or its folder; a model of stable-baselines3 or sb3-contrib, or anything else with their
-            ``predict``; or a function of observations (b, ...) that returns actions (b, ...) of the environment.
-        target: a world to dream in, or a real environment (name, id or maker).
+        policy: a `SavedPolicy`, its folder or that of the run that trained it; "random"; a model of stable-baselines3
+            or sb3-contrib, or anything else with their ``predict``; or a function of observations (b, ...) that returns
+            actions (b, ...) of the environment.
+        target: a world to dream in, or where it is (see `World.load`); or a real environment, as `make_real` takes it.
         episodes: how many; their seeds are ``seed, seed + 1, ...``.
         seed: of the first episode.
         seeds: the episodes' seeds themselves; overrides ``episodes`` and ``seed``.
         num_envs: rows played at once; None for 16 dreams or 8 real ones. It does not change the result, unless a
             predictor samples: it does so for all rows from one generator.
-        world: whose filter makes a real environment's latents; needed where the policy reads latents.
+        world: whose filter makes a real environment's latents, or where it is; needed where the policy reads latents.
         observation: what the policy sees; None for what fits its observation space or, where it has none, frames
             (b, h, w, c) uint8.
         deterministic: act greedily instead of sampling; a function acts as it does.
@@ -65,6 +72,7 @@ def evaluate(
         **settings: fields of `DreamConfig` (``horizon=128``), which replace those of ``config``.
 
     Raises:
+        WorldNotFoundError, CheckpointError: no world or policy is where it was said to be.
         PolicyError: the policy's observation or action space is not the environment's, or it cannot be read.
         WorldMismatchError: the real environment is not the one that the policy, or its world, was learned from.
         SeedError: a negative or doubled seed.
@@ -72,9 +80,17 @@ def evaluate(
     """
     chosen = _read_seeds(episodes, seed, seeds)
     dream = DreamConfig.resolve(config or DreamConfig(episode_starts_only=True), settings, caller=evaluate)
-    policy = SavedPolicy.load(policy) if isinstance(policy, str | Path) else policy
+    if isinstance(policy, str | Path) and policy != "random":
+        policy = SavedPolicy.load(policy)
+    if isinstance(policy, type):
+        name = policy.__name__
+        raise PolicyError(f"{name} is a class; pass a model made with it, such as {name}.load(path).")
+    if isinstance(target, Path) or (isinstance(target, str) and is_world_name(target)):
+        target = World.load(target)
+    world = World.load(world) if isinstance(world, str | Path) else world
     saved = policy if isinstance(policy, SavedPolicy) else None
-    rows = min(num_envs or (16 if isinstance(target, World) else 8), len(chosen))
+    usual = 16 if isinstance(target, World) else 8
+    rows = min(usual if num_envs is None else check_whole("num_envs", num_envs, also=", or None"), len(chosen))
     source = target if isinstance(target, World) else world
     if saved is not None:
         _check_world(saved, source)
@@ -95,10 +111,10 @@ def evaluate(
         _refuse_dream_settings(config=config, reward_fn=reward_fn, **settings)
         env = RealVecEnv(target, rows, observation=choose, world=world)
         provenance = env.provenance
-        name = target if isinstance(target, str) else "real"
-        if provenance is not None:
-            name, score_name = provenance.environment_id, provenance.score
+        name, score_name = provenance.environment_id, provenance.score
     try:
+        if isinstance(policy, str | Path):
+            policy = RandomActor(env.environment_actions)
         if saved is not None and saved.provenance is not None and provenance is not None:
             saved.provenance.check_matches(provenance)
         _check_spaces(policy, env, views[-1])
@@ -111,11 +127,14 @@ def evaluate(
 
 
 def _read_seeds(episodes: int, seed: int, seeds: Sequence[int] | None) -> list[int]:
-    chosen = list(range(seed, seed + episodes)) if seeds is None else [int(one) for one in seeds]
+    if seeds is None:
+        first = check_whole("seed", seed, least=0, most=_LAST_SEED, error=SeedError)
+        return list(range(first, first + check_whole("episodes", episodes)))
+    chosen = [check_whole("seeds", one, least=0, most=_LAST_SEED, error=SeedError) for one in seeds]
     if not chosen:
-        raise ConfigError(f"episodes must be at least 1, not {episodes if seeds is None else 0}.")
-    if min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise SeedError("seeds must be at least 0 and all different, so that no episode is counted twice.")
+        raise ConfigError("seeds must hold at least 1, one for each episode, not none.")
+    if len(set(chosen)) < len(chosen):
+        raise SeedError("seeds must be all different, so that no episode is counted twice.")
     return chosen
 
 

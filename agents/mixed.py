@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from dreamenv.agents.rows import RowsVecEnv, Stepped
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, ResetNeededError
 
 __all__ = ["MixedVecEnv"]
 
@@ -51,17 +51,26 @@ class MixedVecEnv(RowsVecEnv):
 
     def reset(self) -> NDArray[Any]:
         """Start an episode in every row."""
-        self._reset_seeds()
-        self._ready = True
-        return np.concatenate([part.reset() for part in self.parts])
+        self._check_open()
+        options = self._take_options()
+        for part, rows in zip(self.parts, self._slices, strict=True):
+            part.set_options(options[rows])
+        observations = np.concatenate([part.reset() for part in self.parts])
+        self._begin_counting()
+        self._gather_reset_infos()
+        return observations
 
-    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
+    def reset_rows(
+        self, rows: NDArray[np.int64], seeds: NDArray[np.int64], options: Sequence[dict[str, Any]] | None = None
+    ) -> NDArray[Any]:
         """Start episodes in some rows."""
         observations = np.zeros((len(rows), *(self.observation_space.shape or ())), self.observation_space.dtype)
         for part, span in zip(self.parts, self._slices, strict=True):
             mine = (rows >= span.start) & (rows < span.stop)
             if mine.any():
-                observations[mine] = part.reset_rows(rows[mine] - span.start, seeds[mine])
+                own = None if options is None else [options[place] for place in np.flatnonzero(mine).tolist()]
+                observations[mine] = part.reset_rows(rows[mine] - span.start, seeds[mine], own)
+        self._gather_reset_infos()
         return observations
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
@@ -78,21 +87,26 @@ class MixedVecEnv(RowsVecEnv):
             [info for step in steps for info in step.infos],
         )
 
-    def step_async(self, actions: NDArray[Any]) -> None:
-        """Hand every part its actions."""
-        for part, rows in zip(self.parts, self._slices, strict=True):
-            part.step_async(actions[rows])
-
     def step_wait(self) -> VecEnvStepReturn:
         """Step every part."""
+        self._check_open()
+        if not self._ready or self._actions is None:
+            raise ResetNeededError("step was called before reset; call reset() first.")
+        for part, rows in zip(self.parts, self._slices, strict=True):
+            part.step_async(self._actions[rows])
         results = [part.step_wait() for part in self.parts]
+        self._gather_reset_infos()
         observations, rewards, dones = (np.concatenate([result[i] for result in results]) for i in range(3))
         return observations, rewards, dones, [info for result in results for info in result[3]]
 
     def close(self) -> None:
         """Close every part."""
+        super().close()
         for part in self.parts:
             part.close()
+
+    def _gather_reset_infos(self) -> None:
+        self.reset_infos = [info for part in self.parts for info in part.reset_infos]
 
     def _target(self, row: int) -> Any:
         part, own = self._locate(row)

@@ -7,6 +7,7 @@ fills the whole stack.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +16,15 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from dreamenv.checks import check_choice, check_flag, check_whole
 from dreamenv.errors import ConfigError, FrameError
 
 __all__ = ["FrameStack", "ObservationConfig"]
 
 # ITU-R BT.601 luma in 1/256, so that grey needs only integers.
 _LUMA = np.array([77, 150, 29], np.uint32)
+
+_MOST_FRAMES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +49,15 @@ class ObservationConfig:
     reconstructed: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("latent", "frame"):
-            raise ConfigError(f"kind must be 'latent' or 'frame', not {self.kind!r}.")
+        check_choice("kind", self.kind, ("latent", "frame"))
+        settle = functools.partial(object.__setattr__, self)  # numpy's numbers become Python's, which JSON knows
+        for name in ("grey", "reconstructed"):
+            settle(name, check_flag(name, getattr(self, name)))
+        settle("stack", check_whole("stack", self.stack, most=_MOST_FRAMES))
+        if self.size is not None:
+            settle("size", check_whole("size", self.size, least=8, also=", or None"))
         if self.reconstructed and self.kind != "frame":
             raise ConfigError("reconstructed is of frames; latents are the world's own already.")
-        if self.stack < 1:
-            raise ConfigError(f"stack must be at least 1 frame, not {self.stack}.")
-        if self.size is not None and self.size < 8:
-            raise ConfigError(f"size must be at least 8 pixels, or None, not {self.size}.")
 
     def frame_space(self, frame_shape: tuple[int, int, int]) -> gym.spaces.Box:
         """Return the space of one observation of kind "frame".

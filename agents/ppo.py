@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
@@ -29,24 +30,31 @@ from dreamenv.agents.evaluation import evaluate
 from dreamenv.agents.generators import isolated_generators
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.networks import policy_class, policy_settings
-from dreamenv.agents.real import EnvironmentMaker, RealVecEnv
+from dreamenv.agents.real import RealVecEnv
 from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
 from dreamenv.devices import find_device
+from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.rewards import RewardFunction
-from dreamenv.errors import CheckpointError, ConfigError, StorageError
+from dreamenv.envs import EnvironmentMaker
+from dreamenv.errors import CheckpointError, ConfigError
+from dreamenv.locks import locked_run
 from dreamenv.storage import read_json, write_json
+from dreamenv.training.tensorboard_logger import TensorBoardLogger
 from dreamenv.world import World
 
 __all__ = ["make_training_env", "train_agent"]
+
+_HORIZON = 128
+"""Steps of the dreams that PPO learns in, unless its configuration says otherwise or real episodes are shorter."""
 
 
 def train_agent(
     config: AgentConfig,
     *,
     out: str | Path,
-    world: World | None = None,
+    world: World | str | Path | None = None,
     real: EnvironmentMaker | None = None,
     evaluate_in: World | EnvironmentMaker | None = None,
     reward_fn: RewardFunction | None = None,
@@ -58,8 +66,9 @@ def train_agent(
     Args:
         config: all settings.
         out: folder of everything written.
-        world: to dream in, and whose latents the policy reads; needed unless ``where="real"`` on frames.
-        real: the real environment; needed for "real" and "mixed".
+        world: to dream in, and whose latents the policy reads, or where it is (see `World.load`); needed unless
+            ``where="real"`` on frames.
+        real: the real environment, as `make_real` takes it; needed for "real" and "mixed".
         evaluate_in: where to evaluate every ``config.eval_every`` steps; None for the dream, or the real environment
             without one.
         reward_fn: gives dreams' rewards instead of the world, see `DreamVectorEnv`; for worlds that predict none. It
@@ -72,14 +81,17 @@ def train_agent(
 
     Raises:
         ConfigError: settings that cannot work together.
+        FolderInUseError: another process trains in ``out``.
         CheckpointError: the checkpoint there was made with other settings, or none there is whole.
         WorldMismatchError: the real environment is not the world's.
         StorageError: the disk refused; checkpoints already there are untouched.
     """
     out = Path(out)
     device = find_device(config.device)
-    with _own_randomness(config):
+    world = World.load(world, config.device) if isinstance(world, str | Path) else world
+    with locked_run(out), _own_randomness(config):
         rows = make_training_env(config, world=world, real=real, reward_fn=reward_fn)
+        callback: _TrainingCallback | None = None
         try:
             env: VecEnv = rows
             if config.ppo.normalize_reward:
@@ -90,21 +102,20 @@ def train_agent(
             if found is not None:
                 seconds = load_checkpoint(found, algorithm, config)
             env.seed(int(np.random.SeedSequence([config.seed, algorithm.num_timesteps]).generate_state(1)[0] >> 1))
-            try:
-                algorithm.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-            except OSError as error:
-                raise StorageError(f"could not write {out}: {error}. Choose another folder.") from error
             target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
             callback = _TrainingCallback(config, out, rows, world, target, reward_fn, seconds, progress)
             remaining = config.total_steps - algorithm.num_timesteps
             if remaining > 0:
-                algorithm.learn(remaining, callback=callback, reset_num_timesteps=False)
-                algorithm.logger.close()
+                with contextlib.closing(_TensorBoardWriter(out / "tensorboard")) as writer:
+                    algorithm.set_logger(Logger(str(out / "tensorboard"), [writer]))
+                    algorithm.learn(remaining, callback=callback, reset_num_timesteps=False)
                 save_checkpoint(out / "checkpoints", algorithm, config, callback.seconds())
             policy = callback.policy(algorithm)
             policy.save(out / "policy")
             return policy
         finally:
+            if callback is not None:
+                callback.close()
             rows.close()
 
 
@@ -133,7 +144,7 @@ def make_training_env(
                     world,
                     config.num_envs - real_rows,
                     observation=config.observation,
-                    config=config.dream,
+                    config=_with_horizon(config.dream, world),
                     reward_fn=reward_fn,
                     device=config.device,
                 )
@@ -145,6 +156,12 @@ def make_training_env(
         for part in parts:
             part.close()
         raise
+
+
+def _with_horizon(dream: DreamConfig, world: World | None) -> DreamConfig:
+    """Return the configuration with a horizon: by default short dreams, and none longer than real episodes."""
+    limit = world.provenance.max_episode_steps if world is not None and world.provenance is not None else None
+    return dataclasses.replace(dream, horizon=dream.horizon or min(_HORIZON, limit or _HORIZON))
 
 
 def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> OnPolicyAlgorithm:
@@ -170,6 +187,22 @@ def _make_algorithm(config: AgentConfig, env: VecEnv, device: torch.device) -> O
     return algorithm
 
 
+class _TensorBoardWriter(KVWriter):
+    """Logs what stable-baselines3 records as the training of worlds does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._logger = TensorBoardLogger(folder)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        numbers = {
+            name: float(value) for name, value in key_values.items() if isinstance(value, int | float | np.number)
+        }
+        self._logger.scalars({k: v for k, v in numbers.items() if "tensorboard" not in (key_excluded[k] or ())}, step)
+
+    def close(self) -> None:
+        self._logger.close()
+
+
 class _TrainingCallback(BaseCallback):
     """Shows progress, writes checkpoints and evaluates, between an update and the next rollout."""
 
@@ -191,6 +224,10 @@ class _TrainingCallback(BaseCallback):
         self._bar = tqdm(total=config.total_steps, desc=f"PPO, {config.where}", unit="step", disable=not progress)
         self._saved = self._evaluated = 0
         self._shown = 0
+
+    def close(self) -> None:
+        """End the progress bar's line."""
+        self._bar.close()
 
     def seconds(self) -> float:
         """Return the time trained so far, earlier runs included."""

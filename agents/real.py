@@ -7,9 +7,9 @@ turns all rows' frames into the world's latents.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,27 +17,15 @@ from numpy.typing import NDArray
 
 from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
+from dreamenv.checks import check_whole
 from dreamenv.data.provenance import Provenance
 from dreamenv.dream.latents import LatentFilter, latent_space
 from dreamenv.dream.reconstruction import Reconstruction
-from dreamenv.envs import make_real
+from dreamenv.envs import EnvironmentMaker, make_real
 from dreamenv.errors import ConfigError, WorldMismatchError
 from dreamenv.world import World
 
-__all__ = ["EnvironmentMaker", "RealVecEnv", "check_provenance", "make_environment", "provenance_of"]
-
-EnvironmentMaker: TypeAlias = "str | Callable[[], gym.Env[Any, Any]]"
-"""A task's short name, a gymnasium id, or a function that makes the environment."""
-
-
-def make_environment(maker: EnvironmentMaker) -> gym.Env[Any, Any]:
-    """Make one real environment."""
-    return make_real(maker) if isinstance(maker, str) else maker()
-
-
-def provenance_of(env: gym.Env[Any, Any]) -> Provenance | None:
-    """Return an environment's provenance, None if it has none."""
-    return env.get_wrapper_attr("provenance") if env.has_wrapper_attr("provenance") else None
+__all__ = ["RealVecEnv", "check_provenance"]
 
 
 def check_provenance(world: World, env: gym.Env[Any, Any]) -> None:
@@ -46,9 +34,8 @@ def check_provenance(world: World, env: gym.Env[Any, Any]) -> None:
     Raises:
         WorldMismatchError: the action table, frame skip, frame size or resize differ, or the action spaces do.
     """
-    real = provenance_of(env)
-    if world.provenance is not None and real is not None:
-        world.provenance.check_matches(real)
+    if world.provenance is not None:
+        world.provenance.check_matches(env.get_wrapper_attr("provenance"))
     if env.action_space != world.spec.action_space:
         raise WorldMismatchError(
             f"the world takes actions of {world.spec.action_space}, the real environment of {env.action_space}."
@@ -67,7 +54,7 @@ class RealVecEnv(RowsVecEnv):
     An episode depends on its seed alone, not on its row, the number of rows or the threads.
 
     Args:
-        maker: which environment.
+        maker: which environment, as `make_real` takes it.
         num_envs: copies, at least 1.
         observation: what the policy sees, or a function of the frames' (h, w, c) that says so.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
@@ -84,19 +71,15 @@ class RealVecEnv(RowsVecEnv):
         world: World | None = None,
         threads: int | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads must be at least 1, not {threads}.")
-        self.envs = [make_environment(maker)]
+        num_envs = check_whole("num_envs", num_envs)
+        if threads is not None:
+            threads = check_whole("threads", threads, also=", or None")
+        self.envs = [make_real(maker)]
         try:
             if world is not None:
                 check_provenance(world, self.envs[0])
-            shape = self.envs[0].observation_space.shape
-            if shape is None or len(shape) != 3:
-                raise ConfigError(
-                    f"a real environment must show frames (h, w, c), not {self.envs[0].observation_space}."
-                )
+            height, width, channels = self.envs[0].observation_space.shape or ()
+            shape = (height, width, channels)
             config = observation(shape) if callable(observation) else observation or ObservationConfig(kind="frame")
             if config.kind == "latent" and world is None:
                 raise ConfigError("latent observations of a real environment need a world that filters its frames.")
@@ -109,26 +92,30 @@ class RealVecEnv(RowsVecEnv):
             else:
                 self._stack = FrameStack(config, num_envs, shape)
                 space = self._stack.space
-            self.envs += [make_environment(maker) for _ in range(num_envs - 1)]
+            self.envs += [make_real(maker) for _ in range(num_envs - 1)]
             super().__init__(num_envs, space, self.envs[0].action_space)
         except BaseException:
             for env in self.envs:
                 env.close()
             raise
-        self.provenance = provenance_of(self.envs[0])
+        self.provenance: Provenance = self.envs[0].get_wrapper_attr("provenance")
         self.frames = np.zeros((num_envs, *shape), np.uint8)
         """(b, h, w, c), each row's last real frame."""
         workers = min(num_envs, 2 * (os.cpu_count() or 1) if threads is None else threads)
         self._pool = ThreadPoolExecutor(workers, "dreamenv-real") if workers > 1 else None
 
-    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
+    def reset_rows(
+        self, rows: NDArray[np.int64], seeds: NDArray[np.int64], options: Sequence[dict[str, Any]] | None = None
+    ) -> NDArray[Any]:
         """Start episodes; the seed fixes both the episode and the filter's randomness."""
+        self._check_open()
 
-        def start(pair: tuple[int, int]) -> NDArray[np.uint8]:
-            frame: NDArray[np.uint8] = self.envs[pair[0]].reset(seed=pair[1])[0]
-            return frame
+        def start(place: int) -> NDArray[np.uint8]:
+            row, asked = int(rows[place]), None if options is None else options[place]
+            frame, self.reset_infos[row] = self.envs[row].reset(seed=int(seeds[place]), options=asked or None)
+            return np.asarray(frame)
 
-        frames = np.stack(self._map(start, [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]))
+        frames = np.stack(self._map(start, list(range(len(rows)))))
         self.frames[rows] = frames
         if self._filter is not None:
             return self._filter.reset(rows, frames, seeds.tolist())
@@ -137,6 +124,7 @@ class RealVecEnv(RowsVecEnv):
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_] | None = None) -> Stepped:
         """Step the active rows; the others' frames stay as they are."""
+        self._check_open()
         taken = self._read_actions(actions)
         native = self.policy_actions.to_environment(taken)
         rows = self._everything if active is None else np.flatnonzero(active)
@@ -158,8 +146,9 @@ class RealVecEnv(RowsVecEnv):
 
     def close(self) -> None:
         """Close every copy."""
+        super().close()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)  # after an interrupt, rows may still be waiting for their turn
             self._pool = None
         for env in self.envs:
             env.close()

@@ -75,5 +75,5 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        name = self.score_name or "return"
+        name = self.score_name or ("return" if self.scores is None else "score")
         return f"{self.target}: {name} {self.summary()}"

@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from dreamenv.agents.actions import PolicyActions
-from dreamenv.errors import ConfigError, InputError, ResetNeededError, SeedError
+from dreamenv.checks import check_whole, to_array
+from dreamenv.errors import ActionError, ClosedError, InputError, ResetNeededError, SeedError
 
 __all__ = ["RowsVecEnv", "Stepped"]
 
@@ -35,7 +36,7 @@ class Stepped:
         observations: (b, ...), of ended rows their last.
         rewards: (b,) float32.
         terminated, truncated: (b,) bool.
-        infos: per row; only used when the row's episode ends.
+        infos: per row.
     """
 
     observations: NDArray[Any]
@@ -59,17 +60,19 @@ class RowsVecEnv(VecEnv):
     """
 
     def __init__(self, num_envs: int, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, not {num_envs}.")
+        num_envs = check_whole("num_envs", num_envs)
         self.policy_actions = PolicyActions(action_space)
         super().__init__(num_envs, observation_space, self.policy_actions.space)
+        (metadata,) = self.get_attr("metadata", [0])
+        if "render_fps" in metadata:
+            self.metadata["render_fps"] = metadata["render_fps"]
         self._actions: NDArray[Any] | None = None
         self._random = np.random.default_rng()
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self._began = np.full(num_envs, time.perf_counter())
         self._everything = np.arange(num_envs)
-        self._ready = False
+        self._ready = self._closed = False
 
     @property
     def environment_actions(self) -> gym.Space[Any]:
@@ -77,12 +80,15 @@ class RowsVecEnv(VecEnv):
         return self.policy_actions.layout.space
 
     @abstractmethod
-    def reset_rows(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Start episodes in some rows.
+    def reset_rows(
+        self, rows: NDArray[np.int64], seeds: NDArray[np.int64], options: Sequence[dict[str, Any]] | None = None
+    ) -> NDArray[Any]:
+        """Start episodes in some rows, and keep what they say of their start in ``reset_infos``.
 
         Args:
             rows: (n,) which.
             seeds: (n,) one seed each; the same seed gives the same episode whatever the row and the other rows.
+            options: (n,) options of `reset`, one dictionary each; None for none.
 
         Returns:
             (n, ...) first observations.
@@ -96,21 +102,20 @@ class RowsVecEnv(VecEnv):
         """Fix all following episodes: row i's next one by ``seed + i``, later ones derived from ``seed``."""
         if seed is None:
             seed = int(np.random.default_rng().integers(_SEED_LIMIT))
-        if seed < 0:
-            raise SeedError(f"seed must be at least 0, not {seed}.")
+        seed = check_whole("seed", seed, least=0, most=2**62, error=SeedError)
         self._random = np.random.default_rng(seed)
         self._seeds = [seed + row for row in range(self.num_envs)]
         return self._seeds
 
     def reset(self) -> NDArray[Any]:
-        """Start an episode in every row."""
+        """Start an episode in every row, each by its seed and options if they were set; they are used once."""
+        self._check_open()
+        options = self._take_options()
         fresh = self._draw_seeds(self.num_envs)
         seeds = np.array([new if old is None else old for old, new in zip(self._seeds, fresh, strict=True)])
-        self._reset_seeds()
-        self._reset_options()
-        self._returns[:], self._lengths[:], self._began[:] = 0, 0, time.perf_counter()
-        self._ready = True
-        return self.reset_rows(self._everything, seeds)
+        observations = self.reset_rows(self._everything, seeds, options)
+        self._begin_counting()
+        return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Hand over one action per row."""
@@ -118,6 +123,7 @@ class RowsVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all rows; rows that end are reset."""
+        self._check_open()
         if not self._ready or self._actions is None:
             raise ResetNeededError("step was called before reset; call reset() first.")
         stepped = self.step_rows(self._actions)
@@ -138,31 +144,32 @@ class RowsVecEnv(VecEnv):
         truncated: NDArray[np.bool_],
         infos: Sequence[dict[str, Any]],
     ) -> list[dict[str, Any]]:
-        """Add up returns and lengths; return one dictionary per row, filled where an episode ended."""
+        """Add up returns and lengths; return each row's infos with what stable-baselines3 reads of ended episodes."""
         self._returns += rewards
         self._lengths += 1
-        ended_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        limited = (truncated & ~terminated).tolist()
+        told = [{**info, "TimeLimit.truncated": limit} for info, limit in zip(infos, limited, strict=True)]
         ended = np.flatnonzero(terminated | truncated)
         now = time.perf_counter()
         for row in ended.tolist():
-            ended_infos[row] = {
-                **infos[row],
-                "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
-                "episode": {
-                    "r": float(self._returns[row]),
-                    "l": int(self._lengths[row]),
-                    "t": round(now - self._began[row], 6),
-                },
+            told[row]["episode"] = {
+                "r": float(self._returns[row]),
+                "l": int(self._lengths[row]),
+                "t": round(now - self._began[row], 6),
             }
         self._returns[ended], self._lengths[ended], self._began[ended] = 0, 0, now
-        return ended_infos
+        return told
 
     def close(self) -> None:
         """Free what the rows hold."""
+        self._closed = True
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute once per row asked for."""
-        return [getattr(self._target(row), attr_name) for row in self._get_indices(indices)]
+        """Return an attribute once per row asked for; spaces are those of one row here."""
+        rows = self._get_indices(indices)
+        if attr_name in ("action_space", "observation_space"):
+            return [getattr(self, attr_name) for _ in rows]
+        return [getattr(self._target(row), attr_name) for row in rows]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the rows asked for."""
@@ -180,11 +187,9 @@ class RowsVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Say for each row whether it is wrapped; episodes are counted here, so Monitor counts as present."""
-        from stable_baselines3.common.monitor import Monitor
-
+        """Say for each row whether it is wrapped."""
         rows: Iterable[int] = self._get_indices(indices)
-        return [issubclass(wrapper_class, Monitor) or self._is_wrapped(row, wrapper_class) for row in rows]
+        return [self._is_wrapped(row, wrapper_class) for row in rows]
 
     @abstractmethod
     def _target(self, row: int) -> Any:
@@ -197,9 +202,30 @@ class RowsVecEnv(VecEnv):
     def _draw_seeds(self, count: int) -> NDArray[np.int64]:
         return self._random.integers(_SEED_LIMIT, size=count)
 
-    def _read_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+    def _take_options(self) -> list[dict[str, Any]]:
+        """Return the options that were set, one dictionary per row; the next reset has none of them."""
+        options = self._options
+        self._reset_options()
+        if not isinstance(options, list | tuple) or len(options) != self.num_envs:
+            raise InputError(f"options must be one dictionary for all or {self.num_envs}, not {options!r}.")
+        return list(options)
+
+    def _begin_counting(self) -> None:
+        """Count from here, after a reset of every row that used its seeds."""
+        self._reset_seeds()
+        self._returns[:], self._lengths[:], self._began[:] = 0, 0, time.perf_counter()
+        self._ready = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this environment was closed; make a new one.")
+
+    def _read_actions(self, actions: Any) -> NDArray[Any]:
         """Turn a policy's actions, one per row, into the arrays (b, *a) of `dreamenv.action_layout`."""
-        actions, wanted = np.asarray(actions), (self.num_envs, *(self.action_space.shape or ()))
-        if actions.shape != wanted:
-            raise InputError(f"there must be one action per row, {wanted}, not an array of {actions.shape}.")
-        return self.policy_actions.to_arrays(actions)
+        array, wanted = (
+            to_array("actions", actions, error=ActionError),
+            (self.num_envs, *(self.action_space.shape or ())),
+        )
+        if array.shape != wanted:
+            raise InputError(f"there must be one action per row, {wanted}, not an array of {array.shape}.")
+        return self.policy_actions.to_arrays(array)

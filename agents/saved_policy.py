@@ -6,6 +6,8 @@ LSTM's memory) is part of the state, so an episode depends on its seed and not o
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,25 +29,16 @@ from tensordict import TensorDict
 from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
+from dreamenv.agents.policy_folder import POLICY, POLICY_REMEDY, find_policy_folder
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import CheckpointDamagedError, CheckpointError, ConfigError, PolicyError
+from dreamenv.errors import CheckpointDamagedError, ConfigError
 from dreamenv.randomness import categorical, normal, seed_keys
-from dreamenv.storage import FolderFormat, read_tensors, write_tensors
+from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refuse_malformed, write_tensors
 
 __all__ = ["PolicyState", "SavedPolicy"]
 
 _TENSORS = "policy.safetensors"
-_REMEDY = "Copy the policy again, whole, or train it again."
-_FORMAT = FolderFormat(
-    kind="policy",
-    manifest="policy.json",
-    version=1,
-    missing=CheckpointError,
-    damaged=CheckpointDamagedError,
-    newer=CheckpointError,
-    remedy=_REMEDY,
-)
 _STREAM = 2**30
 """The stream from which actions are sampled: neither a model's (below 2**16) nor an environment's (2**31)."""
 
@@ -145,47 +138,55 @@ class SavedPolicy:
             write_tensors(folder / _TENSORS, tensors_of(self.network))
             return values
 
-        _FORMAT.write(path, fill)
+        POLICY.write(path, fill)
         return path
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of everything that its actions depend on: spaces, settings and parameters."""
+        settings = [self.config.to_json(), space_to_json(self.observation_space), space_to_json(self.action_space)]
+        digest = hashlib.sha256(json.dumps([*settings, self.world_hash], sort_keys=True).encode())
+        for name, value in sorted(tensors_of(self.network).items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode() + value.numpy().tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> SavedPolicy:
-        """Read a policy.
+        """Read a policy from its folder, or from that of the run that trained it.
 
         Raises:
             PolicyError: a file of stable-baselines3.
             CheckpointDamagedError: a file is missing, cut short or altered.
             CheckpointError: no policy there, or one written by a newer dreamenv.
         """
-        path = Path(path)
-        for file in (path, path.with_name(f"{path.name}.zip")):  # stable-baselines3 leaves ".zip" out where it can
-            if file.suffix == ".zip" and file.is_file():
-                raise PolicyError(
-                    f"{file} is a file of stable-baselines3, which holds pickles: unpickling runs whatever code is in "
-                    "it, so dreamenv does not. If you trust it, load it yourself and evaluate the model in Python: "
-                    "dreamenv.agents.evaluate(PPO.load(path), ...)."
-                )
-        values = _FORMAT.read(path)
-        tensors = read_tensors(path / _TENSORS, CheckpointDamagedError, _REMEDY)
-        try:
+        path = find_policy_folder(path)
+        values = POLICY.read(path)
+        shapes = read_shapes(path / _TENSORS, CheckpointDamagedError, POLICY_REMEDY)
+
+        def misfit(what: str) -> CheckpointDamagedError:
+            return CheckpointDamagedError(
+                f"the policy at {path} does not fit its own settings: {what}. {POLICY_REMEDY}"
+            )
+
+        with refuse_malformed(CheckpointDamagedError, f"the policy at {path}", POLICY_REMEDY):
             config = AgentConfig.from_json(values["config"])
             observation_space = space_from_json(values["observation_space"])
             action_space = space_from_json(values["action_space"])
-            provenance = values["provenance"]
-            network = build_policy(config, observation_space, action_space).to(device)
-            load_tensors(network, tensors)
-        except (KeyError, TypeError, RuntimeError, ValueError, LookupError) as error:
-            raise CheckpointDamagedError(f"the policy at {path} is damaged: {error}. {_REMEDY}") from error
-        if not isinstance(observation_space, gym.spaces.Box):
-            raise CheckpointDamagedError(f"the policy at {path} is damaged: it sees {observation_space}, not a Box.")
+            if not isinstance(observation_space, gym.spaces.Box):
+                raise ValueError(f"it sees {observation_space}, not a Box")
+            provenance = Provenance.from_json(values["provenance"]) if values["provenance"] is not None else None
+            network = build_for_weights(
+                lambda: build_policy(config, observation_space, action_space), shapes, tensors_of, misfit
+            ).to(device)
+            load_tensors(network, read_tensors(path / _TENSORS, CheckpointDamagedError, POLICY_REMEDY))
+            world_hash, record = str(values["world_hash"]), dict(values["record"])
         return cls(
             config=config,
             network=network,
             observation_space=observation_space,
             action_space=action_space,
-            world_hash=values["world_hash"],
-            provenance=Provenance.from_json(provenance) if provenance is not None else None,
-            record=values["record"],
+            world_hash=world_hash,
+            provenance=provenance,
+            record=record,
         )
 
 

@@ -7,6 +7,7 @@ compared by running them in turn within the same process, because a shared machi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -26,11 +27,14 @@ import torch
 
 from dreamenv.errors import ConfigError
 from dreamenv.metrics.statistics import mean_iqm_interval
-from dreamenv.storage import read_json, write_file
+from dreamenv.storage import read_json, seal, unseal, write_file
+from dreamenv.training.record import differences
 
 __all__ = [
     "Comparison",
     "Timing",
+    "cached",
+    "claim",
     "commit",
     "envelope",
     "interleaved",
@@ -41,6 +45,7 @@ __all__ = [
     "write_json",
 ]
 
+_DIGITS = 12  # of a key's digest in a file's name
 _PACKAGES = ("dreamenv", "torch", "gymnasium", "stable-baselines3", "tensordict", "numpy", "vizdoom")
 
 
@@ -109,6 +114,56 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     values: dict[str, Any] = read_json(path, ConfigError, "Delete it and run again; it is measured again.")
     return values
+
+
+def cached(folder: Path, name: str, key: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Measure something once for each key, and keep it; nothing is ever looked up by its name alone.
+
+    Args:
+        folder: where results are kept, as ``<name>-<digest of the key>.json``.
+        name: of the result, for readers.
+        key: all that the result depends on, JSON values.
+        measure: returns the result, JSON values.
+
+    Raises:
+        ConfigError: the result that was kept cannot be read, or was altered.
+        StorageError: the disk refused.
+    """
+    known = _as_json(key)
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    path = folder / f"{name}-{digest[:_DIGITS]}.json"
+    if not path.exists():
+        write_json(path, seal(_as_json({"key": known, "result": measure()})))
+    remedy = "Delete it and run again; it is measured again."
+    result: dict[str, Any] = unseal(read_result(path), path, ConfigError, remedy)["result"]
+    return result
+
+
+def claim(path: Path, key: Mapping[str, Any]) -> None:
+    """Write down what a folder will be made from, or check that it was made from the same.
+
+    Args:
+        path: of the JSON file that says it, in or beside the folder.
+        key: all that the folder's content depends on, JSON values.
+
+    Raises:
+        ConfigError: it was made from something else, or the file cannot be read.
+        StorageError: the disk refused.
+    """
+    known = _as_json(key)
+    if not path.exists():
+        write_json(path, known)
+        return
+    different = differences(read_result(path), known)
+    if different:
+        raise ConfigError(
+            f"{path.parent} was made in another way ({'; '.join(different)[:500]}). Choose another folder, or delete "
+            "that one."
+        )
+
+
+def _as_json(values: Any) -> Any:
+    return json.loads(json.dumps(values, sort_keys=True, default=_plain))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +31,20 @@ import numpy as np
 import torch
 import tyro
 
-from dreamenv.benchmarks.common import envelope, interleaved, print_table, read_result, write_json
+from dreamenv.benchmarks.common import cached, claim, envelope, interleaved, print_table, write_json
 from dreamenv.benchmarks.loop import Loop
-from dreamenv.benchmarks.recipes import Round, TaskName, recipe_for
+from dreamenv.benchmarks.recipes import Round, recipe_for
 from dreamenv.benchmarks.showing import CONTEXT, write_sheet, write_side_by_side
+from dreamenv.benchmarks.task_names import TaskName
 from dreamenv.benchmarks.training_time import steps_in
 from dreamenv.data import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.dream import DreamVectorEnv
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, WorldDamagedError
 from dreamenv.metrics.fidelity import dream_fidelity
 from dreamenv.metrics.response import response
 from dreamenv.metrics.statistics import mean_intervals
+from dreamenv.parts import part_to_json
 from dreamenv.presets import make_config
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
@@ -153,11 +157,15 @@ def run(settings: CompareWorlds) -> Path:
     recording = loop.record()
     rows: dict[str, Any] = {}
     for name in settings.worlds:
-        path = folder / "measured" / f"{name}.json"
-        if not path.exists():
-            world = _world(name, recording, settings, folder)
-            write_json(path, _measure(name, world, recording, settings, folder))
-        rows[name] = read_result(path)
+        world = _world(name, recording, settings, folder)
+        key = {
+            "world": world.content_hash(),
+            "recording": recording.content_hash(),
+            "task": settings.task,
+            "minutes": settings.minutes,
+            **{setting: getattr(settings, setting) for setting in ("windows", "rounds", "threads")},
+        }
+        rows[name] = cached(folder / "measured", name, key, partial(_measure, name, world, recording, settings, folder))
         _print(rows)
     write_sheet(folder / "videos" / "sheet.png", {name: folder / "videos" / name for name in rows})
     agents = _agents(loop, recording, settings, folder) if settings.agents else {}
@@ -204,13 +212,12 @@ def _with_rewards(name: str, recording: EpisodeDataset, settings: CompareWorlds,
 
 def _train_rewards(name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
     place = folder / "with_rewards" / name
-    if (place / "world" / "world.json").exists():
-        return World.load(place / "world")
     model: Any = world.model
     steps = {stage.name: 0 for stage in model.stages()} | {"head": settings.reward_steps}
     config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
-    return train(config, world.config, training, place, initial=world)
+    key = {"train": config.resume_key(), "world": world.content_hash(), "recording": training.content_hash()}
+    return _made(place, key, lambda: train(config, world.config, training, place, initial=world))
 
 
 def _changed(world: World, change: Callable[[Any], Any]) -> World:
@@ -233,14 +240,9 @@ def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder
     if name in _SAME_WEIGHTS:
         return _changed(_world(_SAME_WEIGHTS[name], recording, settings, folder), change)
     shared = _shared(recording, settings, folder) if _same_latents(config) else None
-    place = folder / "worlds" / name
-    if (place / "world" / "world.json").exists():
-        world = World.load(place / "world")
-    else:
-        untrained = {"codec": 0, "head": 0} if shared is not None else {}
-        world = _trained(
-            config, untrained, recording, settings, place, None if shared is None else _initial(config, shared)
-        )
+    untrained = {"codec": 0, "head": 0} if shared is not None else {}
+    initial = None if shared is None else _initial(config, shared)
+    world = _trained(config, untrained, recording, settings, folder / "worlds" / name, initial)
     before = 0 if shared is None else shared.record["seconds"]
     return dataclasses.replace(world, record={**world.record, "seconds": world.record["seconds"] + before})
 
@@ -257,10 +259,7 @@ def _latents_config() -> BackboneConfig:
 
 def _shared(recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
     """Train a codec, and the head that predicts rewards from its latents, but no denoiser."""
-    place = folder / "worlds" / "latents"
-    if (place / "world" / "world.json").exists():
-        return World.load(place / "world")
-    return _trained(_latents_config(), {"denoiser": 0}, recording, settings, place)
+    return _trained(_latents_config(), {"denoiser": 0}, recording, settings, folder / "worlds" / "latents")
 
 
 def _initial(config: BackboneConfig, shared: World) -> World:
@@ -282,14 +281,28 @@ def _trained(
     initial: World | None = None,
 ) -> World:
     """Train for the given time, with other numbers of steps of some stages."""
-    plan = place / "plan.json"
-    if not plan.exists():
-        write_json(plan, steps_in(config, recording, 60 * settings.minutes) | changes)
-    steps = read_result(plan)
+    key = {
+        "minutes": settings.minutes,
+        "backbone": part_to_json(config),
+        "recording": recording.content_hash(),
+        "threads": settings.threads,
+        "changes": changes,
+        "initial": initial.content_hash() if initial is not None else None,
+    }
+    steps = cached(place, "plan", key, lambda: steps_in(config, recording, 60 * settings.minutes) | changes)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     # Held-out episodes are evaluated afterwards, which takes no training time.
     train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
-    return train(train_config, config, training, place, initial=initial)
+    return _made(place, key, lambda: train(train_config, config, training, place, initial=initial))
+
+
+def _made(place: Path, key: dict[str, Any], make: Callable[[], World]) -> World:
+    """Return the world that was trained in a folder from the same, or train it."""
+    claim(place / "made.json", key)
+    if (place / "world" / "world.json").exists():
+        with suppress(WorldDamagedError):
+            return World.load(place / "world")
+    return make()
 
 
 def _measure(

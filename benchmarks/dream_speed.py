@@ -109,7 +109,7 @@ def measure_long_dream(world: World, config: DreamSpeedConfig) -> list[dict[str,
 
         def advance(dreams: DreamBatch, steps: int, actions: list[torch.Tensor] = actions) -> int:
             for step in range(steps):
-                dreams.advance(actions[step % len(actions)])
+                dreams.advance(dreams.imagine(actions[step % len(actions)]))
             return steps
 
         def early(dreams: DreamBatch = young, state: Any = state) -> int:
@@ -198,7 +198,7 @@ def _dreams(world: World, observation: Literal["frame", "latent"]) -> DreamBatch
         max_uncertainty=None,
     )
     dreams.streams.seed(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    dreams.begin(np.zeros(1, dtype=np.int64), (0, starts.segments))
+    dreams.begin(np.zeros(1, dtype=np.int64), np.array([0, starts.segments]))
     return dreams
 
 

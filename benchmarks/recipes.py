@@ -17,11 +17,7 @@ from dreamenv.dream import DreamConfig
 from dreamenv.errors import UnknownNameError
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 
-__all__ = ["RECIPES", "Recipe", "Round", "TaskName", "recipe_for"]
-
-TaskName = Literal[
-    "take_cover", "health_gathering", "my_way_home", "miniworld_one_room", "minetest_navigate", "minetest_maze"
-]
+__all__ = ["RECIPES", "Recipe", "Round", "recipe_for"]
 
 GREY_FRAMES = ObservationConfig(kind="frame", stack=4, grey=True)  # colour adds a third to the cost and no score
 

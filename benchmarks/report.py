@@ -29,7 +29,13 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text under a header; rows whose index is in ``emphasised`` are bold."""
+    """Rows of text under a header, all but the first column flush right; on a narrow screen each row is a block.
+
+    Attributes:
+        header: names of the columns.
+        rows: of cells.
+        emphasised: numbers of the rows in bold.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -40,11 +46,14 @@ class Table:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
         body = "".join(
             f"<tr{' class=strong' if index in self.emphasised else ''}>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            + "".join(
+                f"<td data-name='{html.escape(name, quote=True)}'>{html.escape(cell)}</td>"
+                for name, cell in zip(self.header, row, strict=True)
+            )
             + "</tr>"
             for index, row in enumerate(self.rows)
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<table class=data><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +114,11 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The whole report."""
+    """The whole report; the verdict, if there is one, stands out below the lead."""
 
     title: str
     lead: str
+    verdict: str = ""
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section] = field(default_factory=tuple)
 
@@ -125,12 +135,15 @@ def write_page(path: Path, page: Page) -> Path:
         + (f"<p>{html.escape(section.text)}</p>" if section.text else "")
         + f"<div class=parts>{''.join(part.to_html() for part in section.parts)}</div></section>"
         for section in page.sections
+        if section.text or section.parts
     )
     title = html.escape(page.title)
+    verdict = f"<p class=verdict>{html.escape(page.verdict)}</p>" if page.verdict else ""
     text = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
         f"<title>{title}</title><style>{_STYLE}</style><body><header><h1>{title}</h1><p>{html.escape(page.lead)}</p>"
-        f"<dl>{facts}</dl></header><main>{sections}</main></body></html>\n"
+        f"{verdict}<dl>{facts}</dl></header><main>{sections}</main></body></html>\n"
     )
     write_file(path, text.encode())
     return path
@@ -157,9 +170,11 @@ _STYLE = """
 :root { --ink: #1b1f24; --soft: #5a6470; --line: #d9dee4; --paper: #fbfbf9; --accent: #1f6f8b; }
 body { margin: 0 auto; max-width: 1040px; padding: 2rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+* { box-sizing: border-box; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .3rem; padding-top: .8rem; border-top: 1px solid var(--line); }
 header > p, section > p { max-width: 46rem; color: var(--soft); margin: .2rem 0 1rem; }
+header > p.verdict { color: var(--ink); border-left: 3px solid var(--accent); padding: .2rem 0 .2rem .9rem; }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1rem 0 0; }
 dt { font-size: .78rem; color: var(--soft); } dd { margin: 0; font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -168,9 +183,22 @@ th { font-weight: 600; color: var(--soft); font-size: .88rem; }
 td:not(:first-child) { text-align: right; } th:not(:first-child) { text-align: right; }
 tr.strong td { font-weight: 700; color: var(--accent); }
 .parts { display: flex; flex-wrap: wrap; gap: 1.4rem; align-items: flex-start; }
-figure { margin: 0; } figcaption { color: var(--soft); font-size: .85rem; max-width: 46rem; margin-top: .3rem; }
+figure { margin: 0; min-width: 0; max-width: 100%; }
+figcaption { color: var(--soft); font-size: .85rem; max-width: 46rem; margin-top: .3rem; }
 figure.plot svg { width: 30rem; max-width: 100%; height: auto; }
 figure.video video { width: 22rem; max-width: 100%; image-rendering: pixelated; border-radius: 4px; background: #000; }
 table.strip th, table.strip td { border: 0; padding: .15rem .3rem .15rem 0; text-align: left; }
-table.strip img { width: 128px; image-rendering: pixelated; display: block; border-radius: 2px; }
+table.strip img { width: 100%; max-width: 128px; image-rendering: pixelated; display: block; border-radius: 2px; }
+@media (max-width: 40rem) {
+  body { padding: 1.2rem 1rem 3rem; } h1 { font-size: 1.45rem; overflow-wrap: anywhere; }
+  table.data, table.data tbody, table.data tr, table.data td { display: block; width: 100%; }
+  table.data thead { display: none; }
+  table.data tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  table.data td { border: 0; padding: .08rem 0; }
+  table.data td:not(:first-child) { display: flex; justify-content: space-between; gap: 1rem; }
+  table.data td:not(:first-child)::before { content: attr(data-name); color: var(--soft); font-weight: 400; }
+  table.strip { table-layout: fixed; width: 100%; } table.strip th { font-size: .68rem; overflow-wrap: normal; }
+  table.strip th, table.strip td { padding-right: .15rem; }
+  figure.video, figure.video video { width: 100%; }
+}
 """

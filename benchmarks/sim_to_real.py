@@ -24,8 +24,9 @@ from dreamenv.agents import AgentConfig
 from dreamenv.agents.actors import Actor
 from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.benchmarks.loop import Loop
-from dreamenv.benchmarks.recipes import TaskName, recipe_for
+from dreamenv.benchmarks.recipes import recipe_for
 from dreamenv.benchmarks.showing import write_side_by_side
+from dreamenv.benchmarks.task_names import TaskName
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.training import TrainConfig
 from dreamenv.world import World

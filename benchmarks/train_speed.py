@@ -111,6 +111,7 @@ def measure(settings: TrainSpeed) -> dict[str, Any]:
                     sequence_length=stage.sequence_length,
                     seed=0,
                     features=features,
+                    crop_at_episode_ends=stage.crop_at_episode_ends,
                 )
                 results[stage.name] = _time_stage(settings, config, fabric, module, stage, sampler)
         return {

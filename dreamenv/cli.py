@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from dreamenv.errors import DreamenvError, UnknownNameError
+from dreamenv.signals import Interrupted, interrupted_by_signals
 
 __all__ = ["COMMANDS", "main"]
 
@@ -51,8 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows ``dreamenv`` on the command line; None takes the process's own.
 
     Returns:
-        The exit status: 0 done, 2 bad input, 130 interrupted.
+        The exit status: 0 done, 2 bad input, 130 interrupted, 143 terminated, 129 the terminal was closed.
     """
+    with interrupted_by_signals():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     try:
         if command in ("-h", "--help"):
@@ -68,12 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DreamenvError as error:
         if os.environ.get("DREAMENV_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        from dreamenv.commands.arguments import in_flags
+
+        print(f"error: {in_flags(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; rerun the same command to resume a recording or a training", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        with suppress(OSError):  # the terminal may be closed
+            print("\ninterrupted; rerun the same command to resume a recording or a training", file=sys.stderr)
+        return 128 + (interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT)
     except BrokenPipeError:  # `dreamenv info world | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a file that nobody else has spoken for
+        if os.environ.get("DREAMENV_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from dreamenv.errors import DeviceError
@@ -16,8 +18,8 @@ def find_device(name: str | torch.device) -> torch.device:
         DeviceError: no such device on this machine; the message lists those available.
     """
     try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
+        device = torch.device(name if isinstance(name, torch.device) else str(name))
+    except RuntimeError as error:
         raise DeviceError(f"{name!r} is not the name of a device. Available: {', '.join(_available())}.") from error
     available = {
         "cpu": device.index in (None, 0),
@@ -27,6 +29,11 @@ def find_device(name: str | torch.device) -> torch.device:
     }
     if not available.get(device.type, True):
         raise DeviceError(f"device {str(name)!r} is not available here. Available: {', '.join(_available())}.")
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise DeviceError(
+            f"device {str(name)!r} cannot be used in a process that was forked from one that used it. Spawn processes "
+            "instead: vector_kwargs={'context': 'spawn'} for gymnasium.make_vec."
+        )
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return device
@@ -39,3 +46,12 @@ def _available() -> list[str]:
     if torch.backends.mps.is_available():
         names.append("mps")
     return names
+
+
+def _compute_on_one_thread() -> None:
+    """Let a forked process compute without torch's threads, which a fork does not copy: it would wait for them."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_on_one_thread)

@@ -12,6 +12,7 @@
     │   ├── SeedError                               a seed list of the wrong length, a negative seed
     │   └── StateError                              a state of another world or of another number of rows
     ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
+    ├── ClosedError            (gymnasium.error.ClosedEnvironmentError)   a call after `close`
     ├── DataError              (ValueError)
     │   ├── EpisodeError                            too short, mixed frame sizes, NaN rewards
     │   ├── DatasetError                            missing, damaged, empty, or made by another environment
@@ -27,6 +28,7 @@
     │   └── CheckpointDamagedError                  a file is missing, cut short or altered
     ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
     ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
+    ├── FolderInUseError       (RuntimeError)       another process trains in this folder
     ├── DeviceError            (RuntimeError)       a device that is not there
     ├── WorkerError            (RuntimeError)       a collecting or environment process died
     ├── MissingDependencyError (ImportError)        an optional package is not installed; names the extra
@@ -38,12 +40,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 __all__ = [
     "ActionError",
     "CheckpointDamagedError",
     "CheckpointError",
+    "ClosedError",
     "ConfigError",
     "DataError",
     "DatasetError",
@@ -51,6 +54,7 @@ __all__ = [
     "DivergedError",
     "DreamenvError",
     "EpisodeError",
+    "FolderInUseError",
     "FrameError",
     "InputError",
     "MissingDependencyError",
@@ -88,10 +92,11 @@ class UnknownNameError(DreamenvError, LookupError):
         kind: what was looked up ("backbone", "task", ...).
         name: the unknown name.
         known: the names that exist.
+        remedy: one more sentence, where the name may be of something that is not known here.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"No {kind} named {name!r}. {_hint(name, known)}")
+    def __init__(self, kind: str, name: str, known: Iterable[str], remedy: str = "") -> None:
+        super().__init__(f"No {kind} named {name!r}. {_hint(name, known)}{remedy and ' '}{remedy}")
 
 
 class UnknownKeywordError(UnknownNameError, TypeError):
@@ -131,6 +136,10 @@ class StateError(InputError):
 
 class ResetNeededError(DreamenvError, ResetNeeded):
     """`step` was called before `reset`, or after an episode's end without one."""
+
+
+class ClosedError(DreamenvError, ClosedEnvironmentError):
+    """An environment was used after it was closed."""
 
 
 class DataError(DreamenvError, ValueError):
@@ -191,6 +200,10 @@ class DivergedError(DreamenvError, ArithmeticError):
 
 class StorageError(DreamenvError, OSError):
     """The disk refused a write; nothing that was there before is harmed."""
+
+
+class FolderInUseError(DreamenvError, RuntimeError):
+    """Another process trains in this folder."""
 
 
 class DeviceError(DreamenvError, RuntimeError):

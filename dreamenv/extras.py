@@ -1,4 +1,7 @@
-"""Check for optional packages, which only an extra of dreamenv installs, before they are imported."""
+"""Check for optional packages, which only an extra of dreamenv installs, before they are imported.
+
+``pip install 'dreamenv[extra]'``, as errors say, completes the dreamenv that is installed, from a clone or otherwise.
+"""
 
 from __future__ import annotations
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any, ClassVar, Self
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self
 
 from dreamenv.errors import ConfigError, UnknownNameError
 
@@ -28,7 +29,8 @@ __all__ = ["Part", "Training", "find_part", "part_from_json", "part_to_json"]
 _ROOMS = ("backbones", "heads", "codecs", "denoisers", "diffusion")  # packages whose modules define parts
 
 _REGISTRY: dict[str, type[Part]] = {}
-_FAMILIES: dict[type[Part], dict[str, tuple[type, ...]]] = {}  # of the settings of each class that was made
+_TYPES: dict[type[Part], dict[str, Any]] = {}  # of the settings of each class that was made
+_WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", NoneType: "None", str: "a string"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Part:
 
     Raises:
         UnknownNameError: a setting that the part does not have; says which part has it.
-        ConfigError: a kind that is taken, or a part of another family than a setting takes.
+        ConfigError: a kind that is taken, or a value of another type than a setting takes.
     """
 
     kind: ClassVar[str]
@@ -53,14 +55,13 @@ class Part:
         _REGISTRY[kind] = cls
 
     def __new__(cls, **settings: Any) -> Self:
-        """Refuse settings that the part does not have, and parts of another family, by name."""
-        families = _families(cls)
+        """Refuse settings that the part does not have, and values of another type, by name."""
+        types = _types(cls)
         for name, value in settings.items():
-            if name not in families:
-                raise UnknownNameError(f"setting of {_title(cls)}{_owners(name)}", name, families)
-            if families[name] and not isinstance(value, families[name]):
-                family = " or ".join(one.__name__ for one in families[name] if one is not NoneType)
-                raise ConfigError(f"{name} must be a {family} part, not {value!r} (in {_title(cls)}).")
+            if name not in types:
+                raise UnknownNameError(f"setting of {_title(cls)}{_owners(name)}", name, types)
+            if not _fits(value, types[name]):
+                raise ConfigError(f"{name} must be {_describe(types[name])}, not {value!r} (in {_title(cls)}).")
         return super().__new__(cls)
 
 
@@ -87,7 +88,7 @@ def part_to_json(part: Part, *, training: bool = True) -> dict[str, Any]:
 
     Args:
         part: what to write.
-        training: also the parts that tell how something is learned; without them it cannot be read back.
+        training: also the parts that configure training; without them it cannot be read back.
     """
     values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
     settings = {
@@ -126,19 +127,42 @@ def _from_json(value: Any) -> Any:
     return tuple(_from_json(one) for one in value) if isinstance(value, list) else value
 
 
-def _families(cls: type[Part]) -> dict[str, tuple[type, ...]]:
-    """Return what each setting must be an instance of, where that is a family of parts (or None); else nothing."""
-    if cls not in _FAMILIES:
-        hints, found = typing.get_type_hints(cls), {}
-        for field in dataclasses.fields(cls):
-            kinds = tuple(one for one in (typing.get_args(hints[field.name]) or (hints[field.name],)) if _is_class(one))
-            found[field.name] = kinds if any(issubclass(one, Part) for one in kinds) else ()
-        _FAMILIES[cls] = found
-    return _FAMILIES[cls]
+def _types(cls: type[Part]) -> dict[str, Any]:
+    if cls not in _TYPES:
+        hints = typing.get_type_hints(cls)
+        _TYPES[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return _TYPES[cls]
 
 
-def _is_class(hint: Any) -> bool:
-    return isinstance(hint, type) and typing.get_origin(hint) is None
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a setting is declared as; words and ranges are checked by the part."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return type(value) in {type(one) for one in inner}
+    if origin is tuple:
+        each = [inner[0]] * len(value) if inner[1:] == (...,) and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _describe(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, UnionType):
+        return " or ".join(_describe(one) for one in inner)
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin is tuple:
+        return f"a tuple, each {_describe(inner[0])}" if inner[1:] == (...,) else f"a tuple of {len(inner)}"
+    if isinstance(hint, type) and issubclass(hint, Part):
+        return f"a {hint.__name__} part"
+    return _WORDS.get(hint, str(getattr(hint, "__name__", hint)))
 
 
 def _title(cls: type[Part]) -> str:

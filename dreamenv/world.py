@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,18 @@ from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.errors import (
     ConfigError,
-    DreamenvError,
     UnknownNameError,
     WorldDamagedError,
-    WorldNotFoundError,
     WorldVersionError,
 )
+from dreamenv.folders import DEFAULT_WORLD, find_world_folder, shipped_worlds
 from dreamenv.model_card import make_model_card
 from dreamenv.parts import part_from_json, part_to_json
-from dreamenv.storage import read_tensors, write_tensors
+from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refuse_malformed, write_tensors
 from dreamenv.world_files import CARD, MODEL, REMEDY, STARTS, WORLD, read_description
 from dreamenv.world_model import BackboneConfig, WorldModel, WorldModelSpec
 
-__all__ = ["DEFAULT_WORLD", "World", "shipped_worlds"]
-
-DEFAULT_WORLD = "take_cover"
-"""The world that is used when none is named."""
-
-_HUB = "hf://"
+__all__ = ["World"]
 
 
 @dataclass(eq=False)
@@ -109,30 +102,29 @@ class World:
         """Read a world.
 
         Args:
-            path: a folder, ``hf://owner/name`` or ``hf://owner/name@revision``, or the name of a world that ships with
-                dreamenv.
+            path: a world's folder, or that of the run that trained it; ``hf://owner/name`` or
+                ``hf://owner/name@revision``; the name of a world that ships with dreamenv, or "default".
             device: where to put the model.
 
         Raises:
             WorldNotFoundError, WorldDamagedError, WorldVersionError, DeviceError: see `dreamenv.errors`.
         """
         place = find_device(device)
-        folder = _find_folder(path)
+        folder = find_world_folder(path)
         description = read_description(folder, shipped_worlds())
         spec, provenance = _read_spec(folder, description), _read_provenance(folder, description)
         config, model = _read_model(folder, description, spec)
-        try:
-            _load_tensors(model, read_tensors(folder / MODEL, WorldDamagedError, REMEDY))
+        with refuse_malformed(WorldDamagedError, f"what {folder} holds does not fit its own description: it", REMEDY):
+            model.load_state_dict(read_tensors(folder / MODEL, WorldDamagedError, REMEDY))  # converts half precision
             starts = Starts.load(folder / STARTS)
-        except (RuntimeError, DreamenvError, OSError, ValueError, KeyError) as error:
-            raise WorldDamagedError(f"{folder} does not fit its own description: {error}") from error
+            starts.check_fits(spec.frame_shape, spec.action_layout)
         model.eval().to(place)
         return cls(model, config, starts, provenance, description.get("record", {}), description.get("metrics", {}))
 
     @classmethod
     def default(cls, device: str | torch.device = "cpu") -> World:
         """Read the world that ships with dreamenv."""
-        return cls.load(_shipped_folder() / DEFAULT_WORLD, device)
+        return cls.load(shipped_worlds()[DEFAULT_WORLD], device)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, half: bool = False) -> str:
         """Upload the world to ``repo_id`` ("owner/name") of the Hugging Face Hub, which `load` reads as hf://owner/name.
@@ -221,44 +213,8 @@ class World:
         return digest
 
 
-def shipped_worlds() -> dict[str, Path]:
-    """Return the worlds that ship with dreamenv, by name."""
-    folder = _shipped_folder()
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
-
-
-def _shipped_folder() -> Path:
-    return Path(str(files("dreamenv"))) / "worlds"
-
-
-def _find_folder(path: str | Path) -> Path:
-    name = str(path)
-    if name.startswith(_HUB):
-        return _download(name.removeprefix(_HUB))
-    folder = Path(path).expanduser()
-    return shipped_worlds().get(name, folder) if not folder.exists() else folder
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repo_id, _, revision = name.partition("@")
-    try:
-        return Path(snapshot_download(repo_id, revision=revision or None))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise WorldNotFoundError(
-            f"no world could be loaded from {_HUB}{name}: {error} "
-            "Check the name and the network, or log in with `hf auth login`."
-        ) from error
-
-
 def _tensors(model: WorldModel) -> dict[str, Tensor]:
     return dict(model.state_dict())
-
-
-def _load_tensors(model: WorldModel, tensors: Mapping[str, Tensor]) -> None:
-    model.load_state_dict(tensors)  # which converts half precision to the model's
 
 
 def _spec_to_json(spec: WorldModelSpec) -> dict[str, Any]:
@@ -273,35 +229,35 @@ def _spec_to_json(spec: WorldModelSpec) -> dict[str, Any]:
 
 
 def _read_spec(folder: Path, description: Mapping[str, Any]) -> WorldModelSpec:
-    try:
+    with refuse_malformed(WorldDamagedError, f"the spec in {folder}", REMEDY):
         values = dict(description["spec"])
         values["frame_shape"] = tuple(values["frame_shape"])
         values["action_space"] = space_from_json(values["action_space"])
         return WorldModelSpec(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WorldDamagedError(f"the spec in {folder} cannot be read: {error!r}.") from error
 
 
 def _read_model(
     folder: Path, description: Mapping[str, Any], spec: WorldModelSpec
 ) -> tuple[BackboneConfig, WorldModel]:
-    settings, ours = description["backbone"], version("dreamenv")
-    if "kind" not in settings:
-        made_by = description.get("dreamenv", "0.1.0")
-        raise WorldVersionError(
-            f"{folder} was made by dreamenv {made_by}, before worlds were put together from parts; dreamenv {ours} "
-            "cannot read it. Train it again from its recording, or import its published weights again."
-        )
-    try:
-        config = part_from_json(settings)
-        if not isinstance(config, BackboneConfig):
-            raise ConfigError(f"{config.kind!r} is no backbone.")
-        return config, config.build(spec)
-    except (UnknownNameError, ConfigError) as error:
-        raise WorldVersionError(
-            f"{folder} was made of parts that this dreamenv ({ours}) does not have: {error} Upgrade dreamenv, or "
-            "import the module that defines them."
-        ) from error
+    settings: Any = description.get("backbone")
+    ours = version("dreamenv")
+    shapes = read_shapes(folder / MODEL, WorldDamagedError, REMEDY)
+
+    def misfit(what: str) -> WorldDamagedError:
+        return WorldDamagedError(f"{folder} does not fit its own description: {what}. {REMEDY}")
+
+    what = f"the backbone in {folder}"
+    with refuse_malformed(WorldDamagedError, what, REMEDY, passing=(WorldVersionError,)):
+        try:
+            config = part_from_json(settings)
+            if not isinstance(config, BackboneConfig):
+                raise ConfigError(f"{config.kind!r} is no backbone.")
+            return config, build_for_weights(lambda: config.build(spec), shapes, _tensors, misfit)
+        except (UnknownNameError, ConfigError) as error:
+            raise WorldVersionError(
+                f"{folder} was made of parts that this dreamenv ({ours}) does not have: {error} Upgrade dreamenv, or "
+                "import the module that defines them."
+            ) from error
 
 
 def _provenance_to_json(provenance: Provenance | None) -> Any:
@@ -310,12 +266,8 @@ def _provenance_to_json(provenance: Provenance | None) -> Any:
 
 def _read_provenance(folder: Path, description: Mapping[str, Any]) -> Provenance | None:
     values = description.get("provenance")
-    if values is None:
-        return None
-    try:
-        return Provenance.from_json(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WorldDamagedError(f"the provenance in {folder} cannot be read: {error!r}.") from error
+    with refuse_malformed(WorldDamagedError, f"the provenance in {folder}", REMEDY):
+        return None if values is None else Provenance.from_json(values)
 
 
 def _canonical(values: Any) -> bytes:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dreamenv.errors import WorldDamagedError, WorldNotFoundError, WorldVersionError
-from dreamenv.storage import FolderFormat
+from dreamenv.storage import FolderFormat, read_json
 
-__all__ = ["CARD", "DESCRIPTION", "MODEL", "REMEDY", "STARTS", "WORLD", "read_description"]
+__all__ = ["CARD", "DESCRIPTION", "MODEL", "REMEDY", "STARTS", "WORLD", "read_description", "require_world"]
 
 DESCRIPTION, MODEL, STARTS, CARD = "world.json", "model.safetensors", "starts", "README.md"
 REMEDY = "Copy the world again, whole."
@@ -46,11 +47,28 @@ def read_description(path: Path, known: dict[str, Path]) -> dict[str, Any]:
     Raises:
         WorldNotFoundError, WorldDamagedError, WorldVersionError: see `dreamenv.errors`.
     """
+    require_world(path, known)
+    return WORLD.read(path)
+
+
+def require_world(path: Path, known: dict[str, Path]) -> None:
+    """Raise unless a folder has a world.json; arguments are those of `read_description`.
+
+    Raises:
+        WorldNotFoundError, WorldDamagedError: see `dreamenv.errors`.
+    """
     if not (path / DESCRIPTION).is_file():
         if (path / MODEL).exists():
             raise WorldDamagedError(f"{path / DESCRIPTION} is missing. {REMEDY}")
         raise WorldNotFoundError(f"there is no world at {path}. {_suggestion(path, known)}")
-    return WORLD.read(path)
+    values = read_json(path / DESCRIPTION, WorldDamagedError, REMEDY)
+    settings = values.get("backbone")
+    if isinstance(settings, dict) and "backbone" in settings:  # now its kind
+        made_by, ours = values.get("dreamenv", "0.1.0"), version("dreamenv")
+        raise WorldVersionError(
+            f"{path} was made by dreamenv {made_by}, before worlds were put together from parts; dreamenv {ours} "
+            "cannot read it. Train it again from its recording, or import its published weights again."
+        )
 
 
 def _suggestion(path: Path, known: dict[str, Path]) -> str:

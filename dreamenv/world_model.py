@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -38,6 +38,7 @@ __all__ = [
     "Objective",
     "Stage",
     "State",
+    "StateBounds",
     "SupportsBfloat16",
     "SupportsCalibrate",
     "SupportsCompile",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 State: TypeAlias = TensorDict
+StateBounds: TypeAlias = Mapping[tuple[str, ...], tuple[Any, Any]]  # path of an entry -> its least, greatest value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +192,10 @@ class Stage:
         batch_size: windows per step.
         sequence_length: t, steps per window.
         learning_rate: peak rate of the optimiser.
-        precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage
-            begins and handed over as ``Batch.features``; frames are then not read at all. Consecutive stages with the
-            same function share its features, which must not depend on what they train. None reads frames.
-        crop_at_episode_ends: let the episode's ends crop windows, see `dreamenv.data.windows`.
+        precompute: frames (n, c, h, w) -> (n, ...) tensor, computed once for every recorded frame before the stage and
+            handed over as ``Batch.features`` in place of frames. Stages in a row with the same function share it, so
+            it must not depend on what they train. None reads frames.
+        crop_at_episode_ends: of windows, see `dreamenv.data.windows`; False only where a step sees later ones.
     """
 
     name: str
@@ -202,8 +204,8 @@ class Stage:
     batch_size: int
     sequence_length: int
     learning_rate: float
-    precompute: Callable[[Tensor], Tensor] | None = field(default=None)
-    crop_at_episode_ends: bool = False
+    precompute: Callable[[Tensor], Tensor] | None = None
+    crop_at_episode_ends: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,9 +226,11 @@ class WorldModel(nn.Module, ABC):
 
     Attributes:
         spec: the frames and actions of the world.
+        estimates_uncertainty: whether `imagine` fills ``Imagined.uncertainty``.
     """
 
     spec: WorldModelSpec
+    estimates_uncertainty: bool = False
 
     @abstractmethod
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
@@ -254,6 +258,10 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def stages(self) -> Sequence[Stage]:
         """Return the training stages, in order; empty for a model without parameters."""
+
+    def state_bounds(self) -> StateBounds:
+        """Return the bounds of what counts or indexes in a state, by which states from elsewhere are checked."""
+        return {}
 
 
 @runtime_checkable
@@ -364,10 +372,8 @@ def check_frames(spec: WorldModelSpec, actions: Tensor, frames: Tensor) -> None:
             f"not {tuple(frames.shape)} {frames.dtype}."
         )
     if frames.shape[:2] != actions.shape[:2]:
-        raise FrameError(
-            f"frames and actions must agree in rows and steps: {tuple(frames.shape[:2])} against "
-            f"{tuple(actions.shape[:2])}. actions[:, i] leads to frames[:, i]."
-        )
+        both = f"{tuple(frames.shape[:2])} and {tuple(actions.shape[:2])}"
+        raise FrameError(f"frames and actions must agree in rows and steps, not {both}. Action i leads to frame i.")
 
 
 def check_actions(spec: WorldModelSpec, actions: Tensor) -> None:

@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from dreamenv.checks import check_whole
+from dreamenv.envs.pictures import height_and_width, resize
 from dreamenv.envs.task import RealTask
 from dreamenv.errors import ActionError, ConfigError, ResetNeededError, UnknownNameError
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from dreamenv.data.provenance import Provenance
 
 __all__ = ["FrameSkipEnv", "RealEnv", "SimStep"]
-
-SMALLEST, LARGEST = 8, 480  # pixels
-WIDEST = 640  # MineRL's own width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +56,8 @@ class SimStep:
 class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
     """A task of a real environment.
 
+    It can be copied and pickled; the copy needs a `reset`, since an engine's episode cannot be copied.
+
     Observations are (height, width, 3) uint8 RGB. ``info`` has ``native_action`` (what the simulator received),
     ``score`` (see the task), ``success`` (score at least the task's ``solved``), and what the family adds.
 
@@ -76,6 +76,18 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - gymnasium's
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Keep the arguments, of which a copy is made."""
+        env = super().__new__(cls)
+        env._arguments = args, settings
+        return env
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what makes the environment and its random stream: a copy has an engine and episodes of its own."""
+        kept = {"spec": self.spec, "_np_random": self.np_random, "_np_random_seed": self._np_random_seed}
+        return _make_again, (type(self), *self._arguments), kept
 
     def __init__(
         self,
@@ -91,10 +103,9 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         self.reward = reward if reward is not None else task.rewards[0]
         if self.reward not in task.rewards:
             raise UnknownNameError(f"reward setting of {task.name}", self.reward, task.rewards)
-        self.height, self.width = _height_and_width(size)
+        self.height, self.width = height_and_width(size)
         frame_skip = task.frame_skip if frame_skip is None else frame_skip
-        if not 1 <= frame_skip <= task.max_native_steps:
-            raise ConfigError(f"frame_skip must be from 1 to {task.max_native_steps} steps, not {frame_skip}.")
+        frame_skip = check_whole("frame_skip", frame_skip, most=task.max_native_steps, also=", or None")
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
             raise ConfigError(f"render_mode must be one of {modes} or None, not {render_mode!r}.")
@@ -189,7 +200,7 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
             return action
         try:
             index = int(action)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             index = -1
         if not 0 <= index < len(self.task.action_table) or index != action:
             known = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.action_names))
@@ -209,23 +220,11 @@ class RealEnv(gym.Env[NDArray[np.uint8], Any], ABC):
         if step.screen is None:
             return
         self._screen = np.ascontiguousarray(step.screen)
-        if self._screen.shape[:2] == (self.height, self.width):
-            self._frame = self._screen
-        else:
-            small = Image.fromarray(self._screen).resize((self.width, self.height), Image.Resampling.BOX)
-            self._frame = np.asarray(small)
+        self._frame = resize(self._screen, self.height, self.width)
 
 
-def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width of frames of a size."""
-    height, width = (size, size) if isinstance(size, int) else size
-    widest = LARGEST if isinstance(size, int) else WIDEST
-    if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= widest):
-        raise ConfigError(
-            f"size must be from {SMALLEST} to {LARGEST} pixels, or such a height and a width of up to {WIDEST}, not "
-            f"{size}."
-        )
-    return height, width
+def _make_again(cls: type[RealEnv], args: tuple[Any, ...], settings: dict[str, Any]) -> RealEnv:
+    return cls(*args, **settings)
 
 
 class FrameSkipEnv(RealEnv):

@@ -25,7 +25,7 @@ from dreamenv.envs.task import RealTask
 from dreamenv.envs.vizdoom.tasks import VIZDOOM_TASKS
 from dreamenv.errors import UnknownNameError
 
-__all__ = ["FAMILIES", "Family", "family_of", "find_task", "full_id", "task_names"]
+__all__ = ["FAMILIES", "Family", "family_of", "find_task", "is_task", "task_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,11 @@ def task_names() -> list[str]:
     return sorted(name for family in FAMILIES for name in family.tasks)
 
 
+def is_task(name: str) -> bool:
+    """Tell whether a name is a task's short name or its gymnasium id, or misspelt in their namespace."""
+    return name.startswith("dreamenv/") or any(name in family.tasks for family in FAMILIES)
+
+
 def find_task(name: str) -> RealTask:
     """Return a task given its short name or its gymnasium id.
 
@@ -112,15 +117,6 @@ def find_task(name: str) -> RealTask:
     if name not in tasks:
         raise UnknownNameError("real environment", name, tasks if "/" in name else task_names())
     return tasks[name]
-
-
-def full_id(name: str) -> str:
-    """Return the gymnasium id of a task given its short name or its id.
-
-    Raises:
-        UnknownNameError: there is no such task; the message suggests similar names.
-    """
-    return find_task(name).id
 
 
 def family_of(task: RealTask) -> Family:

@@ -25,7 +25,7 @@ class DriftingConfig(BackboneConfig, kind="drifting"):
     """How it drifts."""
 
     noise: float = 0.05
-    ending: float = 0.0
+    termination: float = 0.0
     doubt: float = 0.25
     terminal_reward: float | None = None
     chunk: int = 1
@@ -38,6 +38,7 @@ class Drifting(WorldModel):
     """State: ``level`` (b,), what every pixel shows. Reward: the action. Embedding: the level and the counter."""
 
     embedding_size = 2
+    estimates_uncertainty = True
 
     def __init__(self, config: DriftingConfig, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Drifting(WorldModel):
         path = torch.stack(levels, dim=1)
         frames = path[..., None, None, None].expand(b, k, *self.spec.frame_shape) if decode else None
         rewards = actions.reshape(b, k, -1).float().sum(dim=-1)
-        full = torch.full((b, k), self.config.ending)
+        full = torch.full((b, k), self.config.termination)
         last = self.config.terminal_reward
         at_end = None if last is None else torch.full((b, k), last)
         return Imagined(frames, rewards, full, torch.full((b, k), self.config.doubt), at_end), state

@@ -98,7 +98,7 @@ def test_whatever_a_policy_does_is_an_action_of_the_environment(space, seed):
         assert all(space.contains(a) for a in policy.to_environment(policy.to_arrays(np.stack([low, high]))))
 
 
-def test_what_is_chosen_becomes_indicators_and_what_is_measured_a_scaled_number():
+def test_discrete_actions_become_one_hot_and_continuous_ones_scaled_numbers():
     action = {"walk": np.array([-0.5]), "jump": 5, "keys": {"up": np.array([1, 0]), "idle": np.array([0])}}
     vector = ActionVector(NESTED)(torch.from_numpy(ActionLayout(NESTED).pack(action))[None, None])
     assert vector.tolist() == [[[0, 1, 1, 0, 0, 1, 1, 0, -0.5]]]

@@ -10,11 +10,20 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from drifting import make_world
+from drifting import make_provenance, make_world
 from test_agents_environments import FRAMES, LATENTS, Brightness
 from test_evaluation import make_policy
 
-from dreamenv.agents import AgentConfig, CollectionPolicy, NetworkConfig, PPOConfig, SavedPolicy, evaluate, train_agent
+from dreamenv.agents import (
+    AgentConfig,
+    CollectionPolicy,
+    NetworkConfig,
+    PPOConfig,
+    SavedPolicy,
+    evaluate,
+    make_training_env,
+    train_agent,
+)
 from dreamenv.agents.checkpoints import latest_checkpoint
 from dreamenv.agents.saved_policy import SavedPolicy as Policy
 from dreamenv.dream import DreamConfig
@@ -66,7 +75,7 @@ def test_training_in_a_dream_leaves_a_policy_that_loads_and_acts_alike(tmp_path,
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_ppo_learns_in_a_dream_and_the_policy_works_outside(tmp_path):
+def test_ppo_learns_in_a_dream_and_the_policy_works_in_the_real_environment(tmp_path):
     """In the drifting world and in the real one alike the reward is the action, at most 2 a step."""
     world = make_world()
     ppo = dataclasses.replace(SMALL.ppo, learning_rate=0.01, ent_coef=0.0, n_epochs=4)
@@ -126,7 +135,7 @@ def test_training_resumes_from_its_newest_checkpoint(tmp_path):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
-def test_a_resumed_run_goes_on_with_weights_optimiser_and_reward_scale(tmp_path, monkeypatch):
+def test_a_resumed_run_restores_weights_optimiser_and_reward_scale(tmp_path, monkeypatch):
     from dreamenv.agents import ppo
 
     world, seen = make_world(), []
@@ -180,10 +189,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_whole_one_before(tmp_path, 
     with pytest.warns(UserWarning, match="resuming from"):
         again = train_agent(short, out=tmp_path, world=world, progress=False)
     assert again.record["steps"] == whole.record["steps"] == 256
-    assert latest_checkpoint(kept) == newest  # written anew
+    assert latest_checkpoint(kept) == newest  # written again
     for path in (first, newest):
         (path / name).unlink()
-    with pytest.raises(CheckpointDamagedError, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(CheckpointDamagedError, match=r"no checkpoint in .* is intact"):
         train_agent(SMALL, out=tmp_path, world=world, progress=False)
 
 
@@ -308,3 +317,15 @@ def test_bad_settings_are_named(tmp_path):
     with pytest.raises(DeviceError):
         train_agent(dataclasses.replace(SMALL, device="cuda:99"), out=tmp_path, world=make_world())
     assert AgentConfig.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("limit", "given", "expected"), [(20, None, 20), (500, None, 128), (None, None, 128), (20, 30, 30)]
+)
+def test_dreams_to_learn_in_end_at_the_tasks_time_limit_where_it_is_shorter(limit, given, expected):
+    world = make_world()
+    world.provenance = make_provenance(max_episode_steps=limit)
+    config = AgentConfig(num_envs=8, dream=DreamConfig(horizon=given))
+    env = make_training_env(config, world=world)
+    assert env.dreams.horizon == expected
+    env.close()

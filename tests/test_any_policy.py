@@ -211,7 +211,7 @@ def test_a_model_that_was_trained_in_a_gymnasium_dream_is_evaluated_too():
 # What cannot be evaluated
 
 
-def test_an_observation_space_that_fits_nothing_is_named_beside_what_there_is():
+def test_an_unknown_observation_space_is_named_with_the_known_ones():
     world = make_world()
     other = gym.spaces.Box(-1, 1, (7,), np.float32)
     with pytest.raises(PolicyError, match=r"\(7,\).*\(16, 16, 3\).*\(2,\).*DreamVecEnv"):
@@ -238,7 +238,7 @@ def test_a_policy_of_latents_meets_a_world_without():
     assert evaluate(Steady(observation_space=latents), plain, episodes=1, horizon=3).lengths == [3]
 
 
-def test_an_action_space_that_is_not_the_environments_is_named_beside_it():
+def test_a_mismatched_action_space_is_named_with_the_environments():
     with pytest.raises(PolicyError, match=r"Discrete\(5\).*Discrete\(3\)"):
         evaluate(Steady(action_space=gym.spaces.Discrete(5)), make_world(), episodes=1)
     with pytest.raises(PolicyError, match=r"Discrete\(5\).*Discrete\(3\)"):
@@ -298,3 +298,20 @@ def test_views_of_wide_frames_keep_their_form():
     view = find_view(space, (16, 32, 3), None)
     assert view.config == ObservationConfig(kind="frame", stack=4, grey=True, size=8)
     assert not view.channels_last
+
+
+def test_a_class_in_place_of_a_model_is_refused():
+    with pytest.raises(PolicyError, match=r"PPO is a class; pass a model made with it, such as PPO.load\(path\)"):
+        evaluate(PPO, make_world(), episodes=1)
+
+
+@pytest.mark.parametrize("target", [None, Brightness(), 3])
+def test_a_target_that_is_neither_a_world_nor_makes_an_environment_is_refused(target):
+    with pytest.raises(ConfigError, match="a real environment is made by a name, a class or a function"):
+        evaluate(constant(0)[0], target, episodes=1)
+
+
+@pytest.mark.parametrize("settings", [{"num_envs": 0}, {"episodes": 2.5}, {"episodes": "2"}])
+def test_numbers_that_cannot_be_are_refused(settings):
+    with pytest.raises(ConfigError, match="must be"):
+        evaluate(constant(0)[0], make_world(), **{"episodes": 2, **settings})

@@ -31,6 +31,15 @@ from dreamenv.diffusion.target import Velocity
 from dreamenv.errors import ConfigError
 from dreamenv.nn import actions, pixels, twohot
 from dreamenv.testing import SPEC, WorldModelContract
+from dreamenv.world_model import WorldModel
+
+
+class SlowToOverfit(WorldModelContract):
+    """For networks that another class overfits in a quicker form."""
+
+    @pytest.mark.slow
+    def test_one_batch_can_be_overfitted(self, model: WorldModel) -> None:
+        super().test_one_batch_can_be_overfitted(model)
 
 
 class TestDenoising(WorldModelContract):
@@ -49,7 +58,7 @@ class TestDenoisingWithCausalAttention(WorldModelContract):
     overfit_steps = 400
 
 
-class TestDenoisingInChunks(WorldModelContract):
+class TestDenoisingInChunks(SlowToOverfit):
     config = dataclasses.replace(
         TINY_DIT,
         process=RectifiedFlow(),
@@ -61,7 +70,7 @@ class TestDenoisingInChunks(WorldModelContract):
     overfit_steps = 400
 
 
-class TestDenoisingInGroups(WorldModelContract):
+class TestDenoisingInGroups(SlowToOverfit):
     """Observed frames are remembered one by one, sampled ones as the groups they were denoised in."""
 
     config = dataclasses.replace(
@@ -80,7 +89,7 @@ class TestDenoisingWithCrossAttention(WorldModelContract):
     overfit_steps = 400
 
 
-class TestDenoisingFromAPackedPast(WorldModelContract):
+class TestDenoisingFromAPackedPast(SlowToOverfit):
     config = dataclasses.replace(
         TINY_PACKED, schedule=EndsFirst(frames=2), guidance=Guidance(context_dropout=0.1, context_guidance_scale=1.2)
     )
@@ -88,12 +97,12 @@ class TestDenoisingFromAPackedPast(WorldModelContract):
     overfit_steps = 400
 
 
-class TestDenoisingWithShortcuts(WorldModelContract):
+class TestDenoisingWithShortcuts(SlowToOverfit):
     config = TINY_SHORTCUT
     overfit_steps = 800
 
 
-class TestDenoisingWithGuidedKeys(WorldModelContract):
+class TestDenoisingWithGuidedKeys(SlowToOverfit):
     config = with_denoiser(
         dataclasses.replace(TINY_DIT, guidance=Guidance(action_dropout=0.2, action_guidance_scale=1.5)),
         action_conditioning="cross_attention",
@@ -107,7 +116,7 @@ class TestDenoisingLatents(WorldModelContract):
     overfit_steps = 400
 
 
-class TestDenoisingLatentsOfSeveralFrames(WorldModelContract):
+class TestDenoisingLatentsOfSeveralFrames(SlowToOverfit):
     config = with_denoiser(
         dataclasses.replace(
             TINY_LATENT,
@@ -174,12 +183,26 @@ def test_rewards_beyond_the_range_count_as_its_ends() -> None:
         (gym.spaces.Discrete(3, start=-1), 0, [0, 1, 0]),
         (gym.spaces.MultiDiscrete([2, 3]), [1, 0], [0, 1, 1, 0, 0]),
         (gym.spaces.Box(np.array([0, -2], np.float32), np.array([4, 2], np.float32)), [1.0, 2.0], [-0.5, 1.0]),
-        (gym.spaces.Box(-np.inf, np.inf, (1,), np.float32), [7.5], [7.5]),
+        (gym.spaces.Box(-180, 180, (1,), np.float32), [90.0], [0.5]),
     ],
 )
 def test_actions_become_vectors(space: gym.Space, action: object, expected: list[float]) -> None:
     vector = actions.ActionVector(space)(torch.as_tensor(action)[None])
     assert vector[0].tolist() == expected
+
+
+@pytest.mark.parametrize("bound", [1e5, 1e6, 1e8, 3e38, np.inf])
+@pytest.mark.parametrize("small", [1e-3, 1.0])
+def test_bounds_that_say_nothing_of_the_actions_do_not_make_them_one(bound: float, small: float) -> None:
+    """Actions of a few units, in a space as wide as that, are as far apart as in a space of their own size."""
+    space = gym.spaces.Dict({"narrow": gym.spaces.Box(-1, 1), "wide": gym.spaces.Box(-bound, bound)})
+    values = torch.tensor([-small, 0.0, small, min(bound, 1e8)])
+    given = torch.stack((torch.full((4,), 0.5), values), dim=-1)
+    vectors = actions.ActionVector(space)(given)
+    assert vectors[:, 0].tolist() == [0.5] * 4
+    assert vectors[1, 1] == 0
+    torch.testing.assert_close(vectors[:3, 1].diff(), torch.full((2,), small), rtol=0.15, atol=0)
+    assert 10 < vectors[3, 1] < 100  # and large ones do not overwhelm the rest
 
 
 def test_a_space_that_no_model_can_read_is_refused() -> None:

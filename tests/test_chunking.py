@@ -127,7 +127,7 @@ def test_a_changed_action_counts_from_its_own_frame_on():
     assert torch.equal(state["rng_counter"], other["rng_counter"])
 
 
-def test_a_changed_action_goes_on_from_what_was_played(model):
+def test_a_changed_action_continues_from_the_played_frames(model):
     anticipating, first, second = (
         ActionRepeatChunking(model),
         torch.zeros(ROWS, 2).long(),
@@ -159,7 +159,7 @@ def test_only_rows_that_need_it_are_sampled(monkeypatch):
         assert len(sampled) <= 1
 
 
-def test_real_frames_drop_what_was_sampled_beyond_what_was_played(model):
+def test_real_frames_discard_sampled_frames_that_were_not_played(model):
     anticipating = ActionRepeatChunking(model)
     actions, seen = torch.ones(ROWS, 2).long(), torch.rand(ROWS, 2, *SPEC.frame_shape)
     played, state = anticipating.imagine(begin(anticipating), actions[:, :1])
@@ -191,7 +191,7 @@ def test_another_stream_or_temperature_samples_again_at_once(model, name, value)
     assert differs.tolist() == [False, True, False, False]
 
 
-def test_rows_of_any_moment_can_be_written_over_each_other(model):
+def test_rows_at_different_steps_can_overwrite_each_other(model):
     """Also over rows of a fresh state, whose parts hold the same numbers at first."""
     anticipating, actions = ActionRepeatChunking(model), random_actions(4)
     _, dreamt = anticipating.imagine(begin(anticipating), actions[:, :2])
@@ -253,7 +253,7 @@ class Able(Mute):
 
 
 @pytest.mark.parametrize("inner", [Mute(), Able(), DRIFTING.build(SPEC), DENOISING.build(SPEC)])
-def test_it_can_do_what_the_model_can_and_no_more(inner):
+def test_the_wrapper_has_exactly_the_models_capabilities(inner):
     for anticipating in (ActionRepeatChunking(inner), copy.deepcopy(ActionRepeatChunking(inner))):
         assert isinstance(anticipating, WorldModel)
         for capability in CAPABILITIES:

@@ -268,7 +268,7 @@ def test_pixels_stand_in_for_a_codec():
         (lambda: CodecTraining(batch_size=0), "batch_size at least 1, not 2000 and 0"),
         (lambda: CodecTraining(steps=-1), "steps must be at least 0 .* not -1 and 8"),
         (lambda: CodecTraining(kl_weight=-1.0), "kl_weight must be at least 0, not -1.0"),
-        (lambda: CodecTraining(kl_weight=math.nan), "kl_weight must be at least 0, not nan"),
+        (lambda: CodecTraining(kl_weight=math.nan), "kl_weight must be a finite number, not nan"),
         (lambda: CodecTraining(learning_rate=0.0), "learning_rate must be above 0, not 0.0"),
     ],
 )

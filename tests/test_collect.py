@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from test_supervisor import is_running
 from toy import ToyEnv, toy_dataset
 
-from dreamenv.data import EpisodeDataset, RandomPolicy, StickyRandomPolicy, collect
-from dreamenv.data.episode_runner import episode_seed
+from dreamenv.data import EpisodeDataset, RandomPolicy, StickyRandomPolicy, collect, recording
+from dreamenv.data.episode_runner import EpisodeRunner, episode_seed
 from dreamenv.data.policies import EpsilonPolicy, MixturePolicy
 from dreamenv.errors import ConfigError, DatasetError, StorageError, WorkerError
 
@@ -36,6 +38,32 @@ class SelfishEnv(ToyEnv):
         return super().reset(**kwargs)
 
 
+class LeakyEnv(SelfishEnv):
+    """Starts a process that holds all pipes of the worker open when it dies."""
+
+    def __init__(self):
+        super().__init__()
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            with suppress(OSError):
+                os.set_inheritable(descriptor, True)
+        code = "import sys, time; open(sys.argv[1], 'w'); time.sleep(25)"
+        subprocess.Popen([sys.executable, "-c", code, "started"], close_fds=False)
+        while not os.path.exists("started"):
+            time.sleep(0.01)
+
+
+class StuckEnv(ToyEnv):
+    """Says which process it is in, and never ends a step."""
+
+    def step(self, action):
+        Path("stuck").write_text(str(os.getpid()))
+        time.sleep(60)
+
+
+class BlindEnv(gym.Env):
+    observation_space, action_space = gym.spaces.Discrete(2), SPACE
+
+
 class BrokenEnv(ToyEnv):
     def step(self, action):
         raise RuntimeError("the monster ate the pixels")
@@ -50,7 +78,7 @@ class CuriousEnv(ToyEnv):
         return {"score": float(os.environ["OMP_NUM_THREADS"]), "success": os.getcwd().endswith(("0", "1"))}
 
 
-def test_what_is_recorded_does_not_depend_on_the_workers(tmp_path):
+def test_recordings_do_not_depend_on_the_workers(tmp_path):
     alone = collect(ToyEnv, sticky, tmp_path / "0", steps=150, num_workers=0, progress=False)
     both = collect(ToyEnv, sticky, tmp_path / "2", steps=150, num_workers=2, progress=False)
     assert alone.content_hash() == both.content_hash()
@@ -110,7 +138,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_recording_goes_on_with_nothing_lost_doubled_or_half_written(tmp_path):
+def test_a_killed_recording_resumes_with_nothing_lost_doubled_or_half_written(tmp_path):
     path, script = tmp_path / "killed", tmp_path / "record.py"
     script.write_text(RECORD.format(tests=str(Path(__file__).parent), path=str(path)))
     kept: list[str] = []
@@ -137,6 +165,59 @@ def test_the_death_of_a_worker_is_an_error_and_what_was_recorded_stays(tmp_path)
     assert len(collect(ToyEnv, sticky, tmp_path / "d", episodes=5, num_workers=0, progress=False)) == 5
 
 
+def test_the_death_of_a_worker_is_noticed_though_another_process_holds_its_pipes(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match=r"playing episode 2 .*signal 9"):
+        collect(LeakyEnv, sticky, tmp_path / "d", episodes=5, num_workers=1, progress=False)
+    assert time.monotonic() - began < 20  # most of which a worker takes to start on a busy machine
+
+
+def test_a_worker_that_is_in_the_middle_of_a_step_ends_with_a_killed_recording(tmp_path):
+    script = tmp_path / "record.py"
+    script.write_text(
+        RECORD.format(tests=str(Path(__file__).parent), path=str(tmp_path / "d")).replace(
+            "collect(Slow", "from test_collect import StuckEnv\n    collect(StuckEnv"
+        )
+    )
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL) as process:
+        while len(found := list((tmp_path / "d").glob("pending/workers-*/*/stuck"))) < 2:
+            time.sleep(0.01)
+        workers = [int(file.read_text()) for file in found]
+        process.kill()
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(is_running, workers))
+
+
+class EagerPool:
+    """A pool whose other episodes are played at once while the first one never ends."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def describe(self):
+        return EpisodeRunner((ToyEnv, sticky)).describe()
+
+    def has_capacity(self):
+        return len(self.submitted) < 500
+
+    def submit(self, job, number):
+        self.submitted.append(number)
+        if number:
+            (job.folder / str(number)).mkdir()
+
+    def wait(self):
+        raise WorkerError("nothing more happens")
+
+
+def test_only_so_many_episodes_are_played_ahead_of_one_that_does_not_end(tmp_path):
+    pool = EagerPool()
+    with pytest.raises(WorkerError, match="nothing more"):
+        recording._record(tmp_path, pool, 10_000, by_steps=True, seed=0, keep=tmp_path / "w", progress=False, ahead=20)
+    assert pool.submitted == list(range(20))
+
+
 def test_an_error_of_the_environment_is_passed_on(tmp_path):
     with pytest.raises(WorkerError, match=r"(?s)playing episode 0.*the monster ate the pixels"):
         collect(BrokenEnv, sticky, tmp_path / "d", episodes=1, num_workers=1, progress=False)
@@ -154,7 +235,7 @@ def test_every_worker_has_one_thread_and_a_folder_of_its_own(tmp_path, monkeypat
 
 def test_a_dataset_of_another_environment_is_refused(tmp_path):
     toy_dataset(tmp_path / "d", 2)
-    with pytest.raises(DatasetError, match=r"made by another environment.*arguments: .*'max_episode_steps': 7"):
+    with pytest.raises(DatasetError, match=r"recorded in another way.*argument max_episode_steps: 7 against 30"):
         collect(partial(ToyEnv, max_episode_steps=7), sticky, tmp_path / "d", episodes=3, num_workers=0, progress=False)
     assert len(EpisodeDataset.open(tmp_path / "d")) == 2
 
@@ -196,8 +277,8 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             collect(ToyEnv, sticky, tmp_path / "d", **wrong)
-    with pytest.raises(ConfigError, match="provenance"):
-        collect(partial(gym.make, "CartPole-v1"), sticky, tmp_path / "d", episodes=1, num_workers=1, progress=False)
+    with pytest.raises(ConfigError, match="no image to record"):
+        collect(BlindEnv, sticky, tmp_path / "d", episodes=1, num_workers=1, progress=False)
     assert not (tmp_path / "d" / "data").exists()
 
 

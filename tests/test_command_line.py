@@ -17,13 +17,16 @@ import pygame
 import pytest
 
 import dreamenv.envs
+from dreamenv import World
+from dreamenv.agents import SavedPolicy, evaluate
 from dreamenv.cli import COMMANDS, main
 from dreamenv.commands import doctor
+from dreamenv.commands.arguments import in_flags
 from dreamenv.commands.keyboard import choose_action, describe_keys
 from dreamenv.commands.script import scripted_actions
 from dreamenv.envs import FAMILIES, find_task, make_real, task_names
 from dreamenv.envs.families import family_of
-from dreamenv.errors import ConfigError, DreamenvError, UnavailableError, UnknownNameError
+from dreamenv.errors import CheckpointError, ConfigError, DreamenvError, UnavailableError, UnknownNameError
 
 WALK = ("noop", "turn_left", "turn_right", "forward", "forward_left", "forward_right")
 
@@ -101,7 +104,7 @@ def test_an_unknown_command_suggests_a_near_one(capsys: pytest.CaptureFixture[st
         (["evaluate", "random", "--on", "no/such/world"], "no/such/world"),
         (["evaluate", "no/such/policy", "--on", "take_cover"], "no/such/policy"),
         (["train", "no/such/data", "--out", "out"], "no/such/data"),
-        (["train", "no/such/data", "--out", "out", "--backbone", "rsm"], "rssm"),
+        (["train", ".", "--out", "out", "--backbone", "rsm"], "rssm"),
         (["collect", "take_covr", "--out", "out", "--steps", "1"], "take_cover"),
         (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "sticky=0,random=1"], "positive share"),
         (["agent", "--out", "out", "--world", "no/such/world"], "no/such/world"),
@@ -142,7 +145,7 @@ def test_an_interruption_says_how_to_resume(
     assert "same command" in capsys.readouterr().err
 
 
-def test_collecting_again_adds_nothing_that_is_there(in_loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_collecting_again_adds_no_duplicates(in_loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", "take_cover", "--out", "data", "--episodes", "2", "--workers", "1"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("2 episodes, ")
@@ -160,7 +163,9 @@ def test_info_describes_worlds_recordings_and_policies(
     assert facts["kind"] == kind
     assert facts["provenance"]["environment_id"] == "dreamenv/VizdoomTakeCover-v0"
     assert main(["info", path]) == 0
-    assert f"kind:                  {kind}\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"A {kind} of dreamenv/VizdoomTakeCover-v0"), "a summary comes first"
+    assert f"kind:                  {kind}\n" in shown
 
 
 def test_info_refuses_a_folder_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,3 +367,117 @@ def hide(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a package look as if it were not installed."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["agent", "--out", "out", "--num-envs", "0"], "--num-envs must be a whole number, at least 1, not 0."),
+        (["agent", "--out", "out", "--ppo.gamma", "2"], "--ppo.gamma must be a finite number, at least 0, at most 1"),
+        (["agent", "--out", "out", "--where", "mixed", "--real-envs", "64"], "between 1 and --num-envs - 1 = 63"),
+        (["play", "--steps", "0"], "--steps must be at least 1, not 0."),
+        (["play", "--frame-rate", "0"], "--frame-rate must be positive"),
+        (["train", ".", "--out", "out", "--model.training.joint.steps", "-1"], "--model.training.joint.steps must be"),
+        (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "nope"], "'nope'"),
+        (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "sticky=0.5,no/pe=0.5"], "no/pe"),
+        (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "scripted"], "scripted policy"),
+        (["collect", "take_cover", "--out", "out", "--steps", "1", "--world", "no/pe"], "no/pe"),
+        (["import", "diamond", "no.pt", "--starts", ".", "--out", "out"], "no.pt"),
+        (["train", ".", "--out", "out", "--initial", "no/pe"], "no/pe"),
+        (["agent", "--out", "out", "--where", "real", "--env", "take_covr"], "take_cover"),
+        (["agent", "--out", "out", "--evaluate-in", "no/pe"], "no/pe"),
+    ],
+)  # fmt: skip
+def test_messages_name_the_flag_and_come_before_anything_is_started(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dreamenv.commands.collect.collect", None)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err.strip().splitlines()
+    assert len(shown) == 1
+    assert said in shown[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_within_a_message_are_left_as_they_are() -> None:
+    assert main(["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "sticky=0"]) == 2
+    assert in_flags("as in 'sticky=0.3,runs/policy=0.7'.") == "as in 'sticky=0.3,runs/policy=0.7'."
+    assert in_flags("pass resume=False to start over") == "pass --fresh to start over"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([command, "--help"] for command in COMMANDS),
+        ["train", "no/such/data", "--out", "out"],
+        ["play", "no/such/world"],
+        ["info", "no/such/world"],
+        ["evaluate", "no/such/policy", "--on", "take_cover"],
+        ["evaluate", "random", "--on", "no/such/world"],
+        ["agent", "--out", "out", "--world", "no/such/world"],
+        ["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "no/such/policy"],
+        ["import", "oasis", "no/such/file", "--starts", ".", "--out", "out"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_wrong_paths_do_not_wait_for_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom dreamenv.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'stable_baselines3', 'vizdoom', 'matplotlib', 'tensordict'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_preset_for_tests_says_so(
+    in_loop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dreamenv.training.train", lambda *_, **__: None, raising=False)
+    for preset, said in (("tiny", True), ("small", False)):
+        assert main(["train", "data", "--out", "unused", "--preset", preset]) == 0
+        assert ("for tests" in capsys.readouterr().out) is said
+
+
+def test_training_ends_with_what_the_world_is_worth(in_loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "data", "--out", "run", "--backbone", "persistence", "--starts", "8", "--eval-windows", "2",
+                 "--eval-horizon", "5", "--holdout", "0.5"]  # fmt: skip
+    assert main(arguments) == 0  # it is trained already, and measured
+    *_, verdict, written = capsys.readouterr().out.splitlines()
+    assert written == "Wrote run/world"
+    assert verdict.startswith("World against repeating the last frame")
+    assert "1 step ahead" in verdict
+
+
+@pytest.mark.parametrize("name", ["default", "take_cover"])
+def test_the_world_in_the_package_has_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "world"
+
+
+def test_python_takes_the_folder_of_a_run_as_the_command_line_does(in_loop: Path) -> None:
+    assert World.load("run").content_hash() == World.load("run/world").content_hash()
+    env = gym.make("dreamenv:dreamenv/Dream-v0", world="run")
+    env.reset(seed=0)
+    env.close()
+    assert SavedPolicy.load("ppo").record == SavedPolicy.load("ppo/policy").record
+    by_folder = evaluate("ppo", "run", episodes=2, horizon=5)
+    by_object = evaluate(SavedPolicy.load("ppo/policy"), World.load("run/world"), episodes=2, horizon=5)
+    assert by_folder.returns == by_object.returns
+    assert evaluate("ppo", in_loop / "run", episodes=2, horizon=5).returns == by_object.returns
+    with pytest.raises(CheckpointError, match="no policy at nope"):
+        evaluate("nope", "run")
+
+
+@pytest.mark.parametrize("target", ["run", "take_cover"])
+def test_chance_is_evaluated_by_its_name(target: str, in_loop: Path) -> None:
+    settings = {"horizon": 5} if target == "run" else {}
+    result = evaluate("random", target, episodes=2, **settings)
+    assert result.episodes == 2
+    assert result.returns == evaluate("random", target, episodes=2, num_envs=1, **settings).returns

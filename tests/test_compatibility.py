@@ -24,8 +24,8 @@ from dreamenv.denoisers.unet import UNetConfig
 from dreamenv.diffusion.context_noise import NoiseAugmentation, Stabilization
 from dreamenv.diffusion.guidance import Guidance
 from dreamenv.diffusion.process import EDM, RectifiedFlow, VariancePreserving
-from dreamenv.diffusion.sampler import Ancestral, Euler
-from dreamenv.diffusion.schedule import Chunkwise, FullSequence, NextFrame, Pyramid
+from dreamenv.diffusion.sampler import DDIM, Ancestral, Euler
+from dreamenv.diffusion.schedule import Chunkwise, FullSequence, NextFrame, Pyramid, Trapezoid
 from dreamenv.diffusion.target import X0, Epsilon, FlowVelocity, Velocity
 from dreamenv.errors import ConfigError
 
@@ -65,8 +65,8 @@ def refused(config, named, **settings):
         ({"sampler": "fast"}, "sampler must be a Sampler part, not 'fast'"),
         ({"schedule": "spiral"}, "schedule must be a Schedule part, not 'spiral'"),
         ({"guidance": 2.0}, "guidance must be a Guidance part, not 2.0"),
-        ({"context_noise": 0.1}, "context_noise must be a ContextNoise part, not 0.1"),
-        ({"codec": "wavelet"}, "codec must be a AutoencoderConfig part, not 'wavelet'"),
+        ({"context_noise": 0.1}, "context_noise must be a ContextNoise part or None, not 0.1"),
+        ({"codec": "wavelet"}, "codec must be a AutoencoderConfig part or None, not 'wavelet'"),
         ({"head": None}, "head must be a HeadConfig part, not None"),
         ({"training": {}}, "training must be a DenoiserTraining part, not {}"),
         ({"context_source": "shown"}, "context_source must be 'sampled' or 'decoded', not 'shown'"),
@@ -120,6 +120,55 @@ def test_more_steps_than_the_process_has_are_refused():
 def test_rho_without_a_step_that_it_moves_is_refused():
     refused(TINY, "rho has no effect on 2 steps.*leave it at 7.0", process=EDM(sigma_max=5.0, rho=5.0))
     dataclasses.replace(TINY, process=EDM(sigma_max=5.0, rho=5.0), sampler=Euler(steps=3))
+
+
+@pytest.mark.parametrize("steps", [1, 10])
+def test_a_spacing_of_steps_that_have_no_choice_is_refused(steps):
+    named = f"{steps} of 10 steps can be spaced in one way only; leave timestep_spacing at 'trailing'"
+    process = VariancePreserving(steps=10, timestep_spacing="linspace")
+    refused(TINY_DIT, named, process=process, context_noise=None, sampler=Euler(steps=steps))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: DDIM(steps=1, eta=0.5), "an eta of 0.5 has no effect; leave it at 0"),
+        (lambda: Ancestral(steps=1, variance="greatest"), "variance='greatest' has no effect; leave it at 'least'"),
+        (lambda: Trapezoid(frames=2), "trapezoid of 2 frames has no middle to delay; use 3 or more"),
+        (lambda: Chunkwise(frames=4, group=4, in_flight=2), "in_flight=2 has no effect; leave it at 1"),
+    ],
+)
+def test_a_setting_that_other_settings_of_its_part_leave_without_effect_is_refused(make, named):
+    with pytest.raises(ConfigError, match=named):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("process", "level", "mode"),
+    [
+        (RectifiedFlow(), 0.0, "scaled"),
+        (RectifiedFlow(), 0.0, "labelled"),
+        (VariancePreserving(), -1.0, "scaled"),
+        (VariancePreserving(), 0.0, "labelled"),
+        (EDM(sigma_min=0.02), 0.01, "scaled"),
+    ],
+)
+def test_a_stabilization_that_leaves_frames_as_they_are_is_refused(process, level, mode):
+    noise = Stabilization(stabilization_level=level, context_noise_mode=mode)
+    refused(TINY_DIT, f"stabilization_level of {level} look as without it", process=process, context_noise=noise)
+
+
+def test_a_stabilization_between_two_steps_of_a_chain_is_refused():
+    noise = Stabilization(stabilization_level=3.5)
+    refused(
+        TINY_DIT, "levels of 'vp' noise are whole numbers, so stabilization_level cannot be 3.5", context_noise=noise
+    )
+
+
+def test_frames_ahead_of_latents_that_stand_for_several_frames_are_refused():
+    ahead = CrossDiTConfig(context=1, max_time_shift=2)
+    named = "predicted ahead one by one, not 4 together: leave max_time_shift at 1, or temporal_stride"
+    refused(TINY_CROSS, named, denoiser=ahead, codec=STRIDED, training=training(sequence_length=8))
 
 
 @pytest.mark.parametrize("config", [TINY, TINY_CROSS, TINY_PACKED], ids=["unet", "cross_dit", "framepack"])
@@ -208,7 +257,7 @@ def test_shortcuts_of_other_noise_or_targets_are_refused(settings):
         r"shortcuts need RectifiedFlow\(logit_std=None\) noise and the target X0\(\), not .*"
         + type(next(iter(settings.values()))).__name__
     )
-    refused(TINY_SHORTCUT, named, context_noise=Stabilization(), **settings)
+    refused(TINY_SHORTCUT, named, context_noise=Stabilization(stabilization_level=1.0), **settings)
 
 
 def test_shortcuts_of_a_denoiser_that_is_not_given_the_step_are_refused():

@@ -24,6 +24,7 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
 from dreamenv.data.minari_import import from_minari
 from dreamenv.data.provenance import Provenance
+from dreamenv.data.store import FrameStore
 from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError, StorageError
 
 
@@ -151,6 +152,36 @@ def test_both_sides_of_a_split_have_episodes_where_there_are_two(tmp_path):
     assert [len(side) for side in dataset.split(0, 0)] == [2, 0]
     with pytest.raises(ConfigError, match="holdout"):
         dataset.split(1.0, 0)
+
+
+def test_the_only_episode_is_never_held_out(tmp_path):
+    dataset = toy_dataset(tmp_path / "d", 1)
+    for seed in range(40):
+        for holdout in (0.1, 0.5, 0.99):
+            training, held_out = dataset.split(holdout, seed)
+            assert (len(training), len(held_out)) == (1, 0)
+            assert FrameStore(training).total_steps == dataset.total_steps
+    assert [len(side) for side in empty_dataset(tmp_path / "none").split(0.1, 0)] == [0, 0]
+
+
+def test_totals_run_and_no_append_walks_the_records(tmp_path):
+    dataset = empty_dataset(tmp_path / "d")
+
+    class Counted(list):
+        walks = 0
+
+        def __iter__(self):
+            Counted.walks += 1
+            return super().__iter__()
+
+    dataset.records = Counted()
+    for count in range(1, 21):
+        dataset.append(random_episode(count))
+    assert Counted.walks == 0
+    assert dataset.total_steps == 210 == EpisodeDataset.open(dataset.path).total_steps
+    training, held_out = dataset.split(0.2, 0)
+    assert training.total_steps + held_out.total_steps == 210
+    assert json.loads((dataset.path / "data" / "metadata.json").read_text())["total_steps"] == 210
 
 
 def test_frames_of_another_size_are_refused_and_nothing_is_written(tmp_path):
@@ -283,7 +314,7 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
             return sync(handle) if len(calls) <= allowed else full()
 
         with monkeypatch.context() as patch:
-            patch.setattr(storage.os, "fsync", sync_some)
+            patch.setattr("os.fsync", sync_some)
             with pytest.raises(StorageError, match=r"No space left on device. Free some space"):
                 dataset.append(play(5))
     whole = len(EpisodeDataset.open(tmp_path / "d"))
@@ -312,12 +343,12 @@ def test_a_killed_writer_leaves_whole_episodes_only(tmp_path):
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            told = int(line)
-            if told >= 7:
+            printed = int(line)
+            if printed >= 7:
                 process.kill()
                 break
     dataset = EpisodeDataset.open(path)
-    assert len(dataset) >= told
+    assert len(dataset) >= printed
     assert all(same(episode, play(seed)) for seed, episode in enumerate(dataset))
     dataset.append(play(0))
     assert len(EpisodeDataset.open(path)) == len(minari.MinariDataset(path / "data")) == len(dataset)

@@ -68,7 +68,7 @@ def test_a_cached_step_equals_one_that_computes_everything_again(mode, context):
     check_cache(with_denoiser(config, context=context))
 
 
-def test_keys_pressed_a_while_ago_are_remembered():
+def test_keys_of_earlier_steps_still_condition_the_model():
     check_cache(with_denoiser(TINY_DIT, action_conditioning="cross_attention", action_window=2))
 
 
@@ -112,7 +112,7 @@ def test_frames_of_a_block_see_each_other_both_ways_and_no_later_block():
     assert changed_by(world, 4, torch.tensor([0, 1, 1, 2, 2])) == [False, False, False, True, True]
 
 
-def test_frames_ahead_are_predicted_from_what_lies_before_the_gap():
+def test_frames_ahead_are_predicted_from_frames_before_the_gap():
     world = randomized(with_denoiser(TINY_CROSS, max_time_shift=3))
     clean, context, noisy = presented(world, rows=ROWS, frames=FRAMES)
     noisy = dataclasses.replace(noisy, time_shift=torch.full((ROWS, FRAMES), 2.0))
@@ -233,3 +233,12 @@ def test_settings_that_cannot_work_are_refused_by_name(make, named):
 def test_frames_that_a_denoiser_cannot_have_are_refused(config, named):
     with pytest.raises(ConfigError, match=named):
         config.build(DenoiserShape(frame_shape=SPEC.frame_shape, discrete=(True,) * 3))
+
+
+@pytest.mark.parametrize("name", ["frame", "hidden", "rng_key", "latent", "pictures"])
+def test_a_cache_that_would_overwrite_the_worlds_memory_is_refused(name):
+    model = TINY.build(SPEC)
+    cache = model.denoiser.init_cache(torch.zeros(2, *model.latent_shape))
+    model.denoiser.init_cache = lambda frames: {**cache, name: torch.zeros(len(frames), 1)}
+    with pytest.raises(ConfigError, match=f"cache has an entry '{name}', which the world has too; rename it"):
+        model.start(torch.zeros(2, *SPEC.frame_shape), torch.arange(2))

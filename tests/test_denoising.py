@@ -84,7 +84,7 @@ def test_actions_and_the_past_are_weighed_apart(config):
     [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED, TINY_LATENT],
     ids=["unet", "causal_dit", "cross_dit", "framepack", "latents"],
 )
-def test_rounded_weights_sample_almost_the_same_and_remember_in_full(config):
+def test_rounded_weights_sample_almost_the_same_with_a_float32_cache(config):
     world = randomized(config)
     rounded = copy.deepcopy(world)
     rounded.store_in_bfloat16()

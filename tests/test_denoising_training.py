@@ -16,6 +16,7 @@ from tiny_worlds import (
     TINY_PACKED,
     randomized,
     with_denoiser,
+    with_training,
 )
 from toy import toy_dataset
 
@@ -24,18 +25,24 @@ from dreamenv.backbones.denoising.training import DenoiserTraining, draw_blocks
 from dreamenv.cli import main
 from dreamenv.diffusion.context_noise import NoiseAugmentation
 from dreamenv.diffusion.guidance import Guidance
-from dreamenv.diffusion.schedule import FullSequence
+from dreamenv.diffusion.sampler import DDIM
+from dreamenv.diffusion.schedule import Chunkwise, FullSequence
 from dreamenv.diffusion.target import Velocity
 from dreamenv.dream import DreamEnv
 from dreamenv.errors import ConfigError
 from dreamenv.presets import make_config, preset_names
 from dreamenv.testing import SPEC
-from dreamenv.training.config import TrainConfig
+from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 from dreamenv.world_model import Batch
 
 ROWS, FRAMES = 3, 5
+IN_GROUPS = dataclasses.replace(
+    with_training(TINY_DIT, sequence_length=8),
+    sampler=DDIM(steps=4),
+    schedule=Chunkwise(frames=4, group=2, in_flight=2),
+)
 FOR_A_GPU = {"diamond", "diffusion_forcing_like_base"}
 MILLIONS = {
     "small": 1.2, "small_latents": 1.02, "tiny": 0.13, "diamond": 4.4, "gamefactory_like": 2.7, "framepack_like": 1.87,
@@ -52,6 +59,15 @@ def learned_from(config, frames=FRAMES, rows=ROWS):
     actions = world.action(torch.ones(rows, frames, dtype=torch.int64))
     world._loss(world.denoiser, torch.ones(rows, frames, *SPEC.frame_shape), actions, generator)
     return given[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "cropped"), [(TINY, True), (TINY_DIT, True), (TINY_LATENT, True), (IN_GROUPS, False)]
+)
+def test_windows_are_cropped_at_episode_ends_unless_frames_would_see_the_padding(config, cropped):
+    """Clamped windows would show what precedes an ending to full contexts many times as often as to young ones."""
+    stages = {stage.name: stage.crop_at_episode_ends for stage in config.build(SPEC).stages()}
+    assert (stages["denoiser"], stages["head"]) == (cropped, True)
 
 
 def test_windows_are_learned_from_as_observed_first_and_as_sampled_in_blocks_after():
@@ -177,7 +193,7 @@ def test_settings_that_cannot_work_are_refused_by_name(settings, named):
 def test_latents_have_the_measure_that_noise_is_made_for(tmp_path):
     settings = TrainConfig(
         steps={"codec": 300, "denoiser": 1, "head": 1}, progress=False, device="cpu", start_context=2, eval_horizon=5,
-        eval_windows=2, warmup_steps=20,
+        eval_windows=2, optimizer=OptimizerConfig(warmup_steps=20),
     )  # fmt: skip
     dataset = toy_dataset(tmp_path / "toy", 20)
     world = train(settings, TINY_LATENT, dataset, tmp_path / "run")
@@ -191,14 +207,20 @@ def test_latents_have_the_measure_that_noise_is_made_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED], ids=["unet", "causal_dit", "cross_dit", "framepack"]
+    "config",
+    [
+        pytest.param(TINY, id="unet"),
+        pytest.param(TINY_DIT, id="causal_dit"),
+        pytest.param(TINY_CROSS, id="cross_dit", marks=pytest.mark.slow),
+        pytest.param(TINY_PACKED, id="framepack", marks=pytest.mark.slow),
+    ],
 )
 def test_a_falling_square_is_learned_and_dreamt(config, tmp_path):
     """After a few hundred steps the next frame is predicted far better than by the last one again."""
     dataset = toy_dataset(tmp_path / "toy", 30)
     settings = TrainConfig(
         steps={"denoiser": 400, "head": 100}, progress=False, device="cpu", start_context=2, eval_horizon=5,
-        warmup_steps=20,
+        optimizer=OptimizerConfig(warmup_steps=20),
     )  # fmt: skip
     world = train(settings, config, dataset, tmp_path / "run")
     first = world.metrics["horizons"]["1"]

@@ -26,12 +26,15 @@ def test_gymnasiums_checker_finds_nothing_to_warn_of(observation, chunk):
 
 
 def test_it_is_one_row_of_the_vector_environment():
-    world = make_world(ending=0.1)
+    world = make_world(termination=0.1)
     one, many = DreamEnv(world, horizon=5), DreamVectorEnv(world, 1, horizon=5, autoreset_mode="Disabled")
     observation, info = one.reset(seed=4)
     observations, infos = many.reset(seed=4)
     np.testing.assert_array_equal(observation, observations[0])
-    assert info == {"start": infos["start"][0]}
+    assert info == {name: value[0] for name, value in infos.items() if not name.startswith("_")}
+    assert {name: type(value) for name, value in info.items()} == {
+        "start": int, "termination_probability": float, "uncertainty": float
+    }  # fmt: skip
     for _ in range(20):
         left, right = one.step(1), many.step([1])
         np.testing.assert_array_equal(left[0], right[0][0])
@@ -95,7 +98,7 @@ def test_a_state_is_restored_and_branches_continue_it():
         env.set_state(env.branch(3))
 
 
-def test_rendering_shows_the_dream_enlarged_beside_its_start():
+def test_rendering_shows_the_enlarged_dream_next_to_its_start():
     env = DreamEnv(make_world(noise=0.0), render_mode="rgb_array", render_scale=3, render_start=True)
     env.reset(options={"start": 7})
     env.step(2)

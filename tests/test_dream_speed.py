@@ -13,7 +13,7 @@ from dreamenv.errors import ConfigError
 
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_it_measures_every_batch_thread_and_observation_and_writes_json(chunk, tmp_path, capsys):
-    world = make_world(ending=0.1, chunk=chunk).save(tmp_path / "grey")
+    world = make_world(termination=0.1, chunk=chunk).save(tmp_path / "grey")
     config = DreamSpeedConfig(
         world=str(world), batches=(1, 3), threads=(1,), rounds=1, long_steps=200, out=tmp_path / "speed.json"
     )

@@ -15,7 +15,7 @@ from dreamenv.frames import frames_to_model
 CPU = torch.device("cpu")
 
 
-def test_a_start_is_what_the_model_makes_of_its_segment():
+def test_a_start_is_the_state_after_observing_its_segment():
     world = make_world()
     states = StartStates(world.model, world.starts, CPU)
     for segment in (0, 1, 6, 7):
@@ -32,7 +32,7 @@ def test_a_start_is_what_the_model_makes_of_its_segment():
         assert (states(np.array([segment])) == state).all()
 
 
-def test_starts_do_not_depend_on_what_else_is_asked_for():
+def test_a_start_does_not_depend_on_the_others_in_its_batch():
     world = make_world(starts=40)
     one, all_of_them = StartStates(world.model, world.starts, CPU), StartStates(world.model, world.starts, CPU)
     every = all_of_them(np.arange(40))
@@ -64,7 +64,7 @@ def test_states_too_large_to_cache_are_made_when_needed(monkeypatch):
     assert states._states is None
 
 
-def test_what_is_done_to_a_state_does_not_reach_the_remembered_one():
+def test_changing_a_state_does_not_change_the_saved_one():
     world = make_world()
     states = StartStates(world.model, world.starts, CPU)
     taken = states(np.array([5]))

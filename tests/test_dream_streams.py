@@ -12,22 +12,22 @@ from dreamenv.randomness import seed_keys, uniform
 ROWS = np.arange(5)
 
 
-def begun(seeds=(1, 2, 3, 4, 5)) -> tuple[RowStreams, np.ndarray]:
+def started(seeds=(1, 2, 3, 4, 5)) -> tuple[RowStreams, np.ndarray]:
     streams = RowStreams(5)
     streams.seed(ROWS, np.array(seeds))
     return streams, streams.begin(ROWS).key
 
 
 def test_samples_are_the_rows_uniform_numbers_step_by_step():
-    streams, keys = begun()
+    streams, keys = started()
     for step in range(200):
         expected = uniform(torch.from_numpy(keys), torch.full((5,), step), stream=TERMINATION_STREAM)
         np.testing.assert_array_equal(streams.sample(), expected.numpy())
 
 
 def test_restarting_one_row_does_not_touch_the_others():
-    streams, _ = begun()
-    undisturbed, _ = begun()
+    streams, _ = started()
+    undisturbed, _ = started()
     for step in range(300):
         if step % 7 == 3:
             streams.begin(np.array([2]))
@@ -36,17 +36,17 @@ def test_restarting_one_row_does_not_touch_the_others():
 
 
 def test_a_rows_dreams_do_not_depend_on_when_the_others_begin_theirs():
-    streams, first = begun()
+    streams, first = started()
     keys = [first[1], *(streams.begin(np.array([1])).key[0] for _ in range(3))]
-    other, _ = begun((9, 2, 9, 9, 9))
+    other, _ = started((9, 2, 9, 9, 9))
     for row in (0, 3, 0, 4):
         other.begin(np.array([row]))
     assert [other.begin(np.array([1])).key[0] for _ in range(3)] == keys[1:]
     assert len(set(keys)) == 4
 
 
-def test_restored_streams_go_on_exactly():
-    streams, _ = begun()
+def test_restored_streams_continue_exactly():
+    streams, _ = started()
     streams.begin(np.array([3]))
     for _ in range(70):
         streams.sample()
@@ -59,7 +59,7 @@ def test_restored_streams_go_on_exactly():
 
 
 def test_seeding_again_begins_the_same_dreams():
-    streams, keys = begun()
+    streams, keys = started()
     streams.begin(ROWS)
     streams.seed(np.array([1, 4]), np.array([2, 5]))
     again = streams.begin(np.array([1, 4]))

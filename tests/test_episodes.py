@@ -52,8 +52,19 @@ def test_rewards_that_are_no_numbers_are_refused_with_their_step(value):
         random_episode(4, rewards=[0, 0, value, 0])
 
 
+def test_values_that_float32_or_json_cannot_hold_are_refused():
+    with pytest.raises(EpisodeError, match="reward of step 1 is 1e\\+39"):
+        random_episode(2, rewards=[0.0, 1e39])
+    with pytest.raises(EpisodeError, match="action of step 0 is inf"):
+        changed(random_episode(2), actions=np.array([1e39, 0.0]))
+    with pytest.raises(EpisodeError, match="rewards must be"):
+        random_episode(2, rewards=["good", "bad"])
+    with pytest.raises(EpisodeError, match="score is nan"):
+        changed(random_episode(2), score=float("nan"))
+
+
 def test_actions_that_are_no_numbers_are_refused():
-    with pytest.raises(EpisodeError, match="NaN"):
+    with pytest.raises(EpisodeError, match="action of step 1 is nan"):
         changed(random_episode(2), actions=np.array([0.0, np.nan]))
     with pytest.raises(EpisodeError, match="must be numbers"):
         changed(random_episode(2), actions=np.array(["left", "right"]))
@@ -64,7 +75,7 @@ def test_frames_that_are_no_bytes_are_refused():
         changed(random_episode(1), frames=np.zeros((2, 4, 4, 3)))
 
 
-def test_the_digest_tells_episodes_apart_and_ignores_who_played():
+def test_the_digest_distinguishes_episodes_and_ignores_the_policy():
     episode = play(1)
     assert episode.digest() == play(1).digest() == changed(episode, policy="another").digest()
     frames = episode.frames.copy()
@@ -91,14 +102,14 @@ def test_provenance_takes_tuples_for_lists():
     ("name", "value"),
     [("action_table", [[0], [1], [-1]]), ("frame_skip", 8), ("frame_size", 32), ("resize", "nearest")],
 )
-def test_what_changes_the_meaning_of_frames_or_actions_does_not_match(name, value):
+def test_provenance_that_changes_frames_or_actions_does_not_match(name, value):
     here = ToyEnv().provenance
     with pytest.raises(WorldMismatchError, match=name) as error:
         here.check_matches(dataclasses.replace(here, **{name: value}))
     assert str(value) in str(error.value)
 
 
-def test_what_does_not_change_their_meaning_matches():
+def test_provenance_that_keeps_frames_and_actions_matches():
     here = ToyEnv().provenance
     here.check_matches(dataclasses.replace(here, environment_kwargs={"lethal": False}, max_episode_steps=7))
 

@@ -55,7 +55,7 @@ def test_it_wanders_at_random_too():
     assert done.count("forward") > 40
 
 
-def test_it_tries_its_hands_on_what_is_in_the_way_and_then_the_walk_action():
+def test_the_explorer_uses_its_hands_on_obstacles_and_then_walks():
     names = (*WALK, "toggle")
     policy = ExplorerPolicy(names, ExplorerConfig(turn_probability=0.0, interact_probability=1.0))
     assert [names[policy.act(picture(7))] for _ in range(5)] == ["forward", "toggle", "forward", "toggle", "forward"]

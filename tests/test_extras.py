@@ -163,7 +163,7 @@ def test_a_public_program_says_what_it_needs(hide: Callable[[str], None], tmp_pa
         nwm.parity(tmp_path)
 
 
-def test_a_package_that_is_there_is_not_imported_by_looking() -> None:
+def test_checking_for_an_installed_package_does_not_import_it() -> None:
     require("numpy", extra="none")
     assert bare(
         "from dreamenv.extras import require; require('imageio', extra='x'); print('imageio' in sys.modules)"

@@ -45,7 +45,7 @@ def test_frames_that_cannot_be_written_or_lie_backwards_are_read():
     assert frames.any()  # the frames that came in are nobody's to write into
 
 
-def test_to_look_at_what_lies_outside_is_cut_off():
+def test_values_outside_the_range_are_clipped_for_display():
     frames = torch.tensor([-0.5, 0.0, 0.4 / 255, 0.6 / 255, 1.0, 7.0]).reshape(1, 1, 6).requires_grad_()
     assert frames_to_numpy(frames).tolist() == [[[0], [0], [0], [1], [255], [255]]]
 
@@ -86,6 +86,6 @@ def scales_pixels(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nobody_else_turns_pixels_into_numbers_or_back(path):
+def test_only_frames_converts_pixels(path):
     found = [node for node in ast.walk(ast.parse(path.read_text())) if scales_pixels(node)]
     assert [f"{path}:{node.lineno} {ast.unparse(node)}" for node in found] == []

@@ -61,7 +61,7 @@ def test_a_head_starts_at_the_usual_reward_and_rate(
         assert predicted.terminal_rewards is None
 
 
-def test_no_reward_is_so_unlikely_at_first_that_it_takes_long_to_learn() -> None:
+def test_no_reward_is_too_unlikely_at_initialisation() -> None:
     bins = TwoHot(65)
     bins.set_range(-300.0, 4.0)
     shares = bins.initial_logits(3.3).softmax(dim=-1)
@@ -163,7 +163,7 @@ def test_the_frame_that_a_step_led_to_is_not_read() -> None:
     assert torch.equal(outputs[0].rewards, outputs[1].rewards)
 
 
-def test_dropout_is_drawn_from_the_generator_alone() -> None:
+def test_dropout_is_sampled_from_the_generator_alone() -> None:
     values = torch.ones(64, 5, 8)
     first, again = (dropout(values, 0.25, torch.Generator().manual_seed(3), (64, 5, 1)) for _ in range(2))
     assert torch.equal(first, again)

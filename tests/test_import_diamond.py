@@ -18,9 +18,11 @@ from dreamenv.denoisers.diamond import DiamondConfig
 from dreamenv.diffusion.process import EDM
 from dreamenv.diffusion.sampler import Euler
 from dreamenv.diffusion.target import EDMPreconditioned
-from dreamenv.dream import DreamEnv
+from dreamenv.dream import DreamEnv, DreamVectorEnv
 from dreamenv.errors import ConfigError, WeightsError
 from dreamenv.heads.diamond_head import DiamondHeadConfig
+from dreamenv.heads.no_reward import NoRewardHeadConfig
+from dreamenv.importers import import_world
 from dreamenv.importers.adapter import Options, load_weights, to_published
 from dreamenv.importers.diamond import DENOISER_NAMES, HEAD_NAMES, DiamondAdapter
 from dreamenv.parts import part_from_json, part_to_json
@@ -76,7 +78,7 @@ def test_sizes_are_read_from_shapes_and_weights_come_out_as_they_went_in():
     assert all(torch.equal(again[name], one) for name, one in tensors.items())
 
 
-def test_a_dream_of_fixed_weights_stays_what_it_was():
+def test_a_dream_of_fixed_weights_does_not_change():
     """Numbers of our own, once seen to agree with the public code's: see `dreamenv.benchmarks.peers`."""
     world = imported(DiamondAdapter(), [agent()])
     state = world.model.start(torch.linspace(0, 1, 768).reshape(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64))
@@ -87,7 +89,7 @@ def test_a_dream_of_fixed_weights_stays_what_it_was():
     assert found == pytest.approx(GOLDEN, abs=2e-3)
 
 
-def test_gym_dreams_in_it_and_rewards_are_told():
+def test_gym_dreams_in_it_and_rewards_are_returned():
     env = DreamEnv(imported(DiamondAdapter(), [agent()]), horizon=3)
     observation, _ = env.reset(seed=0)
     assert observation.shape == (16, 16, 3)
@@ -107,18 +109,18 @@ def test_rows_and_pieces_of_a_batch_do_not_matter():
     assert torch.allclose(together.frames[4:5], alone.frames, atol=1.1 / 255)
 
 
-def test_frames_seen_one_by_one_are_remembered_as_those_seen_together():
+def test_frames_observed_one_by_one_give_the_same_cache_as_together():
     world = imported(DiamondAdapter(), [agent()])
     frames = torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     actions = torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
     with torch.no_grad():
-        begun = world.model.start(frames[:, 0], torch.arange(2))
-        together = world.model.observe(begun, actions, frames[:, 1:])
-        state = begun
+        started = world.model.start(frames[:, 0], torch.arange(2))
+        together = world.model.observe(started, actions, frames[:, 1:])
+        state = started
         for step in range(4):
             state = world.model.observe(state, actions[:, step : step + 1], frames[:, step + 1 : step + 2])
     for name in ("hidden", "cell"):
-        assert not torch.allclose(state[name], begun[name], atol=1e-3)
+        assert not torch.allclose(state[name], started[name], atol=1e-3)
         assert torch.allclose(state[name], together[name], atol=1e-6)
 
 
@@ -251,3 +253,29 @@ def test_its_parts_are_written_as_json_and_read_back():
     written = part_to_json(CONFIG)
     assert (written["denoiser"]["kind"], written["head"]["kind"]) == ("diamond", "diamond_head")
     assert part_from_json(written) == CONFIG
+
+
+def test_without_its_reward_network_it_is_a_world_of_frames_alone(tmp_path):
+    frames = {name: tensor for name, tensor in agent().items() if name.startswith("denoiser.")}
+    path = tmp_path / "agent.pt"
+    torch.save(frames, path)
+    starts = starts_for(SPEC)
+    world = import_world("diamond", [path], starts=starts, options=Options(size=(16, 16)))
+    assert isinstance(world.config.head, NoRewardHeadConfig)
+    assert not world.spec.predicts_rewards
+    assert "rewards and terminations are not predicted" in world.record["imported"]["notes"][0]
+    dreams = DreamVectorEnv(world, 2, reward_fn=lambda frames, actions: np.ones(2))
+    dreams.reset(seed=0)
+    assert dreams.step(np.zeros(2, np.int64))[1].tolist() == [1.0, 1.0]
+    written = DiamondAdapter().write(world)["agent.pt"]
+    assert written.keys() == frames.keys()
+    assert all(torch.equal(written[name], frames[name]) for name in frames)
+    published = DiamondAdapter().read([frames], Options())
+    assert published.spec.frame_shape == (3, 64, 64), "the size that no tensor says"
+
+
+@pytest.mark.parametrize("name", ["heads", "encoder_heads", "actions"])
+def test_options_without_an_effect_are_refused(name, tmp_path):
+    torch.save(agent(), tmp_path / "agent.pt")
+    with pytest.raises(ConfigError, match=f"{name} has no effect on DIAMOND, which takes size, sampling_steps"):
+        import_world("diamond", [tmp_path / "agent.pt"], starts=starts_for(SPEC), options=Options(**{name: 2}))

@@ -153,7 +153,7 @@ def test_dreams_begin_from_pictures(tmp_path):
     assert len(read_starts(tmp_path / "10.png", SPEC)) == 1
 
 
-def _film(path: Path, frames: int, size: int = 16) -> None:
+def _write_video(path: Path, frames: int, size: int = 16) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=10, options={"qp": "0"})
         stream.width = stream.height = size
@@ -163,8 +163,8 @@ def _film(path: Path, frames: int, size: int = 16) -> None:
         container.mux(stream.encode())
 
 
-def test_dreams_begin_within_a_film_and_its_actions(tmp_path):
-    _film(tmp_path / "clip.mp4", 8)
+def test_dreams_start_within_a_video_and_its_actions(tmp_path):
+    _write_video(tmp_path / "clip.mp4", 8)
     np.save(tmp_path / "clip.npy", np.arange(7) % 3)
     spec = dataclasses.replace(SPEC, context_frames=2)
     starts = read_starts(tmp_path / "clip.mp4", spec)
@@ -175,10 +175,10 @@ def test_dreams_begin_within_a_film_and_its_actions(tmp_path):
         assert actions.tolist() == [number % 3, (number + 1) % 3]  # row i leads from frame i to the next
 
 
-def test_a_films_actions_may_be_a_tensor_of_oasis(tmp_path):
-    _film(tmp_path / "clip.mp4", 5)
+def test_a_videos_actions_may_be_a_tensor_of_oasis(tmp_path):
+    _write_video(tmp_path / "clip.mp4", 5)
     values = torch.rand(6, 25)
-    torch.save(values, tmp_path / "clip.one_hot_actions.pt")  # the last ones led beyond the film
+    torch.save(values, tmp_path / "clip.one_hot_actions.pt")  # the last ones led beyond the video
     spec = dataclasses.replace(SPEC, action_space=action_space(), context_frames=2)
     starts = read_starts(tmp_path / "clip.mp4", spec)
     np.testing.assert_array_equal(starts.actions[1], values[1:3].numpy())
@@ -200,19 +200,19 @@ def test_dreams_begin_within_a_recording(tmp_path):
 
 def test_frames_of_another_size_are_resized_only_when_asked(tmp_path):
     Image.fromarray(_frame(9, (32, 48))).save(tmp_path / "large.png")
-    with pytest.raises(FrameError, match=r"32 x 48 pixels .* draws 16 x 16.*--resize"):
+    with pytest.raises(FrameError, match=r"32 x 48 pixels .* has 16 x 16.*--resize"):
         read_starts(tmp_path, SPEC)
     assert read_starts(tmp_path, SPEC, resize=True).first_frames.shape == (1, 16, 16, 3)
-    _film(tmp_path / "clip.mp4", 3, size=32)
+    _write_video(tmp_path / "clip.mp4", 3, size=32)
     np.save(tmp_path / "clip.npy", np.zeros(2))
     with pytest.raises(FrameError, match="32 x 32"):
         read_starts(tmp_path / "clip.mp4", SPEC)
 
 
 def test_starts_that_cannot_be_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match="no picture, no film and no folder"):
+    with pytest.raises(DatasetError, match="no picture, no video and no folder"):
         read_starts(tmp_path / "none", SPEC)
-    _film(tmp_path / "clip.mp4", 4)
+    _write_video(tmp_path / "clip.mp4", 4)
     with pytest.raises(ActionError, match=r"clip\.npy is missing"):
         read_starts(tmp_path / "clip.mp4", SPEC)
     np.save(tmp_path / "clip.npy", np.zeros(2))

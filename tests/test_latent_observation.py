@@ -46,7 +46,7 @@ def frames(*levels: int) -> np.ndarray:
     return np.stack([np.full((16, 16, 3), level, np.uint8) for level in levels])
 
 
-def test_the_wrapper_shows_what_the_models_filter_makes_of_the_frames():
+def test_the_wrapper_returns_the_models_latents_of_the_frames():
     world = make_world()
     env = LatentObservation(Brightening(), world)
     latent, _ = env.reset(seed=3)
@@ -106,8 +106,8 @@ def test_rows_are_filtered_apart():
     together.reset([0, 1, 2], frames(10, 20, 30), [1, 2, 3])
     alone.reset([0], frames(20), [2])
     np.testing.assert_array_equal(together.step([0, 1, 2], frames(11, 21, 31))[1], alone.step([1], frames(21))[0])
-    begun = together.reset([0, 2], frames(50, 60), [4, 5])
-    np.testing.assert_allclose(begun[:, 0], [50 / 255, 60 / 255], rtol=1e-6)
+    started = together.reset([0, 2], frames(50, 60), [4, 5])
+    np.testing.assert_allclose(started[:, 0], [50 / 255, 60 / 255], rtol=1e-6)
     np.testing.assert_allclose(together.step([0, 0, 0], frames(51, 22, 61))[:, 1], [1, 2, 1])
 
 
@@ -143,7 +143,7 @@ def test_a_world_without_embedding_is_refused(monkeypatch):
         LatentObservation(Brightening(), make_world())
 
 
-def test_what_does_not_fit_a_filter_is_refused():
+def test_inputs_that_do_not_fit_the_encoder_are_refused():
     follower = LatentFilter(make_world(), 2)
     with pytest.raises(ResetNeededError):
         follower.step([0, 0], frames(1, 2))

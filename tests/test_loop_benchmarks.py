@@ -6,17 +6,22 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+from test_evaluation import make_policy
 
 from dreamenv.agents import PPOConfig
 from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.benchmarks import demo, recipes, sim_to_real
+from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
+from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
-from dreamenv.errors import UnknownNameError
+from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.metrics.statistics import Summary
 
 
 @pytest.fixture
@@ -48,8 +53,11 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
     return small
 
 
-def test_the_demo_runs_the_loop_once_and_then_reads_its_results(
-    small_recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_demo_goes_round_the_loop_and_then_only_looks_up(
+    small_recipe: recipes.Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = demo.DemoConfig(out=tmp_path, rounds=2, seed=1, workers=0, threads=1, open=False)
     report = demo.run(config)
@@ -57,6 +65,14 @@ def test_the_demo_runs_the_loop_once_and_then_reads_its_results(
     assert text.count("data:video/mp4;base64,") >= 3
     assert "step 15" in text
     assert not re.search(r'(src|href)="?https?:', text)  # it opens without a network
+    shown = capsys.readouterr().out
+    assert shown.startswith("9 stages, about ")
+    assert str(tmp_path.resolve()) in shown
+    assert [line[3:10] for line in shown.splitlines() if line.startswith("== ")] == [f"{n} of 9:" for n in range(1, 10)]
+    assert "Does a policy that learned in the dream alone work" in shown
+    text = report.read_text(encoding="utf-8")
+    for setting in ("0.75 of the recipe", ">seed<", ">effort<", ">threads<", ">rounds<"):
+        assert setting in text
     results = json.loads((tmp_path / "demo.json").read_text())["results"]
     assert results["recorded_frames"] == small_recipe.frames
     assert {summary["count"] for summary in results["measured"].values()} == {small_recipe.episodes}
@@ -67,6 +83,49 @@ def test_the_demo_runs_the_loop_once_and_then_reads_its_results(
     for name in ("train", "train_agent", "evaluate"):
         monkeypatch.setattr(f"dreamenv.benchmarks.loop.{name}", never)
     demo.run(config)
+    assert "9 of them done before" in capsys.readouterr().out
+
+
+def summary(mean: float, margin: float = 10.0) -> Summary:
+    interval = (mean - margin, mean + margin)
+    return Summary(
+        mean=mean, iqm=mean, std=1.0, mean_interval=interval, iqm_interval=interval, confidence=0.95, count=100
+    )
+
+
+@pytest.mark.parametrize(
+    ("dreamer", "rival", "answer", "bold"),
+    [
+        (500.0, 300.0, "Yes, and better than", [2]),
+        (500.0, 495.0, "Yes, and as well as", []),
+        (300.0, 500.0, "In part: better than chance, but worse than", [1]),
+        (105.0, 100.0, "No: this time it does no better than chance", []),
+        (50.0, 100.0, "No: this time it does no better than chance", []),
+    ],
+)
+def test_the_report_says_in_words_what_came_out_and_nothing_that_lost_is_bold(
+    dreamer: float, rival: float, answer: str, bold: list[int]
+) -> None:
+    scores = Scores(
+        name="points", frames=1000, random=summary(100.0), rival=summary(rival), dreamer=summary(dreamer),
+        in_dream=summary(dreamer + 200),
+    )  # fmt: skip
+    said = verdict(scores)
+    assert answer in said
+    assert "1,000" in said
+    assert "the dream flatters it" in said
+    assert score_table(scores).emphasised == bold
+
+
+def test_a_page_can_be_read_on_a_narrow_screen(tmp_path: Path) -> None:
+    """Rows become blocks whose cells name their columns; pictures shrink to the screen's width."""
+    table = Table(header=("policy", "mean"), rows=[("x", "1")])
+    page = Page(title="T", lead="L", verdict="a < b", facts=[], sections=[Section(title="S", parts=[table])])
+    text = write_page(tmp_path / "page.html", page).read_text(encoding="utf-8")
+    assert "<td data-name='mean'>1</td>" in text
+    assert "@media (max-width: 40rem)" in text
+    assert "<p class=verdict>a &lt; b</p>" in text
+    assert "width: 128px" not in text.replace("max-width: 128px", "")
 
 
 def test_sim_to_real_reports_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_path: Path) -> None:
@@ -88,6 +147,44 @@ def test_sim_to_real_reports_every_arm_by_seed(small_recipe: recipes.Recipe, tmp
         assert video.streams.video[0].width == 2 * (64 + 2 + 64)
         assert video.streams.video[0].frames > 1
         assert image.height == 2 * (64 + 2 + 64)
+
+
+def test_what_was_measured_is_looked_up_by_all_it_depends_on(
+    small_recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Loop(small_recipe, tmp_path, workers=0)
+    assert len(first.measure("random", None)["scores"]) == 2
+    more = Loop(dataclasses.replace(small_recipe, episodes=3), tmp_path, workers=0)
+    assert len(more.measure("random", None)["scores"]) == 3
+    other = dataclasses.replace(small_recipe, task="health_gathering", reward="medkit", episodes=2)
+    scores = Loop(other, tmp_path, workers=0).measure("random", None)["scores"]
+    assert scores != first.measure("random", None)["scores"]
+    one, two = make_policy(), make_policy()
+    two.network.value_net.bias.data += 1
+    played: list[Any] = []
+    monkeypatch.setattr(first, "_play", lambda policy, **_: played.append(policy) or {"scores": []})
+    for policy in (one, two, one):
+        first.measure("agent", policy)
+    assert played == [one, two]
+    file = next((tmp_path / "measurements").glob("random-real-*.json"))
+    file.write_text(file.read_text().replace("scores", "scares", 1))
+    again = {2: first, 3: more}[len(json.loads(file.read_text())["result"]["lengths"])]
+    if json.loads(file.read_text())["key"]["task"] == "health_gathering":
+        again = Loop(other, tmp_path, workers=0)
+    with pytest.raises(ConfigError, match="Delete it"):
+        again.measure("random", None)
+
+
+def test_a_folder_that_was_made_in_another_way_is_refused(small_recipe: recipes.Recipe, tmp_path: Path) -> None:
+    one_round = small_recipe.in_rounds(1)
+    Loop(one_round, tmp_path, workers=0, threads=1).world(1)
+    other = dataclasses.replace(one_round, rounds=(recipes.Round(frames=100),))
+    with pytest.raises(ConfigError, match="frames: 400 then, 100 now"):
+        Loop(other, tmp_path, workers=0, threads=1).world(1)
+    with pytest.raises(ConfigError, match="task: take_cover then, my_way_home now"):
+        Loop(dataclasses.replace(one_round, task="my_way_home"), tmp_path, workers=0, threads=1).record(1)
+    with pytest.raises(ConfigError, match=r"train.steps.joint: 3 then, 1 now"):
+        Loop(one_round, tmp_path, workers=0, threads=1, effort=0.5).world(1)
 
 
 def test_a_task_without_a_recipe_is_refused_with_near_names() -> None:

@@ -15,6 +15,7 @@ from dreamenv.errors import DatasetError, FrameError, InputError
 from dreamenv.metrics import images
 from dreamenv.metrics.calibration import reward_calibration, termination_calibration
 from dreamenv.metrics.fidelity import dream_fidelity, drift, fidelity
+from dreamenv.metrics.verdict import fidelity_verdict
 from dreamenv.metrics.windows import dreamed, predict_one_step
 from dreamenv.presets import make_config
 from dreamenv.world_model import Imagined, WorldModelSpec, new_state
@@ -200,3 +201,27 @@ def test_the_same_seed_gives_the_same_report(dataset):
     model = make_config("rssm", "tiny").build(spec_of(dataset)).eval()
     reports = [fidelity(model, dataset, horizons=(1, 3), windows=6, context=2, seed=4) for _ in range(2)]
     assert reports[0] == reports[1]
+
+
+def measured(**gains: float) -> dict:
+    """Metrics of a world whose PSNR is that much above a last frame's 20 dB; step_1=2.0."""
+    return {
+        "horizons": {
+            name.removeprefix("step_"): {
+                "psnr": {"mean": 20.0 + gain}, "persistence_psnr": {"mean": 20.0}, "psnr_gain": {"mean": gain},
+            }
+            for name, gain in gains.items()
+        }
+    }  # fmt: skip
+
+
+def test_a_line_says_what_a_world_is_worth_and_warns_where_it_is_worse_than_the_last_frame():
+    good = fidelity_verdict(measured(step_1=2.0, step_5=-1.0, step_30=1.5, step_100=3.0))
+    assert "1 step ahead 22.0 dB PSNR against 20.0; 30 steps ahead 21.5 dB PSNR against 20.0." in good
+    assert "WARNING" not in good
+    bad = fidelity_verdict(measured(step_1=2.0, step_30=-3.0))
+    assert "30 steps ahead 17.0 dB PSNR against 20.0" in bad
+    assert "WARNING: worse than repeating the last frame at 30 steps" in bad
+    assert "10 steps ahead" in fidelity_verdict(measured(step_1=2.0, step_5=1.0, step_10=1.0)), "short episodes"
+    assert "no episode was held out" in fidelity_verdict({})
+    assert "\n" not in good + bad

@@ -161,7 +161,7 @@ def test_native_dictionaries_are_taken_and_checked(make):
         env.step(env.action_space.sample())
 
 
-# Rewards and endings
+# Rewards and terminations
 
 
 def test_a_seed_fixes_the_episode(make):

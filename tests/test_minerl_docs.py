@@ -26,7 +26,7 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def told(action: dict) -> str:
+def pressed_keys(action: dict) -> str:
     """A native action in the words of the page."""
     words = []
     for key, value in action.items():
@@ -44,7 +44,7 @@ def test_the_table_of_actions_is_the_tasks(name):
     task, column = MINERL_TASKS[name], COLUMNS[name]
     written = {int(row[column]): (row[0], row[1]) for row in rows("Actions") if row[column]}
     names = zip(task.action_names, task.action_table, strict=True)
-    assert written == {number: (action, told(keys)) for number, (action, keys) in enumerate(names)}
+    assert written == {number: (action, pressed_keys(keys)) for number, (action, keys) in enumerate(names)}
 
 
 @pytest.mark.parametrize("name", MINERL_TASKS)

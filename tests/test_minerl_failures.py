@@ -191,7 +191,7 @@ def test_an_interpreter_without_minerl_is_named_with_the_remedy(tmp_path, monkey
         assert "docs/minecraft.md" in missing.remedy
 
 
-def test_doctor_lists_every_task_and_says_what_lacks(monkeypatch):
+def test_doctor_lists_every_task_and_its_missing_parts(monkeypatch):
     monkeypatch.setenv("DREAMENV_MINERL_PYTHON", "/nowhere")
     monkeypatch.setattr("dreamenv.envs.FAMILIES", [family for family in FAMILIES if TASK in family.tasks])
     findings = list(check_real_environments())

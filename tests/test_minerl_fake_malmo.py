@@ -51,10 +51,10 @@ def test_a_mission_goes_as_the_protocol_says():
         assert (len(frame), done) == (16 * 32 * 3, b"\0")
         picture = np.frombuffer(frame, np.uint8).reshape(16, 32, 3)[::-1]  # the bottom row comes first
         np.testing.assert_array_equal(picture, FakeMalmoWorld(7, 32, 16, goal=False).render())
-        told = json.loads(info)
-        assert told["fake_malmo"] is True
-        assert told["inventory"] == [{"type": "compass", "quantity": 2, "metadata": 0}]
-        assert "xpos" not in told  # the mission did not ask
+        message = json.loads(info)
+        assert message["fake_malmo"] is True
+        assert message["inventory"] == [{"type": "compass", "quantity": 2, "metadata": 0}]
+        assert "xpos" not in message  # the mission did not ask
         for tick in (1, 2, 3):
             send(line, "<StepClient0>forward 1\ncamera 0.0 15.0</StepClient0 >", "<StepServer></StepServer>")
             frame, reply, info = receive(line, 3)

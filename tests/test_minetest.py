@@ -1,22 +1,27 @@
-"""Minetest runs in lock-step: a frame shows its own step, a seed gives its world, and nothing is left behind."""
+"""Minetest runs in lock-step: a frame shows its own step, and a seed gives its world."""
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from minetest_games import (
+    FORWARD,
+    JUMP,
+    LEFT,
+    NOOP,
+    RIGHT,
+    engine_of,
+    in_one_of_three_tries,
+    needs_minetest,
+    play,
+    run_explorer,
+)
 from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
 from dreamenv.agents import RealVecEnv
@@ -24,13 +29,8 @@ from dreamenv.data import collect
 from dreamenv.envs import make_real
 from dreamenv.envs.minetest import missing, programs
 from dreamenv.envs.minetest.explorers import explorer
-from dreamenv.envs.minetest.missing import missing_parts
 from dreamenv.envs.minetest.tasks import MINETEST_TASKS
-from dreamenv.errors import ActionError, UnavailableError, WorkerError
-
-MISSING = missing_parts()
-needs_minetest = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING and MISSING.what}: {missing.REMEDY}")
-NOOP, FORWARD, LEFT, RIGHT, JUMP = range(5)
+from dreamenv.errors import ActionError, UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -51,87 +51,7 @@ def treechop():
         yield env
 
 
-def play(env, seed, actions):
-    """Return the frames and the positions of an episode, its beginning included."""
-    frame, info = env.reset(seed=seed)
-    frames, positions = [frame], [info["position"]]
-    for action in actions:
-        frame, _, terminated, _, info = env.step(int(action))
-        frames.append(frame)
-        positions.append(info["position"])
-        if terminated:
-            break
-    return np.stack(frames), np.array(positions)
-
-
-def run_explorer(env, name, seed):
-    """Play an episode by script; return the sum of rewards and the last info."""
-    policy, total = explorer(name), 0.0
-    frame, info = env.reset(seed=seed)
-    policy.reset(seed)
-    while True:
-        frame, reward, terminated, truncated, info = env.step(policy.act(frame))
-        total += reward
-        if terminated or truncated or info["success"]:
-            return total, info
-
-
-def play_on(env):
-    for _ in range(50):
-        env.step(0)
-
-
-def engine_of(env):
-    return env.unwrapped.engine
-
-
-def in_one_of_three_tries(test):
-    """Repeat a test of single frames: where other processes starve the engine, a frame may lack some of its terrain."""
-
-    @functools.wraps(test)
-    def tried(*args, **kwargs):
-        for _ in range(2):
-            try:
-                return test(*args, **kwargs)
-            except AssertionError as error:
-                print(f"once more, after: {str(error)[:200]}")
-        return test(*args, **kwargs)
-
-    return tried
-
-
-def left_behind(pids, folder, display):
-    """Name what is still there of an engine; wait up to 10 s for it to go."""
-    deadline = time.monotonic() + 10
-    while True:
-        left = [f"process {pid}" for pid in pids if os.path.exists(f"/proc/{pid}") and not is_zombie(pid)]
-        left += [str(folder)] if os.path.exists(folder) else []
-        left += [f"display {display}"] if is_abandoned(f"/tmp/.X11-unix/X{display}") else []
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.1)
-
-
-def is_abandoned(path):
-    """Whether a socket is there where nobody listens; a display that others started since would listen."""
-    with socket.socket(socket.AF_UNIX) as caller:
-        try:
-            caller.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except FileNotFoundError:
-            return False
-    return False
-
-
-def is_zombie(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def test_what_is_missing_is_named_with_the_command_that_brings_it(monkeypatch):
+def test_missing_parts_are_named_with_the_command_that_installs_them(monkeypatch):
     monkeypatch.setattr(
         missing, "find_program", lambda name: None if name == "minetest" else programs.find_program(name)
     )
@@ -210,7 +130,7 @@ def test_noops_give_the_same_frame_and_a_turn_changes_the_very_next_one(world, r
 
 
 @needs_minetest
-def test_turning_left_shows_what_was_further_left(navigate):
+def test_turning_left_shows_objects_further_left(navigate):
     frame, info = navigate.reset(seed=1)
     turned, _, _, _, after = navigate.step(LEFT)
     assert after["yaw"] == (info["yaw"] + 15) % 360
@@ -256,7 +176,7 @@ def test_a_frame_that_python_missed_is_rendered_again(navigate, monkeypatch):
 
 
 @needs_minetest
-def test_the_body_obeys_the_engines_physics(maze, navigate):
+def test_the_agent_follows_the_engines_physics(maze, navigate):
     maze.reset(seed=0)
     walked = [np.array(maze.step(FORWARD)[4]["position"]) for _ in range(60)]
     ways = np.linalg.norm(np.diff(walked, axis=0), axis=1)
@@ -347,54 +267,6 @@ def test_eight_run_side_by_side_and_each_as_if_alone(maze):
         list(pool.map(lambda env: env.close(), envs))
     for one, other in zip(expected, got, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@needs_minetest
-@pytest.mark.parametrize("victim", ["minetest", "xvfb", "supervisor"])
-def test_a_killed_engine_is_noticed_and_the_next_reset_starts_another(victim):
-    env = make_real("minetest_maze")
-    frame, _ = env.reset(seed=0)
-    engine = engine_of(env)
-    pids = {**engine.pids, "supervisor": engine.supervisor_pid}
-    os.kill(pids[victim], signal.SIGKILL)
-    began = time.monotonic()
-    with pytest.raises(WorkerError, match="Minetest engine"):
-        play_on(env)
-    assert time.monotonic() - began < 10
-    assert left_behind(pids.values(), engine.folder, engine.display) == []
-    np.testing.assert_array_equal(env.reset(seed=0)[0], frame)
-    again = engine_of(env)
-    env.close()
-    assert left_behind(again.pids.values(), again.folder, again.display) == []
-
-
-@needs_minetest
-def test_an_engine_that_hangs_is_noticed(monkeypatch):
-    monkeypatch.setattr("dreamenv.envs.minetest.engine._STEP_SECONDS", 1.0)
-    env = make_real("minetest_maze")
-    env.reset(seed=0)
-    engine = engine_of(env)
-    monkeypatch.setattr(engine, "_signal", lambda number: None)  # it stays stopped
-    with pytest.raises(WorkerError, match="hangs"):
-        env.step(0)
-    assert left_behind(engine.pids.values(), engine.folder, engine.display) == []
-    env.close()
-
-
-@needs_minetest
-def test_nothing_is_left_when_python_itself_is_killed():
-    code = (
-        "from dreamenv.envs import make_real\n"
-        "import time\n"
-        "env = make_real('minetest_maze'); env.reset(seed=0); engine = env.unwrapped.engine\n"
-        "print(*engine.pids.values(), engine.supervisor_pid, engine.display, engine.folder, flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        *pids, display, folder = process.stdout.readline().split()
-        assert os.path.exists(folder)
-        process.kill()
-    assert left_behind([int(pid) for pid in pids], folder, display) == []
 
 
 @needs_minetest

@@ -133,7 +133,7 @@ def test_processes_draw_side_by_side_and_alike():
     np.testing.assert_array_equal(here_, there)
 
 
-def test_a_fork_of_a_process_that_has_drawn_is_refused_and_not_left_hanging():
+def test_a_fork_of_a_process_that_has_rendered_is_refused_instead_of_hanging():
     env = make("miniworld_hallway")
     env.reset(seed=0)
     kind, message = from_a_process("fork")
@@ -142,7 +142,7 @@ def test_a_fork_of_a_process_that_has_drawn_is_refused_and_not_left_hanging():
     env.close()
 
 
-def test_a_fork_before_anything_was_drawn_may_draw():
+def test_a_fork_before_any_rendering_may_render():
     """As gymnasium's AsyncVectorEnv does: it makes an environment to ask for its spaces, closes it, and forks."""
     code = (
         "import gymnasium as gym\n"

@@ -15,15 +15,15 @@ DOOM = ("my_way_home", "health_gathering")
 def after(env, name, times=1, seeds=range(9)):
     """Begin episodes; yield the frame and info before and after an action was taken so many times."""
     for seed in seeds:
-        before, told = env.reset(seed=seed)
-        frame, info = before, told
+        before, info_before = env.reset(seed=seed)
+        frame, info = before, info_before
         for _ in range(times):
             frame, _, _, _, info = env.step(action(env, name))
-        yield before, told, frame, info
+        yield before, info_before, frame, info
 
 
 @pytest.mark.parametrize("name", here(*ROOMS, *DOOM))
-def test_a_turn_to_the_left_moves_what_is_seen_to_the_right_and_the_other_way_round(name):
+def test_a_turn_to_the_left_moves_the_image_to_the_right_and_vice_versa(name):
     env = make(name)
     turned = {
         side: np.median([shift_to_the_right(before, frame) for before, _, frame, _ in after(env, f"turn_{side}")])
@@ -39,11 +39,11 @@ def test_a_turn_to_the_left_moves_what_is_seen_to_the_right_and_the_other_way_ro
 @pytest.mark.parametrize("name", here(*ROOMS, "miniworld_one_room"))
 def test_a_turn_to_the_left_and_one_to_the_right_bring_the_picture_back(name):
     env = make(name)
-    before, told = env.reset(seed=1)
+    before, info_before = env.reset(seed=1)
     _, _, _, _, left = env.step(action(env, "turn_left"))
     back, _, _, _, right = env.step(action(env, "turn_right"))
-    assert (left["direction"] - told["direction"]) % 360 == pytest.approx(15)
-    assert right["direction"] == pytest.approx(told["direction"])
+    assert (left["direction"] - info_before["direction"]) % 360 == pytest.approx(15)
+    assert right["direction"] == pytest.approx(info_before["direction"])
     assert np.abs(back.astype(int) - before).max() <= 2
     env.close()
 
@@ -51,7 +51,7 @@ def test_a_turn_to_the_left_and_one_to_the_right_bring_the_picture_back(name):
 @pytest.mark.parametrize(
     "name", here("miniworld_hallway", "miniworld_tmaze", "miniworld_four_rooms", "health_gathering")
 )
-def test_a_step_forward_makes_grow_what_is_ahead(name):
+def test_a_step_forward_enlarges_objects_ahead(name):
     env = make(name)
     steps = 5 if name.startswith("miniworld") else 3
     grown = [growth(before, frame) for before, _, frame, _ in after(env, "forward", steps)]
@@ -63,9 +63,9 @@ def test_a_step_forward_makes_grow_what_is_ahead(name):
 def test_a_step_forward_in_miniworld_is_15_centimetres_the_way_it_looks(name):
     env = make(name)
     walked = 0
-    for _, told, _, info in after(env, "forward"):
-        moved = np.subtract(info["position"], told["position"])
-        angle = np.radians(told["direction"])
+    for _, info_before, _, info in after(env, "forward"):
+        moved = np.subtract(info["position"], info_before["position"])
+        angle = np.radians(info_before["direction"])
         if moved.any():  # else there is a wall
             np.testing.assert_allclose(moved, 0.15 * np.array([np.cos(angle), -np.sin(angle)]), atol=1e-9)
             walked += 1
@@ -83,7 +83,7 @@ def test_turning_and_walking_at_once_does_both_in_doom(name):
 
 
 @pytest.mark.parametrize("name", here("take_cover"))
-def test_a_step_to_the_left_moves_what_is_seen_to_the_right_in_take_cover(name):
+def test_a_step_to_the_left_moves_the_image_to_the_right_in_take_cover(name):
     env = make(name)
     for side, sign in (("left", 1), ("right", -1)):
         # Near walls run past, those straight ahead are far away: look at the one that the step leads away from.
@@ -95,9 +95,9 @@ def test_a_step_to_the_left_moves_what_is_seen_to_the_right_in_take_cover(name):
 @pytest.mark.parametrize("name", here(*ROOMS, "miniworld_one_room", "minigrid_four_rooms", "minigrid_door_key"))
 def test_the_noop_changes_nothing_but_the_time(name):
     env = make(name)
-    for before, told, frame, info in after(env, "noop", 3):
+    for before, info_before, frame, info in after(env, "noop", 3):
         np.testing.assert_array_equal(before, frame)
-        assert (info["position"], info["direction"]) == (told["position"], told["direction"])
+        assert (info["position"], info["direction"]) == (info_before["position"], info_before["direction"])
     env.close()
 
 
@@ -119,7 +119,7 @@ def seen(*cells):
 
 @pytest.mark.parametrize("name", here("minigrid_four_rooms"))
 def test_minigrid_turns_the_view_so_that_the_agent_looks_upwards(name):
-    """The agent stands in column 3 of the lowest row, 6; what was beside it is ahead of it after a turn."""
+    """The agent stands in column 3 of the lowest row, 6; the cell next to it is ahead of it after a turn."""
     env = make(name)
     told_apart = 0
     for seed in range(30):
@@ -129,8 +129,8 @@ def test_minigrid_turns_the_view_so_that_the_agent_looks_upwards(name):
         right = env.step(action(env, "turn_right"))[0]
         for steps in (1, 2, 3):
             on_the_left, on_the_right = cell(before, 3 - steps, 6), cell(before, 3 + steps, 6)
-            for beside, ahead in ((on_the_left, cell(left, 3, 6 - steps)), (on_the_right, cell(right, 3, 6 - steps))):
-                assert same(beside, ahead) or not seen(beside, ahead)
+            for adjacent, ahead in ((on_the_left, cell(left, 3, 6 - steps)), (on_the_right, cell(right, 3, 6 - steps))):
+                assert same(adjacent, ahead) or not seen(adjacent, ahead)
             told_apart += seen(on_the_left, on_the_right) and not same(on_the_left, on_the_right)
     assert told_apart >= 10
     env.close()
@@ -140,11 +140,11 @@ def test_minigrid_turns_the_view_so_that_the_agent_looks_upwards(name):
 def test_a_step_forward_in_minigrid_brings_everything_ahead_a_cell_nearer(name):
     env = make(name)
     told_apart = 0
-    for before, told, frame, info in after(env, "forward", seeds=range(30)):
-        if info["position"] == told["position"]:
+    for before, info_before, frame, info in after(env, "forward", seeds=range(30)):
+        if info["position"] == info_before["position"]:
             continue  # a wall
-        east, south = ((1, 0), (0, 1), (-1, 0), (0, -1))[told["direction"]]
-        assert info["position"] == [told["position"][0] + east, told["position"][1] + south]
+        east, south = ((1, 0), (0, 1), (-1, 0), (0, -1))[info_before["direction"]]
+        assert info["position"] == [info_before["position"][0] + east, info_before["position"][1] + south]
         for row in range(5):
             far, near = cell(before, 3, row), cell(frame, 3, row + 1)
             assert same(far, near) or not seen(far, near)
@@ -173,12 +173,12 @@ def test_toggle_opens_a_door_and_the_way_through_it(name):
     env = make(name)
     env.reset(seed=0)
     door = stand_before(env, "door")
-    closed, _, _, _, told = env.step(action(env, "noop"))
-    assert env.step(action(env, "forward"))[4]["position"] == told["position"]
+    closed, _, _, _, info_before = env.step(action(env, "noop"))
+    assert env.step(action(env, "forward"))[4]["position"] == info_before["position"]
     opened = env.step(action(env, "toggle"))[0]
     assert door.is_open
     assert not same(cell(closed, 3, 4), cell(opened, 3, 4)) or not same(cell(closed, 3, 5), cell(opened, 3, 5))
-    assert env.step(action(env, "forward"))[4]["position"] != told["position"]
+    assert env.step(action(env, "forward"))[4]["position"] != info_before["position"]
     env.close()
 
 
@@ -243,9 +243,9 @@ def test_crafters_map_scrolls_against_the_way_the_player_walks(name):
         frame, info = env.reset(seed=seed)
         for way in ("move_left", "move_up", "move_right", "move_down") * 3:
             for _ in range(3):
-                before, told = frame, info
+                before, info_before = frame, info
                 frame, _, _, _, info = env.step(action(env, way))
-                if info["position"] == told["position"]:
+                if info["position"] == info_before["position"]:
                     continue  # something is in the way
                 errors = {other: difference(before, frame, moved) for other, moved in (*ways.items(), ("noop", (0, 0)))}
                 best, second = sorted(errors, key=errors.get)[:2]

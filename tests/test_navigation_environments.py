@@ -19,7 +19,7 @@ from dreamenv.errors import UnknownNameError
 
 
 def play(env, seed, actions):
-    """Play until the actions or the episode end; return the frames, the rewards, and what each step told."""
+    """Play until the actions or the episode end; return the frames, the rewards, and the info of each step."""
     frame, info = env.reset(seed=seed)
     frames, rewards, infos, ends = [frame], [], [info], []
     for chosen in actions:
@@ -127,10 +127,10 @@ def test_frame_skip_holds_the_action_and_sums_the_rewards(name):
     every, third = make(name, frame_skip=1), make(name, frame_skip=3)
     actions = chosen_actions(third, 12, seed=1)
     frames, rewards, infos, ends = play(every, 2, np.repeat(actions, 3))
-    skipped, sums, told, skipped_ends = play(third, 2, actions)
+    skipped, sums, step_infos, skipped_ends = play(third, 2, actions)
     np.testing.assert_array_equal(skipped, np.concatenate([frames[::3], frames[-1:]])[: len(skipped)])
     np.testing.assert_allclose(sums, np.add.reduceat(rewards, np.arange(0, len(rewards), 3)), atol=1e-9)
-    assert told[-1] == infos[-1]
+    assert step_infos[-1] == infos[-1]
     assert skipped_ends[-1] == ends[-1]
     every.close()
     third.close()
@@ -216,5 +216,5 @@ def test_the_documentation_lists_every_task_with_its_id_and_all_its_actions():
             assert words in page
 
 
-def test_make_installs_what_the_error_names():
+def test_make_installs_the_packages_that_the_error_names():
     assert f"\t{INSTALL_LIBRARIES}\n" in (ROOT / "Makefile").read_text()

@@ -102,11 +102,32 @@ def test_values_without_a_kind_are_refused():
         part_from_json({"kind": "denoising", "denoiser": {"depth": 3}})
 
 
-def test_values_of_another_type_are_refused_by_the_part():
-    with pytest.raises(ConfigError, match="the settings of 'ddim' cannot be read"):
-        part_from_json({"kind": "ddim", "steps": "many"})
-    with pytest.raises(ConfigError, match="denoiser must be a DenoiserConfig part, not DDIM"):
-        part_from_json({"kind": "denoising", "denoiser": {"kind": "ddim"}})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "ddim", "steps": "many"}, "steps must be a whole number, not 'many' .in 'ddim'."),
+        ({"kind": "ddim", "steps": 2.5}, "steps must be a whole number, not 2.5"),
+        ({"kind": "ddim", "steps": True}, "steps must be a whole number, not True"),
+        ({"kind": "ddim", "steps": None}, "steps must be a whole number, not None"),
+        ({"kind": "ddim", "eta": float("nan")}, "eta must be a finite number, not nan"),
+        ({"kind": "ddim", "quantize_x0": "no"}, "quantize_x0 must be True or False, not 'no'"),
+        ({"kind": "ddim", "init_noise_sigma": "1"}, "init_noise_sigma must be a finite number or None, not '1'"),
+        ({"kind": "edm", "p_mean": "0"}, "p_mean must be a finite number, not '0'"),
+        ({"kind": "shortcut", "max_steps": [4]}, r"max_steps must be a whole number, not \(4,\)"),
+        ({"kind": "unet", "channels": 8}, "channels must be a tuple, each a whole number, not 8"),
+        ({"kind": "unet", "channels": [8, "8"]}, "channels must be a tuple, each a whole number, not"),
+        ({"kind": "framepack", "packing": [[1]]}, "packing must be a tuple, each a tuple of 2, not"),
+        ({"kind": "vp", "schedule": ["linear"]}, "schedule must be 'linear' or 'cosine' or 'sigmoid', not"),
+        ({"kind": "denoising", "denoiser": {"kind": "ddim"}}, "denoiser must be a DenoiserConfig part, not DDIM"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_the_name_of_the_setting(values, message):
+    with pytest.raises(ConfigError, match=message):
+        part_from_json(values)
+
+
+def test_a_whole_number_is_a_number():
+    assert DDIM(eta=1).eta == 1
 
 
 @pytest.mark.parametrize(("backbone", "preset"), PRESETS, ids=":".join)

@@ -87,9 +87,7 @@ def test_looking_classes_up_is_the_product_with_their_one_hot_vectors() -> None:
 
 @pytest.mark.parametrize("few", [0, 1 << 24])  # torch's own kernel, and products
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_in_bfloat16_says_what_it_says_in_float32(
-    masked: bool, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_in_bfloat16_agrees_with_float32(masked: bool, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_FEW_SCORES", few)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 3, n, 16, generator=generator) for n in (5, 9, 9))

@@ -44,14 +44,14 @@ def test_the_numbers_are_the_same_on_a_gpu() -> None:
     assert torch.equal(uniform(key, counter, (33,), stream=5), there.cpu())
 
 
-def test_a_row_draws_the_same_in_any_batch() -> None:
+def test_a_row_samples_the_same_in_any_batch() -> None:
     key, counter = seed_keys(torch.arange(8)), torch.arange(8)
     together = uniform(key, counter, (5, 3))
     alone = uniform(key[3:4], counter[3:4], (5, 3))
     assert torch.equal(together[3:4], alone)
 
 
-def test_longer_draws_begin_as_shorter_ones() -> None:
+def test_longer_samples_start_as_shorter_ones() -> None:
     key, counter = seed_keys(torch.arange(4)), torch.zeros(4, dtype=torch.int64)
     assert torch.equal(uniform(key, counter, (100,))[:, :7], uniform(key, counter, (7,)))
 

@@ -101,7 +101,7 @@ def test_the_links_of_a_page_lead_to_files_that_exist(page: Path) -> None:
     assert missing == []
 
 
-def test_the_api_pages_name_modules_that_exist_and_say_what_they_offer() -> None:
+def test_the_api_pages_name_existing_modules_and_document_their_all() -> None:
     pages = sorted((ROOT / "docs" / "api").glob("*.md"))
     modules = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
     assert {"dreamenv.world", "dreamenv.dream", "dreamenv.agents", "dreamenv.envs"} <= set(modules)

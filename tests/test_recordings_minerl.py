@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dreamenv.cli import main
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.readers import MineRLSettings, convert, open_minerl
 from dreamenv.dream import DreamEnv
-from dreamenv.errors import ConfigError, RecordingError
+from dreamenv.errors import ConfigError, DatasetError, RecordingError
 from dreamenv.presets import make_config
 from dreamenv.training import TrainConfig, train
 
@@ -72,7 +73,7 @@ def test_actions_are_a_dictionary(tmp_path):
     assert dataset.provenance.environment_kwargs["enum_values"] == {"place": ["none", "cobblestone", "dirt"]}
 
 
-def test_minari_loads_what_was_converted(tmp_path):
+def test_minari_loads_a_converted_recording(tmp_path):
     dataset = convert(open_minerl([write(tmp_path / "a")], SMALL), tmp_path / "data", progress=False).dataset
     theirs = minari.MinariDataset(tmp_path / "data" / "data")
     assert theirs.total_steps == dataset.total_steps == 10
@@ -161,12 +162,48 @@ def test_a_damaged_recording_can_be_skipped_and_is_named_at_the_end(tmp_path):
     npz.write_bytes(npz.read_bytes()[:300])
     done = convert(open_minerl(folders, SMALL, skip_damaged=True), tmp_path / "data", progress=False)
     assert {record.policy for record in done.dataset.records} == {"good"}
-    half, short = map(str, done.damaged)  # what cannot be opened is told first
+    half, short = map(str, done.damaged)  # what cannot be opened is reported first
     assert "half/rendered.npz cannot be read" in half
     assert "short/recording.mp4 holds 9 of the 14 frames" in short
 
 
 @pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # MineRL's is in degrees
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": np.where(np.arange(10) == 7, np.nan, 0.0)}, r"bad.*reward of step 7 is nan"),
+        ({"reward": np.array(["much"] * 10)}, "bad.*rewards must be"),
+        ({"action$camera": np.full((10, 2), np.inf)}, r"camera' in .*bad.* NaN or infinite"),
+        ({"action$camera": np.zeros((10, 3))}, "camera' as real numbers .3,., and those before as real numbers .2,."),
+        ({"action$attack": np.array(["none"] * 10)}, "attack' as words, and those before as whole numbers"),
+    ],
+)
+def test_a_recording_with_values_that_cannot_be_is_named_and_can_be_skipped(tmp_path, changes, message):
+    good, bad = write(tmp_path / "good"), write(tmp_path / "bad", **changes)
+    with pytest.raises(RecordingError, match=message):
+        convert(open_minerl([good, bad], SMALL), tmp_path / "stopped", progress=False)
+    done = convert(open_minerl([good, bad], SMALL, skip_damaged=True), tmp_path / "data", progress=False)
+    assert {record.policy for record in done.dataset.records} == {"good"}
+    assert len(done.damaged) == 1
+
+
+@pytest.mark.parametrize("facts", [{"success": "no"}, {"true_video_frame_count": "many"}])
+def test_facts_that_cannot_be_are_refused(tmp_path, facts):
+    folder = write(tmp_path / "a")
+    (folder / "metadata.json").write_text(json.dumps(facts))
+    with pytest.raises(RecordingError, match=rf"{next(iter(facts))}.*metadata\.json"):
+        convert(open_minerl([folder], SMALL), tmp_path / "data", progress=False)
+
+
+def test_recordings_read_in_another_way_are_refused(tmp_path):
+    folder = write(tmp_path / "a")
+    convert(open_minerl([folder], SMALL), tmp_path / "data", progress=False)
+    for name, value in (("max_steps", 5), ("size", 16), ("environment", "MineRLTreechop-v0")):
+        other = dataclasses.replace(SMALL, **{name: value})
+        with pytest.raises(DatasetError, match=f": {value} against {getattr(SMALL, name)}"):
+            convert(open_minerl([folder], other), tmp_path / "data", progress=False)
+
+
 def test_a_world_learns_from_a_converted_recording_and_dreams(tmp_path):
     dataset = convert(
         open_minerl([write(tmp_path / "a", 30)], MineRLSettings(size=16)), tmp_path / "data", progress=False

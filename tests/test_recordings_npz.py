@@ -13,7 +13,7 @@ import pytest
 from dreamenv.cli import main
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.readers import NpzKeys, NpzSettings, convert, open_npz
-from dreamenv.errors import ConfigError, RecordingError
+from dreamenv.errors import ConfigError, DatasetError, RecordingError
 
 ROWS = 6
 
@@ -48,9 +48,38 @@ def test_an_action_before_its_frame_led_to_its_rows_frame(tmp_path):
 
 def test_an_action_after_its_frame_led_to_the_next_rows_frame(tmp_path):
     [episode] = read(tmp_path, write(tmp_path / "a.npz"), actions_are="taken")
-    assert shown(episode) == [0, 1, 2, 3, 4, 5]
-    np.testing.assert_allclose(episode.actions[:, 0], [0.0, 0.1, 0.2, 0.3, 0.4])
-    assert episode.rewards.tolist() == [0, 1, 2, 3, 4]
+    assert shown(episode) == [0, 1, 2, 3, 4, 5, 5]  # no row shows the frame after the last, rewarded action
+    np.testing.assert_allclose(episode.actions[:, 0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert episode.rewards.tolist() == [0, 1, 2, 3, 4, 5]
+    assert not episode.terminated
+
+
+def test_a_last_action_whose_frame_is_missing_is_kept_only_if_it_was_rewarded_or_ended_the_task(tmp_path):
+    last = np.arange(ROWS) == ROWS - 1
+    zero = np.zeros(ROWS)
+    for name, changes, steps, ended in (
+        ("ended", {"reward": zero, "is_terminal": last}, 6, True),
+        ("rewarded", {"reward": last.astype(float)}, 6, False),
+        ("neither", {"reward": zero}, 5, False),
+        ("unknown", {"reward": None}, 5, False),
+        ("discount", {"reward": None, "discount": 1.0 - last}, 6, True),
+    ):
+        file = write(tmp_path / f"{name}.npz", **changes)
+        [episode] = convert(open_npz([file], NpzSettings(actions_are="taken")), tmp_path / name, progress=False).dataset
+        assert (len(episode), episode.terminated, episode.truncated) == (steps, ended, not ended), name
+        assert shown(episode) == ([0, 1, 2, 3, 4, 5, 5] if steps == 6 else [0, 1, 2, 3, 4, 5])
+
+
+def test_no_episode_of_a_file_loses_its_ending_or_takes_a_frame_of_the_next(tmp_path):
+    """Three episodes in one file, cut into pieces of two steps; each ends with a reward of 1 in its last row."""
+    first, last = np.array([1, 0, 0, 1, 0, 1], bool), np.array([0, 0, 1, 0, 1, 1], bool)
+    file = write(tmp_path / "a.npz", is_first=first, is_terminal=last, reward=last.astype(float))
+    dataset = read(tmp_path, file, actions_are="taken", max_steps=2)
+    assert [shown(episode) for episode in dataset] == [[0, 1, 2], [2, 2], [3, 4, 4], [5, 5]]
+    assert [episode.rewards.tolist() for episode in dataset] == [[0, 0], [1], [0, 1], [1]]
+    assert [episode.terminated for episode in dataset] == [False, True, True, True]
+    again = read(tmp_path, file, actions_are="taken", max_steps=2)
+    assert len(again) == 4
 
 
 @pytest.mark.parametrize("timing", ["arrived", "taken"])
@@ -68,14 +97,101 @@ def test_stacked_pictures_give_the_newest_and_channels_may_come_first(tmp_path):
     stacked = np.zeros((ROWS, 9, 8, 8), np.uint8)
     stacked[:, 6:] = 10 * np.arange(ROWS, dtype=np.uint8)[:, None, None, None]
     stacked[:, 8] += 1
-    [episode] = read(tmp_path, write(tmp_path / "a.npz", image=stacked))
+    [episode] = read(tmp_path, write(tmp_path / "a.npz", image=stacked), stack=3)
     assert shown(episode) == [0, 10, 20, 30, 40, 50]
     assert episode.frames[2, 3, 3].tolist() == [20, 20, 21]
     grey = np.zeros((ROWS, 8, 8, 4), np.uint8)
     grey[..., 3] = 7
-    [episode] = convert(open_npz([write(tmp_path / "b.npz", image=grey)], NpzSettings(size=4)), tmp_path / "b").dataset
+    [episode] = convert(
+        open_npz([write(tmp_path / "b.npz", image=grey)], NpzSettings(size=4, stack=4)), tmp_path / "b"
+    ).dataset
     assert episode.frames.shape == (6, 4, 4, 1)
     assert episode.frames.min() == 7
+
+
+def test_alpha_is_dropped_and_colour_kept(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (ROWS, 8, 8, 4), dtype=np.uint8)
+    with pytest.raises(RecordingError, match=r"stack=1 for RGBA.* stack=4 for four grey"):
+        open_npz([write(tmp_path / "unclear.npz", image=rgba)])
+    [episode] = convert(open_npz([tmp_path / "unclear.npz"], NpzSettings(stack=1)), tmp_path / "told").dataset
+    np.testing.assert_array_equal(episode.frames, rgba[..., :3])
+    rgba[..., 3] = 255
+    for name, image in (("last", rgba), ("first", rgba.transpose(0, 3, 1, 2))):
+        [episode] = convert(open_npz([write(tmp_path / f"{name}.npz", image=image)]), tmp_path / name).dataset
+        np.testing.assert_array_equal(episode.frames, rgba[..., :3])
+    two = np.concatenate((rgba[..., ::-1], rgba), axis=-1)
+    [episode] = convert(
+        open_npz([write(tmp_path / "two.npz", image=two)], NpzSettings(stack=2)), tmp_path / "2"
+    ).dataset
+    np.testing.assert_array_equal(episode.frames, rgba[..., :3])
+
+
+@pytest.mark.parametrize("channels", [2, 5, 6, 9, 12])
+def test_frames_of_any_other_number_of_channels_are_refused(tmp_path, channels):
+    file = write(tmp_path / "a.npz", image=np.zeros((ROWS, 16, 16, channels), np.uint8))
+    with pytest.raises(RecordingError, match=f"has {channels} channels.*stack"):
+        open_npz([file])
+
+
+DISCRETE = {"action": np.arange(ROWS) % 3}
+REAL = {"action": np.linspace(-1, 1, ROWS * 2).reshape(ROWS, 2)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "after"),
+    [
+        (DISCRETE, {"actions_are": "arrived"}, {"actions_are": "taken"}),
+        (DISCRETE, {"max_steps": 1000}, {"max_steps": 3}),
+        (DISCRETE, {"size": None}, {"size": 8}),
+        (DISCRETE, {"size": 8}, {"size": 4}),
+        (DISCRETE, {"frame_rate": 10.0}, {"frame_rate": 20.0}),
+        (DISCRETE, {"environment": "One-v0"}, {"environment": "Two-v0"}),
+        (DISCRETE, {"stack": None}, {"stack": 1}),
+        (DISCRETE, {"keys": NpzKeys()}, {"keys": NpzKeys(reward="prize")}),
+        (REAL, {"low": -1.0, "high": 1.0}, {"low": -2.0, "high": 1.0}),
+        (REAL, {"low": -1.0, "high": 1.0}, {"low": -1.0, "high": 2.0}),
+        ({"action": np.eye(4)[np.arange(ROWS) % 4]}, {"one_hot": False}, {"one_hot": True}),
+    ],
+)
+def test_a_recording_holds_episodes_that_were_read_in_one_way(tmp_path, changes, before, after):
+    files = [write(tmp_path / f"{name}.npz", prize=np.ones(ROWS), **changes) for name in "ab"]
+    convert(open_npz(files[:1], NpzSettings(**before)), tmp_path / "data", progress=False)
+    with pytest.raises(DatasetError, match=" against ") as error:
+        convert(open_npz(files, NpzSettings(**after)), tmp_path / "data", progress=False)
+    [name] = set(after) - {name for name in after if before.get(name) == after[name]}
+    if name != "keys":
+        assert f"{after[name]} against {before[name]}" in str(error.value)
+    assert len(convert(open_npz(files, NpzSettings(**before)), tmp_path / "data", progress=False).dataset) == 2
+
+
+def test_rewards_or_endings_that_only_some_files_tell_do_not_mix(tmp_path):
+    full, bare = write(tmp_path / "a.npz", is_terminal=np.zeros(ROWS)), write(tmp_path / "b.npz", reward=None)
+    with pytest.raises(RecordingError, match=r"\['reward', 'terminal'\] beside frames and actions, .*b\.npz \[\]"):
+        open_npz([full, bare])
+    convert(open_npz([full]), tmp_path / "data", progress=False)
+    with pytest.raises(DatasetError, match=r"arrays: \[\] against \['reward', 'terminal'\]"):
+        convert(open_npz([bare]), tmp_path / "data", progress=False)
+
+
+def test_another_file_of_a_name_that_was_converted_is_not_taken_for_the_same(tmp_path):
+    read(tmp_path, write(tmp_path / "a.npz"))
+    longer = {"image": np.zeros((9, 8, 8, 3), np.uint8), "action": np.tile([[0.1, -5], [0.5, -1]], (5, 1))[:9]}
+    write(tmp_path / "a.npz", reward=np.zeros(9), **longer)
+    with pytest.raises(RecordingError, match=r"a\.npz gives 8 steps from frame 0 on, but .* has 5"):
+        read(tmp_path, tmp_path / "a.npz", low=None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_file_with_a_reward_that_is_no_number_is_named_and_can_be_skipped(tmp_path, value):
+    rewards = np.where(np.arange(ROWS) == 3, value, 1.0)
+    files = [write(tmp_path / "e0.npz"), write(tmp_path / "e1.npz", reward=rewards), write(tmp_path / "e2.npz")]
+    with pytest.raises(RecordingError, match=r"e1\.npz .*reward of step 2"):
+        convert(open_npz(files), tmp_path / "stopped", progress=False)
+    done = convert(open_npz(files, skip_damaged=True), tmp_path / "data", progress=False)
+    assert [record.policy for record in done.dataset.records] == ["e0", "e2"]
+    assert ["e1.npz" in str(error) for error in done.damaged] == [True]
+    unused = np.where(np.arange(ROWS) == 0, value, 1.0)  # no action led to the first row
+    assert len(read(tmp_path / "unused", write(tmp_path / "e3.npz", reward=unused))) == 1
 
 
 def test_a_file_of_many_episodes_is_cut_where_they_begin(tmp_path):
@@ -121,7 +237,7 @@ def test_whole_actions_become_discrete_or_multidiscrete(tmp_path):
     assert chosen.dataset[0].actions.tolist() == [1, 2, 3, 0, 1]
 
 
-def test_minari_loads_what_was_converted(tmp_path):
+def test_minari_loads_a_converted_recording(tmp_path):
     dataset = read(tmp_path, write(tmp_path / "a.npz"))
     [theirs] = minari.MinariDataset(tmp_path / "data" / "data")
     np.testing.assert_array_equal(theirs.actions, dataset[0].actions)
@@ -156,6 +272,19 @@ def test_keys_can_be_mapped_on_the_command_line(tmp_path, monkeypatch, capsys):
         ({"image": np.zeros((ROWS, 64), np.uint8)}, {}, r"is \(6, 64\); frames must be"),
         ({"image": np.zeros((1, 8, 8, 3), np.uint8), "action": np.zeros((1, 2))}, {}, "too few for a step"),
         ({"reward": np.zeros(3)}, {}, "'reward' in .* has 3 rows for 6 frames"),
+        ({"action": np.float64(1)}, {}, "6 frames and 0 actions"),
+        ({"action": np.array(["left"] * ROWS)}, {}, "must be numbers"),
+        ({"action": np.zeros((ROWS, 0))}, {}, "must be numbers"),
+        ({"action": np.full(ROWS, 1e39)}, {}, "float32"),
+        ({"action": np.full(ROWS, 2**63, np.uint64)}, {}, "int32"),
+        ({"reward": np.zeros((ROWS, 2))}, {}, "must hold a number per row"),
+        ({"reward": np.array(["a"] * ROWS)}, {}, "must hold a number per row"),
+        ({"is_terminal": np.full(ROWS, np.nan)}, {}, "is_terminal' in .* holds nan; it must be 0 or 1"),
+        ({"is_first": np.full(ROWS, 2)}, {}, "is_first' in .* holds 2; it must be 0 or 1"),
+        ({"discount": np.full(ROWS, np.nan)}, {}, r"'discount' in .* leaves \[0, 1\]"),
+        ({"action": np.full((ROWS, 3), 0.5)}, {"one_hot": True}, "not one-hot"),
+        ({"action": np.zeros((ROWS, 3))}, {"one_hot": True}, "not one-hot"),
+        ({"image": np.zeros((0, 8, 8, 3), np.uint8), "action": np.zeros((0, 2))}, {}, "too few for a step"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path, changes, settings, message):

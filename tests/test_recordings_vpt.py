@@ -30,7 +30,7 @@ def counted(steps: int) -> np.ndarray:
     return stream
 
 
-def told(actions: np.ndarray) -> list[int]:
+def marks_of(actions: np.ndarray) -> list[int]:
     return np.rint(actions[:, key_index("cameraY")] * 40).astype(int).tolist()
 
 
@@ -67,7 +67,7 @@ def test_a_recording_becomes_episodes_in_which_action_i_leads_to_frame_i_plus_1(
     for episode in dataset:
         n = len(episode)
         assert numbers(episode.frames).tolist() == [i % 10 for i in range(step, step + n + 1)]
-        assert told(episode.actions) == list(range(step, step + n))
+        assert marks_of(episode.actions) == list(range(step, step + n))
         assert episode.truncated
         assert not episode.terminated
         assert (episode.policy, episode.seed) == ("walk", step)
@@ -75,7 +75,7 @@ def test_a_recording_becomes_episodes_in_which_action_i_leads_to_frame_i_plus_1(
         step += n
 
 
-def test_minari_loads_what_was_converted(tmp_path):
+def test_minari_loads_a_converted_recording(tmp_path):
     file = write_recording(tmp_path, "walk", real_stream()[:30])
     dataset = convert(open_vpt([file], SMALL), tmp_path / "data", progress=False).dataset
     theirs = minari.MinariDataset(tmp_path / "data" / "data")
@@ -171,7 +171,7 @@ def test_frames_with_a_screen_can_be_left_out(tmp_path):
     settings = dataclasses.replace(SMALL, gui="cut")
     episodes = list(convert(open_vpt([file], settings), tmp_path / "data", progress=False).dataset)
     assert [numbers(episode.frames).tolist() for episode in episodes] == [[1, 2, 3, 4], [7, 8, 9]]
-    assert [told(episode.actions) for episode in episodes] == [[1, 2, 3], [7, 8]]
+    assert [marks_of(episode.actions) for episode in episodes] == [[1, 2, 3], [7, 8]]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_actions_that_are_out_of_step_can_be_moved(tmp_path, offset, frames, act
     settings = dataclasses.replace(SMALL, offset=offset)
     [episode] = convert(open_vpt([file], settings), tmp_path / "data", progress=False).dataset
     assert numbers(episode.frames).tolist() == list(frames)
-    assert told(episode.actions) == list(actions)
+    assert marks_of(episode.actions) == list(actions)
 
 
 @pytest.mark.parametrize(("lines", "steps"), [(10, 9), (9, 9), (11, 9)])
@@ -191,7 +191,7 @@ def test_a_line_may_be_missing_or_too_many(tmp_path, lines, steps):
     file = write_recording(tmp_path, "walk", counted(lines), frames=10)
     [episode] = convert(open_vpt([file], SMALL), tmp_path / "data", progress=False).dataset
     assert numbers(episode.frames).tolist() == list(range(steps + 1))
-    assert told(episode.actions) == list(range(steps))
+    assert marks_of(episode.actions) == list(range(steps))
 
 
 # Bad input
@@ -208,7 +208,7 @@ def test_frames_and_actions_that_do_not_go_together_are_refused(tmp_path, lines)
 
 
 @pytest.mark.parametrize("first_moov", [False, True])
-def test_a_video_cut_in_half_is_refused_and_what_was_converted_stays(tmp_path, first_moov, capsys, monkeypatch):
+def test_a_truncated_video_is_refused_and_converted_episodes_stay(tmp_path, first_moov, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_recording(tmp_path, "good", counted(30))
     bad = write_recording(tmp_path, "half", counted(30))
@@ -224,8 +224,8 @@ def test_a_video_cut_in_half_is_refused_and_what_was_converted_stays(tmp_path, f
     assert "leave it out" in shown
     dataset = EpisodeDataset.open("data")
     assert dataset.total_steps == 29
-    assert told(dataset[0].actions) == list(range(29))
-    # With the damaged one skipped, the rest is done and the damage told.
+    assert marks_of(dataset[0].actions) == list(range(29))
+    # With the damaged one skipped, the rest is done and the damage reported.
     write_recording(tmp_path, "later", counted(5))
     assert main([*arguments[:4], "later.mp4", *arguments[4:], "--skip-damaged"]) == 0
     captured = capsys.readouterr()
@@ -233,7 +233,7 @@ def test_a_video_cut_in_half_is_refused_and_what_was_converted_stays(tmp_path, f
     assert "2 episodes, 33 steps" in captured.out
 
 
-def test_a_video_that_is_damaged_inside_is_refused_after_what_is_good(tmp_path):
+def test_a_video_that_is_damaged_inside_is_refused_after_its_good_part(tmp_path):
     file = write_recording(tmp_path, "walk", counted(200))
     content = bytearray(file.read_bytes())
     begin = content.index(b"mdat") - 4  # a box of mp4: its size, its name, and here the pictures
@@ -245,7 +245,7 @@ def test_a_video_that_is_damaged_inside_is_refused_after_what_is_good(tmp_path):
     dataset = EpisodeDataset.open(tmp_path / "data")
     assert 0 < len(dataset) < 13
     for number, episode in enumerate(dataset):
-        assert told(episode.actions) == [i % 40 for i in range(16 * number, 16 * number + 16)]
+        assert marks_of(episode.actions) == [i % 40 for i in range(16 * number, 16 * number + 16)]
         assert numbers(episode.frames).tolist() == [i % 10 for i in range(16 * number, 16 * number + 17)]
 
 
@@ -283,7 +283,7 @@ def test_no_recordings_two_of_one_name_and_bad_settings_are_refused(tmp_path):
         open_vpt([])
     with pytest.raises(ConfigError, match="have the same name, 'x'"):
         open_vpt([tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4"])
-    for settings in ({"size": 0}, {"gui": "open"}, {"gui_scale": 0.0}, {"max_steps": 0}):
+    for settings in ({"size": 0}, {"gui": "open"}, {"gui_scale": 0.0}, {"gui_scale": 2.0}, {"max_steps": 0}):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             VPTSettings(**settings)
     file = write_recording(tmp_path, "walk", counted(5))
@@ -294,7 +294,7 @@ def test_no_recordings_two_of_one_name_and_bad_settings_are_refused(tmp_path):
 # Going on
 
 
-def test_a_conversion_that_was_killed_goes_on_and_doubles_nothing(tmp_path, monkeypatch):
+def test_a_killed_conversion_resumes_without_duplicates(tmp_path, monkeypatch):
     files = [write_recording(tmp_path, name, counted(40)) for name in ("one", "two")]
     whole = convert(open_vpt(files, SMALL), tmp_path / "whole", progress=False).dataset
 
@@ -308,12 +308,12 @@ def test_a_conversion_that_was_killed_goes_on_and_doubles_nothing(tmp_path, monk
 
     monkeypatch.setattr(EpisodeDataset, "append", killed)
     with pytest.raises(KeyboardInterrupt):
-        convert(open_vpt(files, SMALL), tmp_path / "begun", progress=False)
-    assert len(EpisodeDataset.open(tmp_path / "begun")) == 4
+        convert(open_vpt(files, SMALL), tmp_path / "unfinished", progress=False)
+    assert len(EpisodeDataset.open(tmp_path / "unfinished")) == 4
     left[0] = 100
-    begun = convert(open_vpt(files, SMALL), tmp_path / "begun", progress=False).dataset
-    assert begun.content_hash() == whole.content_hash()
-    again = convert(open_vpt(files, SMALL), tmp_path / "begun", progress=False).dataset
+    resumed = convert(open_vpt(files, SMALL), tmp_path / "unfinished", progress=False).dataset
+    assert resumed.content_hash() == whole.content_hash()
+    again = convert(open_vpt(files, SMALL), tmp_path / "unfinished", progress=False).dataset
     assert len(again) == len(whole) == 6
 
 
@@ -322,5 +322,28 @@ def test_recordings_read_otherwise_do_not_go_into_one_dataset(tmp_path):
     convert(open_vpt([file], SMALL), tmp_path / "data", progress=False)
     with pytest.raises(DatasetError, match="frames: "):
         convert(open_vpt([file], VPTSettings(size=16)), tmp_path / "data", progress=False)
-    with pytest.raises(DatasetError, match="arguments: "):
-        convert(open_vpt([file], dataclasses.replace(SMALL, gui="cut")), tmp_path / "data", progress=False)
+    for name, value, before in (
+        ("gui", "cut", "still"),
+        ("offset", 1, 0),
+        ("max_steps", 7, SMALL.max_steps),
+        ("width", 16, 8),
+    ):
+        other = dataclasses.replace(SMALL, **{name: value})
+        with pytest.raises(DatasetError, match=f"{name}: {value} against {before}"):
+            convert(open_vpt([file], other), tmp_path / "data", progress=False)
+    mouse = VPTSettings(size=SMALL.size, gui="mouse")
+    convert(open_vpt([file], mouse), tmp_path / "mouse", progress=False)
+    with pytest.raises(DatasetError, match=r"gui_scale: 2\.0 against 1\.0"):
+        convert(open_vpt([file], dataclasses.replace(mouse, gui_scale=2.0)), tmp_path / "mouse", progress=False)
+
+
+def test_a_mouse_that_moves_by_no_number_is_named_and_can_be_skipped(tmp_path):
+    good = write_recording(tmp_path, "good", counted(5))
+    bad, lines = write_recording(tmp_path, "bad", counted(5)), [line() for _ in range(5)]
+    lines[2]["mouse"]["dx"] = float("nan")
+    write_lines(tmp_path / "bad.jsonl", lines)
+    with pytest.raises(RecordingError, match=r"bad\.jsonl, line 3, .*nan"):
+        convert(open_vpt([bad], SMALL), tmp_path / "d", progress=False)
+    done = convert(open_vpt([bad, good], SMALL, skip_damaged=True), tmp_path / "data", progress=False)
+    assert [record.policy for record in done.dataset.records] == ["good"]
+    assert len(done.damaged) == 1

@@ -81,7 +81,7 @@ def test_a_world_that_pans_as_reality_does_has_full_action_fidelity_and_a_mirror
     assert still["action_fidelity"] == still["difference"] == 0.0
 
 
-def test_what_the_recording_cannot_tell_is_refused(tmp_path):
+def test_settings_that_the_recording_does_not_support_are_refused(tmp_path):
     dataset = recorded(tmp_path, 1)
     with pytest.raises(DatasetError, match="action 1 is never repeated for 7 steps"):
         response(Panning(1), dataset, LEFT, RIGHT, steps=7, context=2)
@@ -103,9 +103,12 @@ def test_worlds_are_trained_for_a_time_measured_and_kept(tmp_path, capsys, monke
     assert row["speed"]["16"]["frames_per_second"] > 0
     assert (tmp_path / "compared" / "videos" / "rssm" / "side_by_side.mp4").stat().st_size > 0
     assert "persistence" in capsys.readouterr().out
-    before = (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns
+    (kept,) = (tmp_path / "compared" / "measured").iterdir()
+    before = kept.stat().st_mtime_ns
     run(settings)  # nothing is done twice
-    assert (tmp_path / "compared" / "measured" / "rssm.json").stat().st_mtime_ns == before
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r"made in another way \(.*minutes: 0.01 then, 0.02 now"):
+        run(dataclasses.replace(settings, minutes=0.02))
 
 
 def test_worlds_of_the_same_latents_share_codec_and_head(tmp_path, monkeypatch):

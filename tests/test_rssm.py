@@ -42,7 +42,7 @@ def test_settings_of_training_that_cannot_work_are_refused_by_name() -> None:
 
 
 def imagine_after_learning(moves: Tensor, rewards: Tensor, ends: Tensor, *, terminal_reward: bool = False) -> Imagined:
-    """Learn these rewards and endings of these actions by heart, over frames that never change; imagine them."""
+    """Learn these rewards and terminations of these actions, over frames that never change; imagine them."""
     torch.manual_seed(0)
     config = dataclasses.replace(tiny(), training=dataclasses.replace(tiny().training, dropout=0.0))
     model = with_head(config, terminal_reward=terminal_reward).build(SPEC).train()
@@ -72,8 +72,8 @@ def imagine_after_learning(moves: Tensor, rewards: Tensor, ends: Tensor, *, term
     return imagined
 
 
-def test_rewards_and_endings_are_learned_where_they_happen() -> None:
-    """Action i leads to reward i and ending i, not to those of the step before or after."""
+def test_rewards_and_terminations_are_learned_at_their_step() -> None:
+    """Action i leads to reward i and termination i, not to those of the step before or after."""
     moves = torch.randint(3, (16, 12), generator=torch.Generator().manual_seed(0))
     rewards, ends = (moves == 1).float(), moves == 2
     imagined = imagine_after_learning(moves, rewards, ends)
@@ -81,7 +81,7 @@ def test_rewards_and_endings_are_learned_where_they_happen() -> None:
     assert float((imagined.termination - ends.float()).abs().mean()) < 0.1
 
 
-def test_a_reward_that_comes_with_the_ending_is_paid_by_the_ending_alone() -> None:
+def test_a_terminal_reward_is_paid_on_termination_only() -> None:
     """Action 2 ends one episode in two, for 1; what does not end pays nothing, though their mean would be a half."""
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(3, (16, 12), generator=generator)

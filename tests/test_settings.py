@@ -66,7 +66,7 @@ def holder_of(part: Any, path: tuple[str, ...]) -> Any:
 
 
 def others(holder: Part, name: str) -> tuple[Any, ...]:
-    """Return values that a setting might have instead, the likeliest to be accepted first."""
+    """Return values that a setting might have instead, the most likely to be accepted first."""
     if name in FAR:
         return FAR[name]
     value = getattr(holder, name)
@@ -111,8 +111,8 @@ class Observed:
 
     def plan(self) -> list[Any]:
         model = self.model
-        told = [getattr(model, "embedding_size", 0), getattr(model, "max_time_shift", 0)]
-        return [model.spec.chunk, model.spec.context_frames, model.spec.predicts_rewards, *told] + [
+        capabilities = [getattr(model, "embedding_size", 0), getattr(model, "max_time_shift", 0)]
+        return [model.spec.chunk, model.spec.context_frames, model.spec.predicts_rewards, *capabilities] + [
             (stage.name, stage.steps, stage.batch_size, stage.sequence_length, stage.learning_rate)
             for stage in self.stages.values()
         ]

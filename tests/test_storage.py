@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from dreamenv.errors import (
     StorageError,
     WorldNotFoundError,
 )
+from dreamenv.storage import drafts
 
 FORMAT = storage.FolderFormat(
     kind="thing",
@@ -111,18 +113,114 @@ def test_a_full_disk_leaves_the_folder_that_was_there(tmp_path, monkeypatch, whe
 
 
 def test_an_exchange_that_fails_halfway_is_taken_back(tmp_path, monkeypatch):
+    """Where the file system cannot exchange two folders in one step."""
     FORMAT.write(tmp_path / "x", fill)
     before, rename = FORMAT.read(tmp_path / "x"), Path.rename
 
     def refuse(self, target):
-        return full() if self.name.endswith(".part") else rename(self, target)
+        return full() if self.name == ".x.part" and (tmp_path / ".x.old").exists() else rename(self, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(drafts, "_exchange", lambda *_: False)
         patch.setattr(Path, "rename", refuse)
         with pytest.raises(StorageError):
             FORMAT.write(tmp_path / "x", fill)
     assert FORMAT.read(tmp_path / "x") == before
     assert os.listdir(tmp_path) == ["x"]
+
+
+def dies_at(step: int, action) -> bool:
+    """Run an action in a process that is gone before its ``step``-th step on the disk; False if there are fewer."""
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count(1)
+
+        def die(event, _):
+            if (event.startswith(("os.", "shutil.")) or event == "open") and next(steps) == step:
+                os._exit(9)
+
+        exchange = drafts._exchange_call()
+
+        def exchange_and_tell(first, second):
+            sys.audit("os.exchange")
+            done = exchange(first, second)
+            sys.audit("os.exchanged")
+            return done
+
+        drafts._exchange_call = lambda: exchange_and_tell
+        sys.addaudithook(die)
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="deaths are simulated in forked processes")
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_death_at_any_step_of_a_save_leaves_a_whole_folder_and_the_next_save_sweeps(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(drafts, "_exchange", lambda *_: False)
+    FORMAT.write(tmp_path / "x", fill)
+    first = FORMAT.read(tmp_path / "x")
+    FORMAT.write(tmp_path / "x", lambda folder: fill(folder, b"second"))
+    second = FORMAT.read(tmp_path / "x")
+    for step in itertools.count(1):
+        FORMAT.write(tmp_path / "x", fill)
+        died = dies_at(step, lambda: FORMAT.write(tmp_path / "x", lambda folder: fill(folder, b"second")))
+        assert FORMAT.read(tmp_path / "x") in (first, second)
+        FORMAT.write(tmp_path / "x", fill)
+        assert FORMAT.read(tmp_path / "x") == first
+        assert os.listdir(tmp_path) == ["x"]
+        if not died:
+            break
+    assert step > 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="deaths are simulated in forked processes")
+def test_a_death_at_any_step_leaves_a_whole_file_and_the_next_write_sweeps(tmp_path):
+    path = tmp_path / "x.json"
+    for step in itertools.count(1):
+        storage.write_json(path, [1])
+        died = dies_at(step, lambda: storage.write_json(path, [2]))
+        assert json.loads(path.read_text()) in ([1], [2])
+        storage.write_json(path, [3])
+        assert os.listdir(tmp_path) == ["x.json"]
+        if not died:
+            break
+    assert step > 5
+
+
+def test_two_who_write_to_the_same_place_have_a_draft_each(tmp_path):
+    with storage.atomic_file(tmp_path / "x.txt") as first, storage.atomic_file(tmp_path / "x.txt") as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "x.txt").read_text() == "first"  # which was finished last
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_saving_through_a_link_replaces_what_it_points_to(tmp_path):
+    FORMAT.write(tmp_path / "disk" / "x", fill)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "x")
+    FORMAT.write(tmp_path / "link", lambda folder: fill(folder, b"second"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "x" / "inner" / "a.bin").read_bytes() == b"second"
+    assert os.listdir(tmp_path / "disk") == ["x"]
+
+
+@pytest.mark.parametrize("name", ["zero\0byte", "x" * 300, "loop/x", "file/x", ".", "/"])
+def test_a_path_that_cannot_be_written_is_refused_in_one_line(tmp_path, name):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").write_text("")
+    path = tmp_path / name
+    with pytest.raises(StorageError, match="could not"):
+        storage.write_json(path, [])
+    if name not in (".", "/"):
+        with pytest.raises(StorageError, match="could not"):
+            FORMAT.write(path, fill)
+    with pytest.raises((CheckpointDamagedError, WorldNotFoundError)):
+        FORMAT.read(path)
 
 
 def test_something_of_another_kind_is_left_alone(tmp_path):
@@ -159,7 +257,7 @@ def test_a_draft_is_gone_whatever_went_wrong(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_missing_while_writing_is_not_taken_for_the_disks_refusal():
+def test_a_file_missing_while_writing_is_no_disk_error():
     with pytest.raises(WorldNotFoundError, match="no world"), storage.storage_errors("write"):
         raise WorldNotFoundError("no world")
 
@@ -247,12 +345,12 @@ ELSEWHERE = [
     path
     for folder in ("dreamenv", "agents", "envs", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if path != ROOT / "dreamenv" / "storage.py"
+    if path.parent != ROOT / "dreamenv" / "storage"
 ]
 
 
 @pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nobody_else_moves_flushes_locks_or_hashes_files(path):
+def test_only_storage_moves_flushes_locks_or_hashes_files(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue

@@ -11,7 +11,6 @@ import sys
 import threading
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -23,17 +22,15 @@ from dreamenv.backbones.denoising.world import DenoisingConfig
 from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.data.store import FrameStore
 from dreamenv.errors import (
-    CheckpointError,
     ConfigError,
     DatasetError,
     DeviceError,
     DivergedError,
-    FrameError,
     StorageError,
 )
 from dreamenv.parts import part_to_json
 from dreamenv.presets import make_config
-from dreamenv.training import trainer, video
+from dreamenv.training import trainer
 from dreamenv.training.checkpoint import Checkpoints
 from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.features import compute_features
@@ -97,7 +94,7 @@ def test_a_run_leaves_a_world_scalars_videos_and_checkpoints(dataset, tmp_path):
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-00000035", "step-00000040"]
 
 
-def test_what_the_recurrent_world_learns_carries_over_to_held_out_episodes(tmp_path):
+def test_the_recurrent_world_generalises_to_held_out_episodes(tmp_path):
     dataset = toy_dataset(tmp_path / "toy", 24)
     config = settings(steps={"joint": 150, "dynamics": 100}, holdout=0.2, eval_every=0, checkpoint_every=1000)
     world = train(config, make_config("rssm", "tiny"), dataset, tmp_path / "run")
@@ -218,7 +215,8 @@ def test_steps_of_an_unknown_stage_are_refused(dataset, tmp_path):
         train(settings(steps={"image": 3}), TrainableConfig(), dataset, tmp_path)
 
 
-def test_features_that_were_deleted_are_missed(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "no manifest"])
+def test_damaged_features_are_computed_again(dataset, tmp_path, monkeypatch, damage):
     class Stop(Exception):  # noqa: N818
         pass
 
@@ -229,13 +227,37 @@ def test_features_that_were_deleted_are_missed(dataset, tmp_path, monkeypatch):
         if checkpoint.step == 28:
             raise Stop
 
+    whole = train(settings(), TrainableConfig(), dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", stop_later)
         with pytest.raises(Stop):
-            train(settings(), TrainableConfig(), dataset, tmp_path)
-    (tmp_path / "features" / "rewards.npy").unlink()
-    with pytest.raises(CheckpointError, match=r"rewards\.npy is gone"):
-        train(settings(), TrainableConfig(), dataset, tmp_path)
+            train(settings(), TrainableConfig(), dataset, tmp_path / "cut")
+    file = tmp_path / "cut" / "features" / "rewards" / "features.npy"
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "no manifest":
+        (file.parent / "features.json").unlink()
+    else:
+        file.write_bytes(content[:-4] if damage == "cut" else content[:-4] + bytes((content[-4] ^ 4,)) + content[-3:])
+    with pytest.warns(UserWarning, match="computed again|missing"):
+        resumed = train(settings(), TrainableConfig(), dataset, tmp_path / "cut")
+    assert all(torch.equal(t, resumed.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "name", ["world/model.safetensors", "world/world.json", "checkpoints/newest/model.safetensors"]
+)
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_finished_run_that_was_damaged_makes_its_world_again(dataset, tmp_path, name, gone):
+    whole = train(settings(checkpoint_every=10), TrainableConfig(), dataset, tmp_path)
+    newest = max((tmp_path / "checkpoints").iterdir()).name
+    file = tmp_path / name.replace("newest", newest)
+    file.unlink() if gone else file.write_bytes(file.read_bytes()[:-50])
+    with pytest.warns(UserWarning, match=f"{file.name} is"):
+        again = train(settings(checkpoint_every=10), TrainableConfig(), dataset, tmp_path)
+    for world in (again, World.load(tmp_path / "world")):
+        assert all(torch.equal(t, world.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
 
 
 def test_stages_that_name_the_same_features_share_them(tmp_path, monkeypatch):
@@ -255,7 +277,7 @@ def test_stages_that_name_the_same_features_share_them(tmp_path, monkeypatch):
         few = settings(steps={"codec": 0, "denoiser": 2, "head": 2} | steps)
         train(few, latent, dataset, tmp_path / name)
         assert not (tmp_path / name / "features").exists()
-    assert computed == ["denoiser.npy", "head.npy"]
+    assert computed == ["denoiser", "head"]
 
 
 @pytest.mark.parametrize(
@@ -329,13 +351,13 @@ def test_the_average_of_weights_is_the_one_by_hand():
 
 def test_features_are_those_of_every_frame(tmp_path, model):
     frames = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
-    compute_features(tmp_path / "f.npy", frames, model.features, torch.device("cpu"))
-    stored = np.load(tmp_path / "f.npy")
+    compute_features(tmp_path / "f", frames, model.features, torch.device("cpu"))
+    stored = np.load(tmp_path / "f" / "features.npy")
     assert stored.dtype == np.float16
     one = torch.from_numpy(frames[271]).permute(2, 0, 1)[None].float() / 255
     assert stored[271] == pytest.approx(model.features(one)[0].detach().numpy(), abs=2e-3)
-    compute_features(tmp_path / "i.npy", frames, lambda x: (x.flatten(1)[:, :2] * 255).long(), torch.device("cpu"))
-    assert np.load(tmp_path / "i.npy").dtype == np.int32
+    compute_features(tmp_path / "i", frames, lambda x: (x.flatten(1)[:, :2] * 255).long(), torch.device("cpu"))
+    assert np.load(tmp_path / "i" / "features.npy").dtype == np.int32
 
 
 def test_features_on_a_full_disk_leave_nothing_behind(tmp_path, model, monkeypatch):
@@ -345,7 +367,7 @@ def test_features_on_a_full_disk_leave_nothing_behind(tmp_path, model, monkeypat
     monkeypatch.setattr("os.posix_fallocate", refuse)
     frames = np.zeros((5, 16, 16, 3), np.uint8)
     with pytest.raises(StorageError, match="No space left"):
-        compute_features(tmp_path / "f.npy", frames, model.features, torch.device("cpu"))
+        compute_features(tmp_path / "f", frames, model.features, torch.device("cpu"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -359,45 +381,6 @@ def test_batches_come_in_order_and_errors_come_through():
 
     with pytest.raises(DatasetError, match="broken"):
         list(batches(fail, 0, 5))
-
-
-def test_a_video_is_read_back_as_it_was_written(tmp_path):
-    frames = np.zeros((12, 17, 16, 3), np.uint8)
-    frames[6:] = 200
-    path = video.write_mp4(tmp_path / "video.mp4", frames, 8.75, scale=3)
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        assert float(stream.average_rate) == 8.75
-    assert len(decoded) == 12
-    assert decoded[0].shape == (52, 48, 3)  # 17 * 3 = 51 is made even
-    assert decoded[0].mean() < 10
-    assert 190 < decoded[-1].mean() < 210
-
-
-def test_videos_of_nothing_or_onto_a_full_disk_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(FrameError, match="at least one"):
-        video.write_mp4(tmp_path / "video.mp4", np.zeros((0, 16, 16, 3), np.uint8), 10)
-
-    def refuse(*_args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(StorageError):
-        video.write_mp4(tmp_path / "video.mp4", np.zeros((2, 16, 16, 3), np.uint8), 10)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_reality_and_dream_are_shown_side_by_side():
-    real, dream = np.full((2, 5, 4, 6, 3), 10, np.uint8), np.full((2, 5, 4, 6, 3), 90, np.uint8)
-    both = video.side_by_side(real, dream)
-    assert both.shape == (5, 4 * 2 + 2, 6 * 2 + 2, 3)
-    assert (both[:, :4, :6] == 10).all()
-    assert (both[:, -4:, -6:] == 90).all()
-    picture = video.strip((real[0], dream[0]), (0, 2, 4), scale=2)
-    assert picture.shape == ((4 * 2 + 2) * 2, (6 * 3 + 4) * 2, 3)
-    with pytest.raises(FrameError):
-        video.side_by_side(real, dream[:, :3])
 
 
 def test_training_can_continue_from_another_world(dataset, tmp_path):

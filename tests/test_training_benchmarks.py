@@ -48,7 +48,7 @@ def test_a_world_that_saw_every_episode_is_not_measured_on_them(tmp_path):
         fidelity.held_out_of(world, dataset)
 
 
-def test_training_speed_is_measured_beside_a_bare_loop(tmp_path):
+def test_training_speed_is_measured_against_a_bare_loop(tmp_path):
     results = train_speed.measure(
         train_speed.TrainSpeed(preset="tiny", size=16, steps=1, rounds=1, device="cpu", out=tmp_path / "speed.json")
     )

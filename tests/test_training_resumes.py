@@ -133,7 +133,7 @@ def test_a_finished_run_is_not_trained_again(dataset, tmp_path, monkeypatch):
     assert again.content_hash() == first.content_hash()
 
 
-def test_how_often_a_run_measures_itself_does_not_change_what_it_learns(dataset, tmp_path):
+def test_the_frequency_of_evaluation_does_not_change_the_weights(dataset, tmp_path):
     quiet = train(settings(eval_every=0, log_every=100), TrainableConfig(), dataset, tmp_path / "quiet")
     busy = train(settings(eval_every=3, video_every=4, log_every=1), TrainableConfig(), dataset, tmp_path / "busy")
     for name, tensor in quiet.model.state_dict().items():

@@ -43,7 +43,7 @@ def test_the_buttons_of_a_file_become_a_table_of_actions(config):
         check_for_sb3(env.unwrapped)
 
 
-def test_every_row_presses_what_its_name_says():
+def test_every_action_presses_the_keys_of_its_name():
     names, table = action_table(["MOVE_BACKWARD", "ATTACK", "TURN_LEFT", "TURN_LEFT_RIGHT_DELTA"])
     assert dict(zip(names, table, strict=True)) == {
         "noop": (0, 0, 0, 0),

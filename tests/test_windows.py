@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -82,16 +82,25 @@ def test_a_full_disk_leaves_no_half_cache(tmp_path, monkeypatch):
     assert FrameStore(dataset).total_steps == dataset.total_steps
 
 
-def test_a_damaged_cache_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["frames.npy", "actions.npy", "rewards.npy", "terminated.npy", "cache.json"])
+def test_a_damaged_cache_is_built_again_with_a_message(tmp_path, name):
     dataset = toy_dataset(tmp_path / "d", 2)
-    FrameStore(dataset)
+    before = {key: np.array(value) for key, value in vars(FrameStore(dataset)).items() if isinstance(value, np.ndarray)}
     (cache,) = (tmp_path / "d" / "cache").iterdir()
-    frames = (cache / "frames.npy").read_bytes()
-    (cache / "frames.npy").write_bytes(frames[:-5])
-    with pytest.raises(DatasetError, match=f"{cache} is damaged.*Delete it"):
+    whole = (cache / name).read_bytes()
+    flipped = whole[:-9] + bytes((whole[-9] ^ 1,)) + whole[-8:]
+    for damaged in (flipped, whole[:-5], whole + b"0", b""):
+        (cache / name).write_bytes(damaged)
+        with pytest.warns(UserWarning, match=f"{cache / name} is damaged.* built again"):
+            store = FrameStore(dataset)
+        for key, value in before.items():
+            np.testing.assert_array_equal(getattr(store, key), value)
+        assert (cache / name).read_bytes() == whole
+    (cache / name).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         FrameStore(dataset)
-    shutil.rmtree(cache)
-    FrameStore(dataset)
+    assert (cache / name).read_bytes() == whole
 
 
 def test_an_empty_dataset_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from dreamenv.errors import (
     WorldNotFoundError,
     WorldVersionError,
 )
+from dreamenv.folders import shipped_worlds
+from dreamenv.model_card import make_model_card
 from dreamenv.storage import seal, write_json
 from dreamenv.testing import SPEC
-from dreamenv.world import World, shipped_worlds
+from dreamenv.world import World
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def rewrite(folder: Path, **changes) -> None:
     ],
 )
 def test_a_loaded_world_is_the_one_that_was_saved(tmp_path, space):
-    world = make_world(noise=0.03, ending=0.01, space=space)
+    world = make_world(noise=0.03, termination=0.01, space=space)
     world.record, world.metrics = {"steps": 12}, {"psnr_1": 31.5}
     world.model.scale.data[0] = 1.25
     loaded = World.load(world.save(tmp_path / "grey"))
@@ -94,7 +97,7 @@ def test_the_content_hash_distinguishes_worlds_but_not_their_records():
     assert len({world.fingerprint for world in (world, model, settings)}) == 3
 
 
-def test_how_a_world_was_trained_does_not_change_what_it_is():
+def test_training_settings_do_not_change_the_content_hash():
     """States are accepted, and policies recognise their world, by what a dream depends on."""
     config = tiny()
     training = dataclasses.replace(config.training, dynamics_weight=0.7, joint=RSSMStage(
@@ -154,6 +157,23 @@ def test_the_model_card_describes_the_world(saved):
         '"steps": 12',
     ):
         assert fact in card
+
+
+def test_a_model_card_escapes_what_it_prints():
+    evil = "`|</td><script>alert(1)</script>\n# Owned\n---\n![x](y)"
+    description = {
+        "provenance": {"environment_id": evil, "action_names": [evil], "score": evil, "action_table": [evil]},
+        "spec": {"frame_shape": [3, 4, 5], "frame_rate": 1.0, "action_space": {"type": evil}},
+        "backbone": {"kind": evil, "note": "```\n# Owned"},
+        "record": {"note": "```\n<script>alert(2)</script>"},
+    }
+    card = make_model_card(evil, description)
+    body = card.split("\n---\n", 1)[1].replace("\\`", "")
+    prose = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", body, flags=re.DOTALL)  # without what is shown as code
+    assert "<script" not in prose
+    assert "![x]" not in prose
+    assert not [line for line in prose.splitlines() if line.startswith("# Owned")]
+    assert [line for line in card.splitlines() if line.startswith("---")] == ["---", "---"]
 
 
 def test_a_model_card_may_be_edited_or_removed(saved):
@@ -315,6 +335,15 @@ def test_a_world_from_before_parts_is_refused_with_a_remedy(saved):
             World.load(saved)
 
 
+def test_a_world_of_version_0_1_is_refused_for_that_although_it_has_no_checksum(saved):
+    values = json.loads((saved / "world.json").read_text())
+    del values["checksum"]
+    values |= {"dreamenv": "0.1.0", "backbone": {"backbone": "rssm", "memory": 512}}
+    (saved / "world.json").write_text(json.dumps(values))
+    with pytest.raises(WorldVersionError, match=r"made by dreamenv 0.1.0.*Train it again.*import"):
+        World.load(saved)
+
+
 def test_a_part_that_is_no_backbone_is_no_world(saved):
     rewrite(saved, backbone={"kind": "rssm_training"})
     with pytest.raises(WorldVersionError, match="'rssm_training' is no backbone"):
@@ -342,52 +371,9 @@ def test_a_world_refuses_environments_set_up_otherwise(saved):
         world.provenance.check_matches(make_provenance(frame_skip=2))
 
 
-def test_worlds_of_the_hub_are_read_through_its_cache(saved, tmp_path, monkeypatch):
-    """As huggingface_hub lays a download out: snapshots by commit, found through refs, files as links to blobs."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    cache = tmp_path / "hub" / "models--someone--grey"
-    shutil.copytree(saved, cache / "snapshots" / commit)
-    for number, path in enumerate(path for path in (cache / "snapshots").rglob("*") if path.is_file()):
-        blob = cache / "blobs" / str(number)
-        blob.parent.mkdir(exist_ok=True)
-        path.rename(blob)
-        path.symlink_to(blob)
-    (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    expected = World.load(saved).content_hash()
-    for address in ("hf://someone/grey", "hf://someone/grey@main", f"hf://someone/grey@{commit}"):
-        assert World.load(address).content_hash() == expected
-    with pytest.raises(WorldNotFoundError, match="hf://someone/else"):
-        World.load("hf://someone/else")
-    with pytest.raises(WorldNotFoundError, match="hf://not a name"):
-        World.load("hf://not a name")
-
-
-def test_pushing_to_the_hub_uploads_the_folder(saved, tmp_path, monkeypatch):
-    uploaded = tmp_path / "uploaded"
-    calls = []
-
-    class Hub:
-        def create_repo(self, repo_id, *, private, exist_ok):
-            calls.append((repo_id, private, exist_ok))
-
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
-            shutil.copytree(folder_path, uploaded)
-            return f"https://hub/{repo_id}"
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    world = World.load(saved)
-    assert world.push_to_hub("someone/grey", private=True) == "https://hub/someone/grey"
-    assert calls == [("someone/grey", True, True)]
-    assert World.load(uploaded).content_hash() == world.content_hash()
-    assert "# grey" in (uploaded / "README.md").read_text()
-
-
 def test_shipped_worlds_are_found_by_name(saved, tmp_path, monkeypatch):
     shutil.copytree(saved, tmp_path / "worlds" / "take_cover")
-    monkeypatch.setattr("dreamenv.world._shipped_folder", lambda: tmp_path / "worlds")
+    monkeypatch.setattr("dreamenv.folders._shipped_folder", lambda: tmp_path / "worlds")
     monkeypatch.chdir(tmp_path / "worlds")
     monkeypatch.chdir(tmp_path)
     assert list(shipped_worlds()) == ["take_cover"]

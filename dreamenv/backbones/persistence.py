@@ -81,7 +81,7 @@ class Persistence(WorldModel):
         return ()
 
     def calibrate(self, statistics: DataStatistics) -> None:
-        """Take the mean reward and the rate of endings."""
+        """Take the mean reward and the rate of terminations."""
         self.reward.fill_(statistics.reward_mean)
         self.termination.fill_(statistics.termination_rate)
 

@@ -63,7 +63,7 @@ class AutoencoderConfig(Part, ABC):
         training: the stage.
         latent_scale: of a published codec, what latents are multiplied by to have a standard deviation of about 1; None
             where it is measured in training.
-        sampled: latents are drawn from their distribution, else its mean is taken.
+        sampled: latents are sampled from their distribution, else its mean is taken.
     """
 
     training: CodecTraining = CodecTraining()

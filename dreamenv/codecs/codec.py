@@ -1,7 +1,7 @@
 """Frames to normalised latents and back, by any autoencoder.
 
 A latent (C, H, W) stands for ``stride`` consecutive frames, stacked as channels of one picture: time is compressed by
-the autoencoder as space is, and nothing is seen of frames before or after them. Outside, latents are normalised, so
+the autoencoder as space is, and nothing is seen of frames before or after them. Latents are given normalised, so
 that noise processes made for data of mean 0 and variance 1 fit. Letters: r is the stride, f latents along time.
 """
 
@@ -30,7 +30,7 @@ class Codec(nn.Module):
     Attributes:
         stride: frames per latent.
         latent_shape: (C, H, W).
-        sampled: whether `encode` of what a dream remembers should be given noise, to draw from the posterior.
+        sampled: whether `encode` of what a dream remembers takes noise, to sample from the posterior.
         latent_mean, latent_std: (C, 1, 1), saved with the weights; 0 and 1 until it learns, or as published.
 
     Raises:
@@ -56,7 +56,7 @@ class Codec(nn.Module):
 
         Args:
             frames: (b, r f, c, h, w) float32 in [0, 1].
-            noise: (b, f, C, H, W) standard normal, to draw from the posterior instead.
+            noise: (b, f, C, H, W) standard normal, to sample from the posterior instead.
 
         Returns:
             Latents (b, f, C, H, W) float32.
@@ -96,11 +96,11 @@ class Codec(nn.Module):
         self.latent_std.copy_(spread.sqrt().clamp_min(_LEAST_STD))
 
     def loss(self, frames: Tensor, generator: torch.Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what to minimise: the squared error of a drawn latent's pictures, and a little of the divergence.
+        """Return the loss: the squared error of a sampled latent's reconstruction, and a small share of the divergence.
 
         Args:
             frames: (n, r, c, h, w) float32 in [0, 1]; or (n, r f, c, h, w), which count as n f rows.
-            generator: of the draw.
+            generator: of the sample.
 
         Returns:
             The loss, and to log: ``reconstruction``, mean squared error of values in [-1, 1]; ``kl``, nats per value of

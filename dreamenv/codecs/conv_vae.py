@@ -105,7 +105,7 @@ class ConvVAE(Autoencoder):
 
 
 class _Residual(nn.Module):
-    """Two convolutions, each after a normalisation, beside a shortcut. At first it changes nothing."""
+    """Two convolutions, each after a normalisation, with a residual connection. At first it changes nothing."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pixels in place of latents: what a world without a codec has."""
+"""Pixels in place of latents, for worlds without a codec."""
 
 from __future__ import annotations
 

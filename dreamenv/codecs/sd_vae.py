@@ -151,7 +151,7 @@ class _Stage(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions, each after a normalisation, beside a shortcut."""
+    """Two convolutions, each after a normalisation, with a residual connection."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()

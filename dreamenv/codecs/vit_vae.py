@@ -89,7 +89,7 @@ class ViTVAE(Autoencoder):
 
 
 class _Block(nn.Module):
-    """Attention over all places, then a feed-forward network, each after a normalisation and beside a shortcut."""
+    """Attention over all places, then a feed-forward network, each normalised first and with a residual connection."""
 
     def __init__(self, width: int, heads: int, rows: int, columns: int) -> None:
         super().__init__()

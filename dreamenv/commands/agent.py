@@ -11,7 +11,9 @@ import tyro
 
 from dreamenv.agents.config import AgentConfig
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.places import RealSettings, find_place, load_world, real_maker
+from dreamenv.commands.places import RealSettings, check_place, find_place, load_world, real_maker
+from dreamenv.envs import full_id
+from dreamenv.folders import check_world
 
 __all__ = ["Agent", "main"]
 
@@ -23,7 +25,7 @@ class Agent:
     Attributes:
         out: folder of the run: policy/, checkpoints/ and tensorboard/ are written in it.
         world: folder of a world, or hf://owner/name; None for the one in the package, unless --where real needs none.
-        env: the real environment (take_cover), for --where real or mixed.
+        env: the real environment (take_cover, CartPole-v1, my_package:MyEnv-v0), for --where real or mixed.
         evaluate_in: where --eval-every evaluates: a real environment's name or a world; None for where it trains.
         fresh: start over instead of resuming from a checkpoint.
         real: how the real environment is set up.
@@ -42,6 +44,12 @@ class Agent:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command = parse(Agent, arguments, name="agent")
+    if command.world is not None:
+        check_world(command.world)
+    if command.env is not None:
+        full_id(command.env)
+    if command.evaluate_in is not None:
+        check_place(command.evaluate_in, command.real)
 
     from dreamenv.agents import train_agent
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from dreamenv.agents.policy_folder import find_policy_folder
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.places import RealSettings, real_maker, within
+from dreamenv.commands.places import RealSettings, real_maker
 from dreamenv.data import (
     EpsilonPolicy,
     ExplorerPolicy,
@@ -22,13 +23,17 @@ from dreamenv.data import (
     collect,
 )
 from dreamenv.envs import find_task
+from dreamenv.envs.families import is_task
 from dreamenv.envs.minetest.explorers import explorer
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.folders import check_world
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
 __all__ = ["Collect", "main", "policy_maker"]
+
+_BUILT_IN = ("sticky", "random", "explorer", "scripted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,8 @@ class Collect:
     """Record a real environment into a Minari dataset. Rerun it to resume after an interruption, or to record more.
 
     Attributes:
-        env: the real environment (take_cover, minigrid_door_key, ..., see `dreamenv doctor`, or a full id).
+        env: the real environment: a task (take_cover, minigrid_door_key, ..., see `dreamenv doctor`), a gymnasium id
+            (CartPole-v1), or one of your own (my_package:MyEnv-v0, my_package:MyEnv).
         out: folder of the recording.
         steps: total agent steps, exactly: the last episode is truncated there.
         episodes: total episodes, instead of steps.
@@ -71,6 +77,11 @@ class Collect:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command = parse(Collect, arguments, name="collect")
+    for name, _ in _shares(command.policy):
+        if name not in _BUILT_IN:
+            _find_policy(name)
+    if command.world is not None:
+        check_world(command.world)
     make_env = real_maker(command.env, command.real)
     env = make_env()
     space, names = env.action_space, env.get_wrapper_attr("provenance").action_names
@@ -98,35 +109,50 @@ def policy_maker(command: Collect, space: gym.Space[object], names: Sequence[str
 
     Raises:
         ConfigError: shares that are no positive numbers, or an explorer where the names do not say how to walk.
+        UnknownNameError, CheckpointError, PolicyError: no such policy, or it cannot be used.
     """
-    parts = [part.strip() for part in command.policy.split(",")]
+    mixture = [(weight, _one(name, command, space, names)) for name, weight in _shares(command.policy)]
+    make = mixture[0][1] if len(mixture) == 1 else functools.partial(_mixture, mixture)
+    make()  # what cannot be made fails here, before any process has started
+    return make
+
+
+def _shares(policy: str) -> list[tuple[str, float]]:
+    """Return the policies that are named, with their shares of the episodes."""
+    parts = [part.strip() for part in policy.split(",")]
     if len(parts) == 1 and "=" not in parts[0]:
-        return _one(parts[0], command, space, names)
-    mixture = []
+        return [(parts[0], 1.0)]
+    shares = []
     for part in parts:
         name, _, share = part.rpartition("=")
         try:
             weight = float(share)
         except ValueError:
             weight = 0.0
-        if not name or weight <= 0:
+        if not (name and 0 < weight < float("inf")):
             raise ConfigError(f"{part!r} needs a positive share, as in 'sticky=0.3,runs/policy=0.7'.")
-        mixture.append((weight, _one(name, command, space, names)))
-    return functools.partial(_mixture, mixture)
+        shares.append((name, weight))
+    return shares
+
+
+def _find_policy(name: str) -> Path:
+    if "/" not in name and not Path(name).exists():
+        raise UnknownNameError("policy or folder of one", name, _BUILT_IN)
+    return find_policy_folder(name)
 
 
 def _one(name: str, command: Collect, space: gym.Space[object], names: Sequence[str]) -> Callable[[], Policy]:
     if name == "explorer":
-        ExplorerPolicy(names)  # fails here, before any process has started
         return functools.partial(ExplorerPolicy, tuple(names))
     if name == "random":
         return functools.partial(RandomPolicy, space)
     if name == "sticky":
         return functools.partial(StickyRandomPolicy, space, command.stickiness)
     if name == "scripted":
-        return functools.partial(explorer, find_task(command.env).name)
-    world = None if command.world is None else str(within(command.world, "world"))
-    return functools.partial(_trained, within(name, "policy"), world, command.epsilon, space)
+        task = find_task(command.env).name if is_task(command.env) else command.env
+        explorer(task)  # fails here, before any process has started
+        return functools.partial(explorer, task)
+    return functools.partial(_trained, _find_policy(name), command.world, command.epsilon, space)
 
 
 def _mixture(parts: Sequence[tuple[float, Callable[[], Policy]]]) -> Policy:

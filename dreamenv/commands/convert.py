@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from dreamenv.commands.arguments import report_written
+from dreamenv.commands.arguments import parse, report_written
 from dreamenv.data.readers import MineRLSettings, NpzSettings, VPTSettings, convert, open_minerl, open_npz, open_vpt
 from dreamenv.data.readers.source import Sources
 
@@ -85,10 +85,11 @@ _Any = (
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
-    command: ConvertVPT | ConvertMineRL | ConvertNpz = tyro.cli(
-        _Any,
-        args=list(arguments),
-        prog="dreamenv convert",
+    options: Any = _Any
+    command: ConvertVPT | ConvertMineRL | ConvertNpz = parse(
+        options,
+        arguments,
+        name="convert",
         description="Turn public recordings into a Minari dataset to train on. Rerun it to resume, or to add more.",
     )
     done = convert(command.sources(), command.out)

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from dreamenv.agents.policy_folder import find_policy_folder
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.places import RealSettings, find_place, load_world, within
+from dreamenv.commands.places import RealSettings, check_place, find_place, load_world
 from dreamenv.dream.config import DreamConfig
+from dreamenv.folders import check_world
 
 __all__ = ["Evaluate", "main"]
 
@@ -26,7 +28,8 @@ class Evaluate:
 
     Attributes:
         policy: folder that `dreamenv agent` wrote, or "random".
-        on: a real environment's name (take_cover) or a world's folder, or hf://owner/name, to dream in.
+        on: a real environment (take_cover, CartPole-v1, my_package:MyEnv-v0), or a world's folder or hf://owner/name to
+            dream in.
         world: whose encoder makes the real environment's latents, for a policy that reads them; not needed in a dream.
         episodes: how many.
         seed: of the first episode; the others count up from it.
@@ -54,28 +57,19 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command = parse(Evaluate, arguments, name="evaluate")
+    if command.policy != "random":
+        find_policy_folder(command.policy)
+    check_place(command.on, command.real)
+    if command.world is not None:
+        check_world(command.world)
 
-    from dreamenv.agents import Actor, RandomActor, SavedPolicy, evaluate
+    from dreamenv.agents import SavedPolicy, evaluate
     from dreamenv.benchmarks.common import write_json
-    from dreamenv.world import World
 
-    saved = (
-        None
-        if command.policy == "random"
-        else SavedPolicy.load(within(command.policy, "policy"), device=command.device)
-    )
+    saved = None if command.policy == "random" else SavedPolicy.load(command.policy, device=command.device)
     place = find_place(command.on, command.real, saved.provenance if saved else None, command.device)
-    policy: Actor
-    if saved is not None:
-        policy = saved
-    elif isinstance(place, World):
-        policy = RandomActor(place.spec.action_space)
-    else:
-        env = place()
-        policy = RandomActor(env.action_space)
-        env.close()
     result = evaluate(
-        policy,
+        saved or "random",
         place,
         episodes=command.episodes,
         seed=command.seed,

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dreamenv.commands.arguments import parse, report_written
+from dreamenv.commands.arguments import in_flags, parse, report_written
+from dreamenv.errors import DatasetError, WeightsError
 
 __all__ = ["Import", "main"]
 
@@ -26,7 +27,9 @@ class Import:
         out: folder of the world.
         resize: resize the starts' frames to the world's size; without it, another size is refused.
         size: height and width of frames in pixels; None for the published ones.
-        heads: of attention; None for the published number.
+        heads: of the network's attention; None for the published number, which is then shown.
+        encoder_heads: of attention in the autoencoder's first half, likewise (Oasis).
+        decoder_heads: of attention in its second half, likewise (Oasis).
         actions: which of the system's action spaces the world has, if there are several.
         sampling_steps: per frame; None for the published number.
         count: how many starts to cut out of a video or a recording, at most.
@@ -40,6 +43,8 @@ class Import:
     resize: bool = False
     size: tuple[int, int] | None = field(default=None)
     heads: int | None = None
+    encoder_heads: int | None = None
+    decoder_heads: int | None = None
     actions: str | None = None
     sampling_steps: int | None = None
     count: int = 256
@@ -49,6 +54,11 @@ class Import:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command = parse(Import, arguments, name="import")
+    for file in command.files:
+        if not file.is_file():
+            raise WeightsError(f"there is no file {file}.")
+    if not command.starts.exists():
+        raise DatasetError(f"there is nothing at {command.starts}; --starts names an image, a video or a recording.")
 
     from dreamenv.importers import Options, adapter_for, import_world
 
@@ -59,7 +69,12 @@ def main(arguments: Sequence[str]) -> None:
         command.files,
         starts=command.starts,
         options=Options(
-            size=command.size, heads=command.heads, actions=command.actions, sampling_steps=command.sampling_steps
+            size=command.size,
+            heads=command.heads,
+            encoder_heads=command.encoder_heads,
+            decoder_heads=command.decoder_heads,
+            actions=command.actions,
+            sampling_steps=command.sampling_steps,
         ),
         resize=command.resize,
         count=command.count,
@@ -67,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     imported = world.record["imported"]
     for note in imported["notes"]:
-        print(f"note: {note}")
+        print(f"note: {in_flags(note)}")
     if not imported["rewards"]:
         print("It predicts no rewards: dream with reward_fn=..., or train a reward head with importers.learn_rewards.")
     world.save(command.out)

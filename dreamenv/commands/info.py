@@ -12,8 +12,10 @@ import tyro
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.commands.arguments import parse
-from dreamenv.commands.places import load_world, within
+from dreamenv.commands.places import load_world
+from dreamenv.data.provenance import Provenance
 from dreamenv.errors import WorldNotFoundError
+from dreamenv.folders import check_world, within_run
 
 __all__ = ["Info", "describe", "main"]
 
@@ -39,11 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     if command.json:
         print(json.dumps(facts, indent=2, default=str))
     else:
-        print("\n".join(_lines(facts)))
+        summary = facts.pop("summary")
+        print("\n".join([*summary, "", *_lines(facts)]))
 
 
 def describe(path: str | None) -> dict[str, Any]:
-    """Return the facts of a world, a recording or a policy.
+    """Return the facts of a world, a recording or a policy; ``summary`` is a few sentences for a reader.
 
     Raises:
         WorldNotFoundError: none of them is there.
@@ -51,29 +54,39 @@ def describe(path: str | None) -> dict[str, Any]:
     if path is None or path.startswith("hf://"):
         return _world(path)
     folder = Path(path)
-    if (within(folder, "world") / "world.json").is_file():
+    if (within_run(folder, "world") / "world.json").is_file():
         return _world(path)
-    if (within(folder, "policy") / "policy.json").is_file():
-        return _policy(within(folder, "policy"))
+    if (within_run(folder, "policy") / "policy.json").is_file():
+        return _policy(within_run(folder, "policy"))
     if folder.is_dir() and (folder / "data").is_dir():
         return _recording(folder)
     if not folder.exists():
-        return _world(path)  # which suggests near names
+        check_world(path)  # which suggests near names
+        return _world(path)
     raise WorldNotFoundError(
         f"{path} holds neither a world (world.json), a policy (policy.json) nor a recording (data/)."
     )
 
 
 def _world(path: str | None) -> dict[str, Any]:
+    from dreamenv.metrics.verdict import fidelity_verdict
     from dreamenv.parts import part_to_json
 
     world = load_world(path)
     model: Any = world.model  # a torch module too, which the protocol cannot say
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
+        "summary": [
+            f"A world{_of(world.provenance)}: dreams of {_frames(world.spec.frame_shape, world.spec.frame_rate)} under "
+            f"{world.spec.action_space} actions, {'with' if world.spec.predicts_rewards else 'without'} rewards and "
+            f"terminations, from {len(world.starts)} recorded starts.",
+            f"Its {world.config.kind} model has {parameters:,} parameters{_training(world.record)}.",
+            fidelity_verdict(world.metrics),
+        ],
         "kind": "world",
         "path": path or "the world in the package",
         "hash": world.content_hash(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameters,
         "frame (c, h, w)": list(world.spec.frame_shape),
         **_actions(world.spec.action_layout),
         "frames per second": world.spec.frame_rate,
@@ -89,7 +102,13 @@ def _policy(folder: Path) -> dict[str, Any]:
     from dreamenv.agents import SavedPolicy
 
     policy = SavedPolicy.load(folder)
+    config = policy.config
     return {
+        "summary": [
+            f"A policy{_of(policy.provenance)}, trained by {config.algorithm} for "
+            f"{policy.record.get('steps', config.total_steps):,} steps in {_PLACES[config.where]}.",
+            f"It sees {config.observation.kind}s and takes actions of {policy.action_space}.",
+        ],
         "kind": "policy",
         "path": str(folder),
         "sees": str(policy.observation_space),
@@ -105,7 +124,13 @@ def _recording(folder: Path) -> dict[str, Any]:
     from dreamenv.data import EpisodeDataset
 
     dataset = EpisodeDataset.open(folder)
+    height, width, channels = dataset.frame_shape
+    rate = dataset.provenance.frame_rate
     return {
+        "summary": [
+            f"A recording{_of(dataset.provenance)}: {len(dataset):,} episodes, {dataset.total_steps:,} steps "
+            f"({dataset.total_steps / rate / 60:.1f} min) of {_frames((channels, height, width), rate)}.",
+        ],
         "kind": "recording",
         "path": str(folder),
         "hash": dataset.content_hash(),
@@ -114,6 +139,27 @@ def _recording(folder: Path) -> dict[str, Any]:
         **_actions(dataset.action_layout),
         "provenance": asdict(dataset.provenance),
     }
+
+
+_PLACES = {"dream": "dreams alone", "real": "the real environment", "mixed": "dreams and the real environment"}
+
+
+def _of(provenance: Provenance | None) -> str:
+    return f" of {provenance.environment_id}" if provenance is not None else " of no known environment"
+
+
+def _frames(shape: tuple[int, int, int], rate: float) -> str:
+    channels, height, width = shape
+    return f"{height} x {width} frames with {channels} channel{'s' if channels > 1 else ''} at {rate:g} per second"
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    if "imported" in record:
+        return f", the published weights of {record['imported']['title']}"
+    if "data" not in record:
+        return ""
+    steps = record["data"]["training_steps"]
+    return f", trained on {steps:,} recorded steps in {record['seconds'] / 60:.0f} min ({record['finished'][:10]})"
 
 
 def _actions(layout: ActionLayout) -> dict[str, Any]:

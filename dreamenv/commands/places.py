@@ -1,23 +1,27 @@
-"""Where a policy acts: a real environment by its name, or a world by its folder."""
+"""Where a policy acts: a real environment by its name, or a world by its folder. Paths are looked at without torch."""
 
 from __future__ import annotations
 
 import functools
+import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
+
 from dreamenv.data.provenance import Provenance
 from dreamenv.envs import full_id, make_real, task_names
 from dreamenv.errors import ConfigError, WorldNotFoundError
+from dreamenv.folders import check_world, is_world_name
 
 if TYPE_CHECKING:
-    import gymnasium as gym
-
     from dreamenv.world import World
 
-__all__ = ["RealSettings", "find_place", "is_world", "load_world", "real_maker", "within"]
+__all__ = ["RealSettings", "check_place", "find_place", "load_world", "real_maker"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +33,26 @@ class RealSettings:
         frame_skip: native steps per action (4 by default).
         reward: a reward setting of the task, such as "medkit" of health_gathering; None for the task's first.
         config: of the task "vizdoom": a .cfg file, or the name of one of ViZDoom's own scenarios.
+        env_kwargs: further arguments of the environment, a dictionary in JSON: '{"level": 3}'.
+        frames: of an environment of your own: "render", or the entry of its Dict observations that is the image.
+        max_episode_steps: of an environment of your own: its steps until an episode is truncated.
     """
 
     size: int | None = None
     frame_skip: int | None = None
     reward: str | None = None
     config: str | None = None
+    env_kwargs: str | None = None
+    frames: str | None = None
+    max_episode_steps: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the settings that are not None; a file by its absolute path, since workers have other folders."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         if self.config is not None and Path(self.config).is_file():
             given["config"] = str(Path(self.config).resolve())
+        if self.env_kwargs is not None:
+            given["env_kwargs"] = _read_json(self.env_kwargs)
         return given
 
 
@@ -50,37 +62,38 @@ def real_maker(
     """Return a picklable function that makes a real environment.
 
     Args:
-        name: short name or gymnasium id.
+        name: short name, gymnasium id, "package:id" or "package:Class"; a package may lie in the current folder.
         settings: those that were given.
         provenance: of the recording; its settings are the defaults, if it is the same environment.
     """
+    if ":" in name and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does; worker processes take the path over
     identity = full_id(name)
     recorded = provenance.environment_kwargs if provenance and provenance.environment_id == identity else {}
     return functools.partial(make_real, identity, **{**recorded, **settings.given()})
 
 
-def is_world(name: str) -> bool:
-    """Tell whether a name is a world's: ``hf://...`` or a folder."""
-    return name.startswith("hf://") or Path(name).is_dir()
-
-
 def load_world(name: str | None, device: str = "cpu") -> World:
-    """Load a world by its folder, the folder of the run that trained it, or ``hf://owner/name``.
-
-    None is the world in the package.
-    """
+    """Load a world by what `World.load` takes; None is the one in the package."""
     from dreamenv.world import World
 
-    if name is None:
-        return World.default(device=device)
-    return World.load(name if name.startswith("hf://") else within(name, "world"), device=device)
+    return World.load("default" if name is None else name, device=device)
 
 
-def within(folder: str | Path, kind: str) -> Path:
-    """Return the folder of the "world" or "policy": the given one, or the one of a training run in it."""
-    folder = Path(folder)
-    inner = folder / kind
-    return inner if (inner / f"{kind}.json").is_file() and not (folder / f"{kind}.json").is_file() else folder
+def check_place(name: str, settings: RealSettings) -> None:
+    """Raise unless `find_place` will find what was named, as far as can be told without loading it.
+
+    Raises:
+        UnknownNameError, WorldNotFoundError, WorldDamagedError, ConfigError: see `find_place`.
+    """
+    if is_world_name(name):
+        if settings.given():
+            raise ConfigError(f"{', '.join(settings.given())} belong to real environments, and {name} is a world.")
+        check_world(name)
+    elif "/" in name and not name.startswith("dreamenv/") and ":" not in name and name not in gym.registry:
+        raise WorldNotFoundError(f"no world at {name}. Real environments: {', '.join(task_names())}.")
+    elif ":" not in name:  # a package may lie in a folder that is added to the path when it is made
+        full_id(name)
 
 
 def find_place(
@@ -93,10 +106,15 @@ def find_place(
         WorldNotFoundError: a path without a world.
         ConfigError: settings of real environments for a dream.
     """
-    if is_world(name):
-        if settings.given():
-            raise ConfigError(f"{', '.join(settings.given())} belong to real environments, and {name} is a world.")
-        return load_world(name, device)
-    if "/" in name and not name.startswith("dreamenv/"):
-        raise WorldNotFoundError(f"no world at {name}. Real environments: {', '.join(task_names())}.")
-    return real_maker(name, settings, provenance)
+    check_place(name, settings)
+    return load_world(name, device) if is_world_name(name) else real_maker(name, settings, provenance)
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--env-kwargs {text!r} is no JSON: {error}. Write it as '{{\"level\": 3}}'.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"--env-kwargs must be a dictionary in JSON, such as '{{\"level\": 3}}', not {text!r}.")
+    return values

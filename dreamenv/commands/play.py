@@ -16,6 +16,7 @@ from dreamenv.commands.places import load_world
 from dreamenv.commands.script import scripted_actions
 from dreamenv.dream.config import DreamConfig
 from dreamenv.errors import ConfigError
+from dreamenv.folders import check_world
 
 if TYPE_CHECKING:
     from dreamenv.dream import DreamEnv
@@ -65,6 +66,8 @@ class Play:
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     command = parse(Play, arguments, name="play")
+    if command.world is not None:
+        check_world(command.world)
 
     from dreamenv.dream import DreamEnv
 

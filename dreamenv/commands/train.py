@@ -7,14 +7,17 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.presets import make_config
+from dreamenv.errors import DatasetError
+from dreamenv.folders import check_world
 from dreamenv.training.config import TrainConfig
-from dreamenv.world_model import BackboneConfig
+
+if TYPE_CHECKING:
+    from dreamenv.world_model import BackboneConfig
 
 __all__ = ["Train", "main", "read"]
 
@@ -26,8 +29,8 @@ class Train:
     Attributes:
         dataset: folder of the recording, as `dreamenv collect` writes it.
         out: folder of the run: world/, checkpoints/, videos/ and tensorboard/ are written in it.
-        backbone: kind of model; its own settings follow under --model when it is given before --help.
-        preset: of the backbone, such as tiny, small or base; None for its default.
+        backbone: kind of model: rssm, denoising or persistence; `--backbone rssm --help` shows its own settings too.
+        preset: of the backbone, such as small or base; None for its default. "tiny" is for tests.
         initial: a world of the same backbone to continue training: a folder or hf://owner/name; None starts afresh.
         fresh: start over instead of resuming from a checkpoint.
         training: how to train.
@@ -44,7 +47,14 @@ class Train:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
+    if arguments and not arguments[0].startswith("-") and not {"-h", "--help"} & set(arguments):
+        _check_recording(Path(arguments[0]))
     command, model = read(arguments)
+    _check_recording(command.dataset)
+    if command.initial is not None:
+        check_world(command.initial)
+    if command.preset == "tiny":
+        print("note: the preset 'tiny' is for tests: too small for dreams worth training in; leave --preset out.")
 
     from dreamenv.commands.places import load_world
     from dreamenv.data import EpisodeDataset
@@ -57,15 +67,30 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def read(arguments: Sequence[str]) -> tuple[Train, BackboneConfig]:
-    """Parse the command's settings, then those of the backbone they name."""
+    """Parse the command's settings, then those of the backbone they name.
+
+    Asked for help without a backbone, it shows the command's own settings alone, for which nothing slow is imported.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--backbone", default=Train.backbone)
+    first.add_argument("--backbone")
     first.add_argument("--preset", default=Train.preset)
+    first.add_argument("-h", "--help", action="store_true")
     chosen, _ = first.parse_known_args(list(arguments))
-    model = make_config(chosen.backbone, chosen.preset if chosen.preset != "None" else None)
+    if chosen.help and chosen.backbone is None:
+        parse(Train, arguments, name="train")
+
+    from dreamenv.presets import make_config
+
+    backbone = chosen.backbone or Train.backbone
+    model = make_config(backbone, chosen.preset if chosen.preset != "None" else None)
     # The backbone's settings become options only once it is known which backbone it is.
     settings: list[tuple[str, Any, Any]] = [("model", type(model), field(default=model))]
     whole: Any = dataclasses.make_dataclass("Train", settings, bases=(Train,), frozen=True, kw_only=True)
     whole.__doc__ = Train.__doc__
     command = parse(whole, arguments, name="train")
     return command, command.model
+
+
+def _check_recording(path: Path) -> None:
+    if not path.is_dir():
+        raise DatasetError(f"there is no recording at {path}. Make one with `dreamenv collect` or `dreamenv convert`.")

@@ -28,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.data.checks import check_actions, check_frame_shape
+from dreamenv.data.env_spec import env_spec_json
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import EpisodeRecord, number_episode, read_episode, write_episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError
+from dreamenv.errors import ConfigError, DatasetError, EpisodeError
 from dreamenv.storage import draft_folder, move_into_place, read_json, seal, storage_errors, unseal, write_json
 
 __all__ = ["EpisodeDataset"]
@@ -50,7 +52,6 @@ class EpisodeDataset(Sequence[Episode]):
         action_space: its action space.
         action_layout: how its actions are packed into arrays; for a Dict, Minari stores the flat space.
         frame_shape: (h, w, c) of every frame.
-        indices: (n,) int64, the numbers of these episodes in the folder; a view returned by `split` has a part of them.
         records: the metadata of each episode.
     """
 
@@ -59,7 +60,6 @@ class EpisodeDataset(Sequence[Episode]):
     action_space: gym.Space[Any]
     action_layout: ActionLayout
     frame_shape: tuple[int, int, int]
-    indices: npt.NDArray[np.int64]
     records: list[EpisodeRecord]
 
     def __init__(self) -> None:
@@ -83,12 +83,13 @@ class EpisodeDataset(Sequence[Episode]):
 
         Raises:
             DatasetError: the folder has a dataset.
+            FrameError: the frames are neither grey (1 channel) nor RGB (3).
             StorageError: the disk could not be written.
         """
         path = Path(path).absolute()
         if (path / "data" / "metadata.json").exists():
             raise DatasetError(f"{path} has a dataset already; open it, or choose another folder.")
-        frame_shape = (int(frame_shape[0]), int(frame_shape[1]), int(frame_shape[2]))
+        frame_shape = check_frame_shape(frame_shape, provenance.environment_id)
         frames = gym.spaces.Box(0, 255, frame_shape, np.uint8)
         values = {
             "dataset_id": _dataset_id(provenance),
@@ -108,6 +109,9 @@ class EpisodeDataset(Sequence[Episode]):
                 }
             ),
         }
+        spec = env_spec_json(provenance)
+        if spec is not None:
+            values["env_spec"] = spec
         write_json(path / "data" / "metadata.json", values)
         return cls.open(path)
 
@@ -128,16 +132,17 @@ class EpisodeDataset(Sequence[Episode]):
                     f"{_FORMAT_VERSION}). Update with: pip install -U dreamenv"
                 )
             self = cls.__new__(cls)
-            self.path, self._metadata, self._facts, self._whole = path, metadata, own, True
+            self.path, self._metadata, self._facts = path, metadata, own
             self.provenance = Provenance.from_json(own["provenance"])
             self.action_space = space_from_json(own["action_space"])
             self.action_layout = ActionLayout(self.action_space)
-            height, width, channels = own["frame_shape"]
-            self.frame_shape = (height, width, channels)
+            self.frame_shape = check_frame_shape(own["frame_shape"], self.provenance.environment_id)
             promised = int(metadata["total_episodes"])
-        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DatasetError):
+                raise
             raise DatasetError(f"{path / 'data' / 'metadata.json'} is damaged: {error!r}. {_REMEDY}") from error
-        self.records = []
+        self.records, self._members, self._total_steps = [], None, 0
         self._find_new_episodes()
         if len(self.records) < promised:
             raise DatasetError(
@@ -150,7 +155,7 @@ class EpisodeDataset(Sequence[Episode]):
 
     def __len__(self) -> int:
         """Return the number of episodes."""
-        return len(self.indices)
+        return len(self.records)
 
     def __getitem__(self, index: Any) -> Any:
         """Read one episode.
@@ -162,16 +167,21 @@ class EpisodeDataset(Sequence[Episode]):
             raise TypeError(f"a dataset is indexed by a whole number, not {index!r}.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"episode {index} of {len(self)}")
-        folder, record = self._folder(int(self.indices[index])), self.records[index]
-        return read_episode(folder, record, self.frame_shape, self.action_layout.shape)
+        number = int(index) % len(self) if self._members is None else int(self._members[index])
+        return read_episode(self._folder(number), self.records[index], self.frame_shape, self.action_layout.shape)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
 
     @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """(n,) int64, the numbers of these episodes in the folder; a view returned by `split` has a part of them."""
+        return np.arange(len(self), dtype=np.int64) if self._members is None else self._members
+
+    @property
     def total_steps(self) -> int:
         """The number of recorded steps."""
-        return sum(record.steps for record in self.records)
+        return self._total_steps
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -190,7 +200,7 @@ class EpisodeDataset(Sequence[Episode]):
 
         Every 1/holdout-th episode is held out, counted from an offset given by the seed, so that episodes recorded
         later never change the side of an earlier one. With two episodes or more and a share above 0, neither side is
-        empty. `whole` of either view is the whole dataset.
+        empty; one episode alone is never held out. `whole` of either view is the whole dataset.
 
         Args:
             holdout: share of episodes to hold out, in [0, 1).
@@ -199,17 +209,17 @@ class EpisodeDataset(Sequence[Episode]):
         if not 0 <= holdout < 1:
             raise ConfigError(f"holdout must be a share in [0, 1), not {holdout}.")
         phase = float(np.random.default_rng((seed, 0x5917)).random())
-        crossed = np.floor((self.indices + 1) * holdout + phase) > np.floor(self.indices * holdout + phase)
-        if holdout > 0 and len(self) > 1:
-            if not crossed.any():
-                crossed[int(phase * len(self))] = True
-            if crossed.all():
-                crossed[int(phase * len(self))] = False
+        indices = self.indices
+        crossed = np.floor((indices + 1) * holdout + phase) > np.floor(indices * holdout + phase)
+        if len(self) and crossed.all():
+            crossed[int(phase * len(self))] = False
+        if holdout > 0 and len(self) > 1 and not crossed.any():
+            crossed[int(phase * len(self))] = True
         return self._view(np.flatnonzero(~crossed)), self._view(np.flatnonzero(crossed))
 
     def whole(self) -> EpisodeDataset:
         """Return the dataset that this is a view of."""
-        return self if self._whole else EpisodeDataset.open(self.path)
+        return self if self._members is None else EpisodeDataset.open(self.path)
 
     # Writing
 
@@ -229,7 +239,7 @@ class EpisodeDataset(Sequence[Episode]):
 
     def adopt(self, draft: Path) -> None:
         """Move an episode folder, written by `write_episode` on the same disk, into the dataset as its next episode."""
-        if not self._whole:
+        if self._members is not None:
             raise DatasetError("this is a view of a dataset; append to the whole one: dataset.whole().append(...).")
         with storage_errors(f"add an episode to {self.path}"):
             while True:
@@ -239,7 +249,7 @@ class EpisodeDataset(Sequence[Episode]):
                     break
                 self._find_new_episodes()
             self._find_new_episodes()
-            totals = {"total_episodes": len(self), "total_steps": self.total_steps}
+            totals = {"total_episodes": len(self), "total_steps": self._total_steps}  # running: not summed here
             self._metadata = {**self._metadata, **totals}
             write_json(self.path / "data" / "metadata.json", self._metadata)
 
@@ -253,7 +263,8 @@ class EpisodeDataset(Sequence[Episode]):
 
     _metadata: dict[str, Any]
     _facts: dict[str, Any]  # what the metadata say of the environment
-    _whole: bool
+    _members: npt.NDArray[np.int64] | None  # the numbers of a view's episodes; None if all
+    _total_steps: int
 
     def _folder(self, number: int) -> Path:
         return self.path / "data" / str(number)
@@ -261,15 +272,15 @@ class EpisodeDataset(Sequence[Episode]):
     def _find_new_episodes(self) -> None:
         while self._folder(len(self.records)).is_dir():
             self.records.append(EpisodeRecord.read(self._folder(len(self.records))))
-        self.indices = np.arange(len(self.records), dtype=np.int64)
+            self._total_steps += self.records[-1].steps
 
     def _view(self, members: npt.NDArray[np.int64]) -> EpisodeDataset:
         view = self.__class__.__new__(self.__class__)
         view.path, view.provenance = self.path, self.provenance
         view.action_space, view.action_layout = self.action_space, self.action_layout
         view.frame_shape, view._metadata, view._facts = self.frame_shape, self._metadata, self._facts
-        view._whole = False
-        view.indices, view.records = self.indices[members], [self.records[i] for i in members]
+        view._members, view.records = self.indices[members], [self.records[i] for i in members]
+        view._total_steps = sum(record.steps for record in view.records)
         return view
 
     def _check(self, episode: Episode) -> None:
@@ -278,16 +289,7 @@ class EpisodeDataset(Sequence[Episode]):
                 f"the episode's frames are {episode.frames.shape[1:]}; those of {self.path} are {self.frame_shape}. "
                 "Record with one frame size, or into another dataset."
             )
-        layout, actions = self.action_layout, episode.actions
-        if actions.shape[1:] != layout.shape or actions.dtype != layout.dtype:
-            raise ActionError(
-                f"actions of {self.action_space} are (t{''.join(f', {n}' for n in layout.shape)}) {layout.dtype}; the "
-                f"episode's are {actions.shape} {actions.dtype}."
-            )
-        inside = layout.inside(actions)
-        if not inside.all():
-            step = int(np.argmin(inside))
-            raise ActionError(f"the action of step {step} is {actions[step]}, which is outside {self.action_space}.")
+        check_actions(episode.actions, self.action_layout)
 
 
 def _dataset_id(provenance: Provenance) -> str:

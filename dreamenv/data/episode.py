@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dreamenv.data.checks import check_rewards
 from dreamenv.errors import EpisodeError
 
 __all__ = ["Episode"]
@@ -16,14 +17,16 @@ __all__ = ["Episode"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Episode:
-    """An episode, from its reset to its end.
+    """An episode, from its reset to its end, or a piece of one.
 
     Attributes:
-        frames: (t + 1, h, w, c) uint8; ``frames[0]`` is the observation of reset.
+        frames: (t + 1, h, w, c) uint8; ``frames[0]`` is the observation before the first action.
         actions: (t, *a) int64 or float32, laid out as `dreamenv.action_layout` says.
         rewards: (t,) float32, in the real environment's units.
         terminated: whether the last step terminated the episode.
         truncated: whether the last step reached a limit of time or of the recording.
+        at_episode_start: whether the first frame is that of reset; False for a piece that goes on where a limit of
+            steps ended the one before.
         policy: the name of the policy.
         seed: the seed of reset.
         score: the environment's own score at the end, in the unit of its provenance; None if unknown.
@@ -38,6 +41,7 @@ class Episode:
     rewards: npt.NDArray[np.float32]
     terminated: bool
     truncated: bool
+    at_episode_start: bool = True
     policy: str = ""
     seed: int = 0
     score: float | None = None
@@ -45,7 +49,7 @@ class Episode:
 
     def __post_init__(self) -> None:
         frames, actions = _check_frames(self.frames), _check_actions(self.actions)
-        rewards = np.asarray(self.rewards, dtype=np.float32)
+        rewards = check_rewards(self.rewards)
         if len(actions) < 1:
             raise EpisodeError("an episode needs at least one step (one action, two frames); this one has none.")
         if len(frames) != len(actions) + 1 or rewards.shape != (len(actions),):
@@ -53,15 +57,16 @@ class Episode:
                 f"{len(actions)} actions need {len(actions) + 1} frames and rewards of shape ({len(actions)},), "
                 f"not {len(frames)} frames and rewards of shape {rewards.shape}. The first frame is that of reset."
             )
-        if not np.isfinite(rewards).all():
-            step = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise EpisodeError(f"the reward of step {step} is {rewards[step]}; rewards must be finite numbers.")
+        score = None if self.score is None else float(self.score)
+        if score is not None and not np.isfinite(score):
+            raise EpisodeError(f"the score is {score}; it must be a finite number, or None if it is unknown.")
         for name, value in (("frames", frames), ("actions", actions), ("rewards", rewards)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "terminated", bool(self.terminated))
         object.__setattr__(self, "truncated", bool(self.truncated))
+        object.__setattr__(self, "at_episode_start", bool(self.at_episode_start))
         object.__setattr__(self, "seed", int(self.seed))
-        object.__setattr__(self, "score", None if self.score is None else float(self.score))
+        object.__setattr__(self, "score", score)
         object.__setattr__(self, "success", None if self.success is None else bool(self.success))
 
     def __len__(self) -> int:
@@ -101,6 +106,10 @@ def _check_actions(values: Any) -> npt.NDArray[Any]:
     actions = np.asarray(values)
     if actions.ndim < 1 or actions.dtype.kind not in "biuf":
         raise EpisodeError(f"actions must be numbers of shape (t, ...), not {actions.shape} {actions.dtype}.")
+    with np.errstate(over="ignore"):
+        actions = actions.astype(np.float32 if actions.dtype.kind == "f" else np.int64, copy=False)
     if actions.dtype.kind == "f" and not np.isfinite(actions).all():
-        raise EpisodeError("the actions hold NaN or infinite values; they must be finite numbers.")
-    return actions.astype(np.float32 if actions.dtype.kind == "f" else np.int64, copy=False)
+        step = int(np.flatnonzero(~np.isfinite(actions.reshape(len(actions), -1)).all(axis=1))[0])
+        raise EpisodeError(f"the action of step {step} is {actions[step]}; actions must be finite numbers, in float32 "
+                           "too.")  # fmt: skip
+    return actions

@@ -36,7 +36,7 @@ class EpisodeRecord:
         steps: t.
         terminated, truncated: how it ended.
         total_reward: the sum of its rewards.
-        policy, seed, score, success: as in `Episode`.
+        at_episode_start, policy, seed, score, success: as in `Episode`.
         sha256: its digest.
     """
 
@@ -44,6 +44,7 @@ class EpisodeRecord:
     terminated: bool
     truncated: bool
     total_reward: float
+    at_episode_start: bool
     policy: str
     seed: int
     score: float | None
@@ -57,7 +58,7 @@ class EpisodeRecord:
         Raises:
             DatasetError: it is missing, damaged or altered.
         """
-        values = _read_metadata(folder)
+        values = {"at_episode_start": True, **_read_metadata(folder)}  # 0.1 wrote none: it took every piece for a start
         try:
             steps = values["total_steps"]
             return cls(steps=steps, **{name: values[name] for name in cls.__dataclass_fields__ if name != "steps"})
@@ -76,6 +77,7 @@ def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
         terminated=episode.terminated,
         truncated=episode.truncated,
         total_reward=float(episode.rewards.sum(dtype=np.float64)),
+        at_episode_start=episode.at_episode_start,
         policy=episode.policy,
         seed=episode.seed,
         score=episode.score,
@@ -118,6 +120,7 @@ def read_episode(
             rewards=np.array(_numbers(table["rewards"])[:-1]),
             terminated=terminated,
             truncated=truncated,
+            at_episode_start=record.at_episode_start,
             policy=record.policy,
             seed=record.seed,
             score=record.score,

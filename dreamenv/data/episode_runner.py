@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.data.checks import check_actions, check_frame, check_frame_space, check_rewards
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import write_episode
 from dreamenv.data.policies import Policy
 from dreamenv.data.spaces import space_to_json
-from dreamenv.errors import ConfigError
+from dreamenv.envs.make import EnvironmentMaker, make_real
+from dreamenv.errors import EpisodeError, InputError
 from dreamenv.storage import draft_folder, move_into_place, storage_errors
 
 __all__ = [
@@ -32,10 +36,10 @@ __all__ = [
 Description = dict[str, Any]
 """What is recorded, as JSON: provenance, action_space, frame_shape, policy."""
 
-Factories = tuple[Callable[[], gym.Env[Any, Any]], Callable[[], Policy]]
-"""Functions that make the environment and the policy."""
+Factories = tuple[EnvironmentMaker, Callable[[], Policy]]
+"""What makes the environment, as `make_real` takes it, and the policy."""
 
-_CHECK_EVERY = 32  # steps between two checks whether to stop: 20 ms of ViZDoom
+_CHECK_SECONDS = 0.25  # between two checks whether to stop
 _ENVIRONMENT, _POLICY = 0, 1
 
 
@@ -72,6 +76,9 @@ class EpisodeRunner:
     Args:
         factories: make the environment and the policy.
         working_directory: a folder to change to, for environments that write files; None stays in the current one.
+
+    Raises:
+        ConfigError: the actions cannot be recorded.
     """
 
     def __init__(self, factories: Factories, working_directory: Path | None = None) -> None:
@@ -80,29 +87,19 @@ class EpisodeRunner:
         if working_directory is not None:
             working_directory.mkdir(parents=True, exist_ok=True)
             os.chdir(working_directory)
-        self._env = make_env()
+        self._env = make_real(make_env)
         self._layout = ActionLayout(self._env.action_space)
 
     def describe(self) -> Description:
         """Return what is recorded.
 
         Raises:
-            ConfigError: the environment has no provenance, or its observations are no frames.
+            FrameError: its observations are no frames that can be recorded.
         """
-        try:
-            provenance = self._env.get_wrapper_attr("provenance").to_json()
-        except AttributeError:
-            raise ConfigError(
-                f"{self._env} has no attribute 'provenance', which a recording needs. Give it one: a "
-                "dreamenv.data.Provenance."
-            ) from None
-        space = self._env.observation_space
-        if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-            raise ConfigError(f"only uint8 frames (h, w, c) can be recorded; {self._env} observes {space}.")
         return {
-            "provenance": provenance,
+            "provenance": self._env.get_wrapper_attr("provenance").to_json(),
             "action_space": space_to_json(self._env.action_space),
-            "frame_shape": list(space.shape),
+            "frame_shape": list(self._frame_shape),
             "policy": self._policy.name,
         }
 
@@ -111,27 +108,50 @@ class EpisodeRunner:
 
         Raises:
             Stopped: ``stopped()`` became true.
+            ActionError: the policy left the action space.
+            FrameError: a frame is not what the observation space says.
+            EpisodeError: a reward or the score is not finite.
         """
         env_seed = episode_seed(job.seed, number)
-        self._policy.reset(episode_seed(job.seed, number, _POLICY))
-        frame, info = self._env.reset(seed=env_seed)
-        frames = [np.array(frame)]
         actions: list[Any] = []
+        try:
+            return self._play(env_seed, episode_seed(job.seed, number, _POLICY), job.max_steps, actions, stopped)
+        except (InputError, EpisodeError) as error:
+            where = f"{self._env} and {self._policy.name!r}, episode {number} (seed {env_seed})"
+            raise type(error)(f"{where}, after {len(actions)} steps: {error}") from error
+
+    def _play(
+        self,
+        env_seed: int,
+        policy_seed: int,
+        max_steps: int | None,
+        actions: list[Any],
+        stopped: Callable[[], bool],
+    ) -> Episode:
+        """Play an episode; fill ``actions`` meanwhile."""
+        self._policy.reset(policy_seed)
+        frame, info = self._env.reset(seed=env_seed)
+        frames = [check_frame(frame, self._frame_shape)]  # copies: the environment may write into its frame again
         rewards: list[Any] = []
         terminated = truncated = False
-        while not (terminated or truncated or len(actions) == job.max_steps):
-            if len(actions) % _CHECK_EVERY == 0 and stopped():
-                raise Stopped
+        checked = -math.inf
+        while not (terminated or truncated or len(actions) == max_steps):
+            if time.monotonic() - checked > _CHECK_SECONDS:
+                if stopped():
+                    raise Stopped
+                checked = time.monotonic()
             action = self._policy.act(frames[-1])
+            packed = np.array(self._layout.pack(action))  # a copy, too
+            check_actions(packed[None], self._layout)
             frame, reward, terminated, truncated, info = self._env.step(action)
-            frames.append(np.array(frame))  # a copy: the environment may write into its frame again
-            actions.append(self._layout.pack(action))
+            frames.append(check_frame(frame, self._frame_shape))
+            actions.append(packed)
             rewards.append(reward)
         done = terminated or truncated
         return Episode(
             frames=np.stack(frames),
             actions=np.stack(actions),
-            rewards=np.array(rewards, np.float32),
+            rewards=check_rewards(rewards),
             terminated=terminated,
             truncated=not terminated,
             policy=self._policy.name,
@@ -139,6 +159,10 @@ class EpisodeRunner:
             score=info.get("score") if done else None,
             success=info.get("success") if done else None,
         )
+
+    @cached_property
+    def _frame_shape(self) -> tuple[int, int, int]:
+        return check_frame_space(self._env.observation_space, str(self._env))
 
     def close(self) -> None:
         """Close the environment."""

@@ -13,8 +13,8 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
-from dreamenv.errors import DatasetError
-from dreamenv.storage import unseal
+from dreamenv.errors import DatasetError, EpisodeError, InputError
+from dreamenv.storage import draft_folder, move_into_place, storage_errors, unseal
 
 __all__ = ["from_minari"]
 
@@ -31,8 +31,10 @@ def from_minari(
         frame_key: the entry of a Dict observation that is the frame.
 
     Raises:
-        DatasetError: its observations are no frames, it has no episodes, or its description was altered.
-        EpisodeError: an episode cannot be used.
+        DatasetError: its observations are no frames, it has no episodes, its description was altered, or the folder is
+            taken.
+        FrameError: its frames are neither grey nor RGB.
+        EpisodeError, ActionError: an episode cannot be used; the message names it, and nothing is written.
         StorageError: the disk refused.
     """
     space = dataset.observation_space
@@ -49,25 +51,37 @@ def from_minari(
     own = _facts(dataset)
     actions = dataset.action_space if own is None else space_from_json(own["action_space"])
     theirs = ActionLayout(dataset.action_space)
-    made = EpisodeDataset.create(
-        path, provenance or _provenance(dataset, own, (height, width)), actions, (height, width, channels)
+    known = provenance or _provenance(dataset, own, (height, width))
+    path = Path(path).absolute()
+    taken = DatasetError(f"the folder {path} is not empty; choose another one for the copy.")
+    if path.exists() and any(path.iterdir()):
+        raise taken
+    with storage_errors(f"copy {dataset.id} to {path}"), draft_folder(path) as draft:
+        made = EpisodeDataset.create(draft, known, actions, (height, width, channels))
+        for index, data in enumerate(dataset.iterate_episodes()):
+            try:
+                made.append(_episode(dataset, data, index, theirs, frame_key))
+            except (EpisodeError, InputError) as error:
+                raise type(error)(f"{dataset.id}, episode {data.id}: {error}") from error
+        if not move_into_place(draft, path):
+            raise taken
+    return EpisodeDataset.open(path)
+
+
+def _episode(dataset: Any, data: Any, index: int, layout: ActionLayout, frame_key: str | None) -> Episode:
+    facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
+    return Episode(
+        frames=data.observations if frame_key is None else data.observations[frame_key],
+        actions=layout.pack_rows(data.actions),
+        rewards=data.rewards,
+        terminated=bool(data.terminations[-1]),
+        truncated=bool(data.truncations[-1]),
+        at_episode_start=bool(facts.get("at_episode_start", True)),
+        policy=facts.get("policy", dataset.id),
+        seed=_whole_number(facts.get("seed"), index),
+        score=facts.get("score"),
+        success=facts.get("success"),
     )
-    for index, data in enumerate(dataset.iterate_episodes()):
-        facts = next(iter(dataset.storage.get_episode_metadata([data.id])))
-        made.append(
-            Episode(
-                frames=data.observations if frame_key is None else data.observations[frame_key],
-                actions=theirs.pack_rows(data.actions),
-                rewards=data.rewards,
-                terminated=bool(data.terminations[-1]),
-                truncated=bool(data.truncations[-1]),
-                policy=facts.get("policy", dataset.id),
-                seed=_whole_number(facts.get("seed"), index),
-                score=facts.get("score"),
-                success=facts.get("success"),
-            )
-        )
-    return made
 
 
 def _whole_number(value: Any, otherwise: int) -> int:

@@ -27,14 +27,17 @@ from dreamenv.data.policies import Policy
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
 from dreamenv.data.workers import InProcess, ProcessPool, WorkerPool
+from dreamenv.envs.make import EnvironmentMaker, full_id
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.storage import locked, storage_errors
 
 __all__ = ["collect", "folder_lock", "open_or_create"]
 
+_AHEAD = 16  # episodes per worker that may be played before one that the dataset still waits for
+
 
 def collect(
-    make_env: Callable[[], gym.Env[Any, Any]],
+    make_env: EnvironmentMaker,
     make_policy: Callable[[], Policy],
     path: str | Path,
     *,
@@ -49,8 +52,8 @@ def collect(
     Scripts must guard their entry with ``if __name__ == "__main__":``, since workers are spawned.
 
     Args:
-        make_env: makes the environment; called in every worker. It must have the attribute ``provenance`` and be
-            deterministic by the seed of reset; ``info["score"]`` and ``info["success"]`` are recorded where given.
+        make_env: the environment, as `make_real` takes it; made in every worker. It must be deterministic by the seed
+            of reset; ``info["score"]`` and ``info["success"]`` are recorded where given.
         make_policy: makes the policy; called in every worker.
         path: the dataset's folder; an existing dataset is extended.
         steps: record exactly this many agent steps in all. The last episode is cut there, and then has ``truncated``
@@ -61,7 +64,8 @@ def collect(
         progress: whether to show a progress bar.
 
     Raises:
-        ConfigError: a setting that cannot work.
+        ConfigError: a setting that cannot work, or an environment that cannot be recorded.
+        UnknownNameError: there is no environment of that name.
         DatasetError: the dataset is damaged, of another environment, or being recorded by another process.
         WorkerError: a worker died; call it again to resume.
         StorageError: the disk could not be written; call it again when there is space.
@@ -72,6 +76,7 @@ def collect(
     for name, value, least in (("the goal", goal, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, not {value}.")
+    full_id(make_env)  # an unknown name is refused before any worker has started
     path = Path(path).absolute()
     if (path / "data" / "metadata.json").exists():
         dataset = EpisodeDataset.open(path)
@@ -86,14 +91,15 @@ def collect(
         )
         with closing(pool):
             dataset = _record(
-                path, pool, goal, by_steps=steps is not None, seed=seed, keep=working_directory, progress=progress
-            )
+                path, pool, goal, by_steps=steps is not None, seed=seed, keep=working_directory, progress=progress,
+                ahead=_AHEAD * max(1, num_workers),
+            )  # fmt: skip
         _clear(path / "pending", keep=())  # only now: running workers may still write episodes that are not needed
         return dataset
 
 
 def _record(
-    path: Path, pool: WorkerPool, goal: int, *, by_steps: bool, seed: int, keep: Path, progress: bool
+    path: Path, pool: WorkerPool, goal: int, *, by_steps: bool, seed: int, keep: Path, progress: bool, ahead: int
 ) -> EpisodeDataset:
     description = pool.describe()
     dataset = _dataset(path, description)
@@ -109,7 +115,7 @@ def _record(
         mininterval=0.5,
     ) as bar:  # fmt: skip
         while done < goal:
-            while pool.has_capacity() and (by_steps or number < goal):
+            while pool.has_capacity() and number < len(dataset) + ahead and (by_steps or number < goal):
                 if not (run / str(number)).exists():  # else it was played before a kill
                     pool.submit(job, number)
                 number += 1
@@ -153,29 +159,34 @@ def _dataset(path: Path, description: Description) -> EpisodeDataset:
 def open_or_create(
     path: Path, provenance: Provenance, space: gym.Space[Any], frame_shape: tuple[int, int, int]
 ) -> EpisodeDataset:
-    """Open or create the dataset in a folder, and check that it is of this environment.
+    """Open or create the dataset in a folder, and check that it was recorded in the same way.
 
     Raises:
-        DatasetError: it is of another environment; the message names what differs.
+        DatasetError: it is of another environment, or was read with other settings; the message names both values.
     """
     if not (path / "data" / "metadata.json").exists():
         return EpisodeDataset.create(path, provenance, space, frame_shape)
     dataset = EpisodeDataset.open(path)
-    found = provenance.differences(dataset.provenance)
-    for name, here, there in (
-        ("environment", provenance.environment_id, dataset.provenance.environment_id),
-        ("arguments", provenance.environment_kwargs, dataset.provenance.environment_kwargs),
-        ("actions", space, dataset.action_space),
-        ("frames", frame_shape, dataset.frame_shape),
-    ):
-        if here != there:
-            found.append(f"{name}: {here} against {there}")
+    here, there = _settings(provenance), _settings(dataset.provenance)
+    here |= {"actions": space, "frames": frame_shape}
+    there |= {"actions": dataset.action_space, "frames": dataset.frame_shape}
+    found = [
+        f"{name}: {here.get(name)} against {there.get(name)}"
+        for name in {**here, **there}
+        if here.get(name) != there.get(name)
+    ]
     if found:
         raise DatasetError(
-            f"{path} was made by another environment: {'; '.join(found)}. Record into another folder, or make the "
-            "environment as the dataset's was."
+            f"{path} was recorded in another way: {'; '.join(found)}. Record into another folder, or with the "
+            "dataset's settings."
         )
     return dataset
+
+
+def _settings(provenance: Provenance) -> dict[str, Any]:
+    """Return all that a provenance says, the arguments of the environment one by one."""
+    values = provenance.to_json()
+    return values | {f"argument {name}": value for name, value in values.pop("environment_kwargs").items()}
 
 
 def _run_name(description: Description, seed: int, limit: int | None) -> str:

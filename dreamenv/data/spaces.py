@@ -45,21 +45,27 @@ def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:
     """Convert the result of `space_to_json` back to a space.
 
     Raises:
-        ConfigError: the kind of space is unknown, or a value is missing.
+        ConfigError: the kind of space is unknown, or a value is missing or cannot work.
     """
-    kind = values.get("type")
-    if kind not in _MAKERS:
+    kind = values.get("type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in _MAKERS:
         raise ConfigError(f"{kind!r} is no known space; the known ones are {', '.join(_MAKERS)}.")
     try:
         return _MAKERS[kind](values)
     except KeyError as error:
         raise ConfigError(f"the description of a {kind} space lacks {error}.") from None
+    except (AssertionError, AttributeError, MemoryError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the description of a {kind} space cannot be read: {str(error)[:200]}.") from error
 
 
 def _box(values: dict[str, Any]) -> gym.Space[Any]:
     dtype = np.dtype(values["dtype"])
     shape = tuple(values["shape"])
-    low, high = (np.broadcast_to(np.array(values[bound], dtype), shape) for bound in ("low", "high"))
+    low, high = (np.array(values[bound], dtype) for bound in ("low", "high"))
+    if low.shape != shape or high.shape != shape:  # a shape is not believed: it might ask for any memory
+        raise ValueError(f"bounds of {low.shape} and {high.shape} are not of the shape {shape}")
     return spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
 
 

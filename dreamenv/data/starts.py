@@ -10,20 +10,24 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.errors import ConfigError, DatasetError, FrameError, WorldDamagedError
-from dreamenv.storage import write_file
+from dreamenv.errors import ActionError, ConfigError, DatasetError, FrameError, WorldDamagedError
+from dreamenv.storage import npy_bytes, read_npy, read_npz, refuse_malformed, write_file
 
 __all__ = ["Starts"]
 
 _FRAMES, _SEGMENTS = "frames.npy.zst", "segments.npz"
 _COMPRESSION_LEVEL = 12  # 0.7 ms and 2.6 kB a frame; level 19: 7 ms and 2.2 kB
+_MAX_BYTES = (
+    2**28
+)  # that are unpacked from any archive, and how often its size from a larger one; Doom unpacks to 5 times
+_MAX_RATIO = 1000
 _EPISODE_START_SHARE = 0.25  # of the segments, to compare dreams with whole real episodes
 
 
@@ -79,9 +83,10 @@ class Starts:
     ) -> Starts:
         """Sample segments of recorded episodes.
 
-        A quarter of them are the first steps of different episodes (all of them, with ``episode_starts_only``). The
-        others end at steps sampled uniformly from all that do not terminate an episode, and are shorter than
-        ``context`` only near the start of an episode.
+        A quarter of them are the first steps of different episodes (all of them, with ``episode_starts_only``), as far
+        as there are; a piece that goes on where a limit of steps ended the one before is no episode's start. The others
+        end at steps sampled uniformly from all that do not terminate an episode, and are shorter than ``context`` only
+        near the start of an episode or piece.
 
         Where rewards are rare, an untrained policy gets hardly any. With ``before_reward``, a share of the segments
         ends a few steps before one, so that the policy learns from there to ever earlier starts (a reverse curriculum,
@@ -98,7 +103,7 @@ class Starts:
             max_steps_to_reward: the most steps from the end of such a segment to the reward, at least 1.
 
         Raises:
-            DatasetError: the dataset has no episodes.
+            DatasetError: the dataset has no episodes, or, with ``episode_starts_only``, no start of one.
         """
         if count < 1 or context < 0 or seed < 0:
             raise ConfigError(f"count must be at least 1, context and seed at least 0, not {count}, {context}, {seed}.")
@@ -113,6 +118,11 @@ class Starts:
         segments = _episode_starts(
             dataset, count if episode_starts_only else _episode_start_count(count), context, random
         )
+        if episode_starts_only and not segments:
+            raise DatasetError(
+                f"none of the {len(dataset)} episodes of {dataset.path} here begins with a reset: they are pieces of "
+                "longer ones. Begin dreams anywhere, or record from the start."
+            )
         if not episode_starts_only:
             if before_reward > 0:
                 segments += _before_rewards(dataset, round(before_reward * count), context, max_steps_to_reward, random)
@@ -143,10 +153,9 @@ class Starts:
         """
         folder = Path(folder)
         clips = np.concatenate((self.first_frames[:, None], self.frames), axis=1)
-        pixels, segments = io.BytesIO(), io.BytesIO()
-        np.save(pixels, clips, allow_pickle=False)
+        segments = io.BytesIO()
         np.savez(segments, actions=self.actions, lengths=self.lengths, at_episode_start=self.at_episode_start)
-        write_file(folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(pixels.getbuffer(), asbytes=True))
+        write_file(folder / _FRAMES, pa.Codec("zstd", _COMPRESSION_LEVEL).compress(npy_bytes(clips), asbytes=True))
         write_file(folder / _SEGMENTS, segments.getvalue())
 
     @classmethod
@@ -157,16 +166,28 @@ class Starts:
             WorldDamagedError: a file is missing or damaged.
         """
         folder = Path(folder)
-        try:
+        remedy = f"Restore {_FRAMES} and {_SEGMENTS} from a copy."
+        with refuse_malformed(WorldDamagedError, f"the starts in {folder}", remedy):
+            room = max(_MAX_BYTES, _MAX_RATIO * (folder / _FRAMES).stat().st_size)
             with pa.CompressedInputStream(pa.OSFile(str(folder / _FRAMES)), "zstd") as stream:
-                clips = np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
-            with np.load(io.BytesIO((folder / _SEGMENTS).read_bytes()), allow_pickle=False) as segments:
-                rest = {name: segments[name] for name in ("actions", "lengths", "at_episode_start")}
+                clips = read_npy(stream, room)
+            rest = read_npz((folder / _SEGMENTS).read_bytes(), ("actions", "lengths", "at_episode_start"))
+            if rest["lengths"].dtype.kind != "i" or rest["at_episode_start"].dtype != np.bool_:
+                raise ValueError("lengths must be integers, and at_episode_start booleans")
             return cls(first_frames=clips[:, 0], frames=clips[:, 1:], **rest)
-        except (OSError, ValueError, KeyError, EOFError, IndexError, BadZipFile, pa.ArrowException) as error:
-            raise WorldDamagedError(
-                f"the starts in {folder} cannot be read: {error}. Restore {_FRAMES} and {_SEGMENTS} from a copy."
-            ) from error
+
+    def check_fits(self, frame_shape: tuple[int, int, int], layout: ActionLayout) -> None:
+        """Check that the segments are of frames (c, h, w) and of actions of a layout.
+
+        Raises:
+            FrameError, ActionError: they are of others.
+        """
+        channels, height, width = frame_shape
+        if self.first_frames.shape[1:] != (height, width, channels):
+            raise FrameError(f"the starts' frames are {self.first_frames.shape[1:]}, and the world's {frame_shape}.")
+        actions = self.actions.reshape(-1, *self.actions.shape[2:])
+        if actions.shape[1:] != layout.shape or actions.dtype != layout.dtype or not layout.inside(actions).all():
+            raise ActionError(f"the starts' actions {actions.shape} {actions.dtype} are not of {layout.space}.")
 
 
 _Segment = tuple[int, int, int]  # episode, first frame, steps
@@ -177,7 +198,8 @@ def _episode_start_count(count: int) -> int:
 
 
 def _episode_starts(dataset: EpisodeDataset, count: int, context: int, random: np.random.Generator) -> list[_Segment]:
-    chosen = random.permutation(len(dataset))[:count]
+    beginnings = np.flatnonzero([record.at_episode_start for record in dataset.records])
+    chosen = random.permutation(beginnings)[:count]
     return [(int(e), 0, min(context, _usable(dataset, int(e)))) for e in chosen]
 
 
@@ -232,5 +254,7 @@ def _read_segments(dataset: EpisodeDataset, segments: list[_Segment], context: i
         actions=actions,
         frames=clips[:, 1:],
         lengths=np.array([steps for _, _, steps in segments], np.int64),
-        at_episode_start=np.array([first == 0 for _, first, _ in segments], np.bool_),
+        at_episode_start=np.array(
+            [first == 0 and dataset.records[number].at_episode_start for number, first, _ in segments], np.bool_
+        ),
     )

@@ -1,14 +1,16 @@
 """All recorded frames as flat, memory-mapped arrays, from which training reads.
 
-Built once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views. Every array has one row per recorded
-**frame**, episode after episode; the row of a frame has the action that led to it, and the reward and termination of
-that step. An episode of t steps has t + 1 rows, of which the first has no step (zeros). So the window of t steps from
-row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
+Built once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views; a damaged one is built again. Every
+array has one row per recorded **frame**, episode after episode; the row of a frame has the action that led to it, and
+the reward and termination of that step. An episode of t steps has t + 1 rows, of which the first has no step (zeros).
+So the window of t steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
 """
 
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,25 @@ import torch
 
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.errors import DatasetError
-from dreamenv.storage import draft_folder, locked, move_into_place, storage_errors
+from dreamenv.storage import FolderFormat, locked, storage_errors
 from dreamenv.world_model import DataStatistics
 
 __all__ = ["FrameStore"]
 
+
+class _NoCacheError(DatasetError):
+    """There is no cache."""
+
+
+_FORMAT = FolderFormat(
+    kind="training cache",
+    manifest="cache.json",
+    version=1,
+    missing=_NoCacheError,
+    damaged=DatasetError,
+    newer=DatasetError,
+    remedy="It is built again from the recording.",
+)
 _HASH_DIGITS = 16
 _BLOCK = 1024  # frames summed at a time: 12 MB at 64x64
 
@@ -43,7 +59,7 @@ class FrameStore:
         lengths: (e,) int64, the steps of each episode.
 
     Raises:
-        DatasetError: it is empty or damaged.
+        DatasetError: the dataset is empty or damaged.
         StorageError: the disk could not be written; try again when there is space.
     """
 
@@ -52,19 +68,15 @@ class FrameStore:
             raise DatasetError(f"{dataset.path} has no episodes here. Record some with: dreamenv collect")
         whole = dataset.whole()
         folder = dataset.path / "cache" / whole.content_hash()[:_HASH_DIGITS]
-        if not folder.is_dir():
-            with storage_errors(f"build the training cache {folder} ({_megabytes(whole)} MB)"):
-                _build(whole, folder)
+        _make(whole, folder)
         rows = np.concatenate(([0], np.cumsum(whole.lengths + 1)))
         self.dataset = dataset
         self.starts: npt.NDArray[np.int64] = rows[dataset.indices]
         self.lengths = dataset.lengths
-        self.frames: npt.NDArray[np.uint8] = _load(folder / "frames.npy", mapped=True)
-        self.actions: npt.NDArray[Any] = _load(folder / "actions.npy")
-        self.rewards: npt.NDArray[np.float32] = _load(folder / "rewards.npy")
-        self.terminated: npt.NDArray[np.bool_] = _load(folder / "terminated.npy")
-        if len(self.frames) != rows[-1]:
-            raise DatasetError(f"the cache {folder} is damaged. Delete it; it is built again from the recording.")
+        self.frames: npt.NDArray[np.uint8] = np.load(folder / "frames.npy", mmap_mode="c", allow_pickle=False)
+        self.actions: npt.NDArray[Any] = np.load(folder / "actions.npy", allow_pickle=False)
+        self.rewards: npt.NDArray[np.float32] = np.load(folder / "rewards.npy", allow_pickle=False)
+        self.terminated: npt.NDArray[np.bool_] = np.load(folder / "terminated.npy", allow_pickle=False)
 
     @property
     def total_steps(self) -> int:
@@ -101,20 +113,45 @@ class FrameStore:
         return f"FrameStore(episodes={len(self.starts)}, steps={self.total_steps}, frames={self.frames.shape} uint8)"
 
 
-def _build(dataset: EpisodeDataset, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(dataset.path / ".cache.lock"):
-        if folder.is_dir():  # another process was faster; its cache is the same
+_checked: dict[Path, Any] = {}  # caches that this process has checked, with what would change if they did
+
+
+def _make(dataset: EpisodeDataset, folder: Path) -> None:
+    """Build the cache of a dataset unless a whole one is there."""
+    if _is_whole(folder):
+        return
+    action = f"build the training cache {folder} ({_megabytes(dataset)} MB)"
+    with storage_errors(action), locked(dataset.path / ".cache.lock"):
+        if _is_whole(folder):  # another process was faster
             return
-        with draft_folder(folder) as draft:
-            _fill(dataset, draft)
-            for other in folder.parent.iterdir():  # of fewer episodes, or of a killed process; who maps one keeps it
-                if other != draft:
-                    shutil.rmtree(other, ignore_errors=True)
-            move_into_place(draft, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for other in folder.parent.iterdir():  # of fewer episodes, or of a killed process; who maps one keeps it
+            shutil.rmtree(other, ignore_errors=True)
+        _FORMAT.write(folder, lambda draft: _fill(dataset, draft))
+    _checked[folder] = _state(folder)
 
 
-def _fill(dataset: EpisodeDataset, draft: Path) -> None:
+def _is_whole(folder: Path) -> bool:
+    """Check a cache against its digests, once per process; warn of a damaged one."""
+    try:
+        if _checked.get(folder, ()) == _state(folder):
+            return True
+        _FORMAT.read(folder)
+    except (_NoCacheError, FileNotFoundError):
+        return False
+    except DatasetError as error:
+        warnings.warn(str(error), stacklevel=5)
+        return False
+    _checked[folder] = _state(folder)
+    return True
+
+
+def _state(folder: Path) -> list[tuple[str, int, int, int]]:
+    facts = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+    return [(name, fact.st_ino, fact.st_size, fact.st_mtime_ns) for name, fact in facts]
+
+
+def _fill(dataset: EpisodeDataset, draft: Path) -> Mapping[str, Any]:
     rows = dataset.total_steps + len(dataset)
     layout = dataset.action_layout
     actions = np.zeros((rows, *layout.shape), layout.dtype)
@@ -132,16 +169,7 @@ def _fill(dataset: EpisodeDataset, draft: Path) -> None:
             row = steps.stop
     for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
         np.save(draft / f"{name}.npy", array, allow_pickle=False)
-
-
-def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
-    try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(
-            f"the cache {path.parent} is damaged ({error}). Delete it; it is built again from the recording."
-        ) from error
-    return array
+    return {"rows": rows}
 
 
 def _megabytes(dataset: EpisodeDataset) -> int:

@@ -9,10 +9,10 @@ of the T + t - 1 raw starts (2t - 1 if T = t), so its weight is t / coverage(i),
 proportion to their raw starts; then the expected weight of every recorded step is the same. An episode shorter than t
 starts at 0 and repeats its last frame and action; repeated steps have weight 0, real ones t / (T + t - 1).
 
-So an episode ends at the last step of a window, and a recurrent head whose state is empty at the window's start could
-learn to predict termination by counting steps. With ``crop_at_episode_ends``, windows are not clamped but cropped where
-they cross the start or the end of their episode, and padded to t steps. The age of the state then says next to nothing
-about termination, and every real step weighs 1.
+So an episode ends at the last step of a window, and a model whose state is empty at the window's start could learn to
+predict termination, or what leads to it, by counting steps. With ``crop_at_episode_ends``, windows are not clamped but
+cropped where they cross the start or the end of their episode, and padded to t steps. The age of the state then says
+next to nothing about termination, and every real step weighs 1.
 """
 
 from __future__ import annotations

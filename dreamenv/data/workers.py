@@ -5,15 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,12 +28,15 @@ from dreamenv.data.episode_runner import (
     episode_seed,
     write_pending,
 )
-from dreamenv.errors import ConfigError, StorageError, WorkerError
+from dreamenv.errors import ConfigError, EpisodeError, InputError, StorageError, WorkerError
+from dreamenv.signals import leave_signals_to_parent, signals_held
+from dreamenv.supervisor import close_descriptors_on_exec, end_with_parent
 
 __all__ = ["InProcess", "ProcessPool", "WorkerPool"]
 
 _QUEUE_SIZE = 2  # episodes per worker: the one it plays, and the next, so that it is never idle
-_JOIN_TIMEOUT = 10.0  # seconds that a worker has to close its environment
+_JOIN_TIMEOUT = 5.0  # seconds that workers have to close their environments
+_CHECK_SECONDS = 1.0  # between two looks whether the workers live, when none sends anything
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -119,10 +122,13 @@ class ProcessPool:
 
     def __init__(self, factories: Factories, count: int, working_directory: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self._stop, self._working_directory = context.Event(), working_directory
+        self._working_directory = working_directory
+        stopped, self._going_on = context.Pipe(duplex=False)  # its end is the sign to stop, whoever closes it
         self._description: Description | None = None
         self._workers: list[_Worker] = []
         try:
+            with signals_held():
+                resource_tracker.ensure_running()  # it starts with the first process, and does not handle SIGHUP
             with _environment(_ONE_THREAD):
                 for index in range(count):
                     ours, theirs = context.Pipe()
@@ -130,20 +136,23 @@ class ProcessPool:
                         target=_worker_main,
                         args=(
                             theirs,
-                            CloudpickleWrapper(factories[0]),
+                            CloudpickleWrapper(factories[0]),  # type: ignore[arg-type]  # a name is pickled, too
                             CloudpickleWrapper(factories[1]),
                             working_directory / str(index),
-                            self._stop,
+                            stopped,
                         ),
                         name=f"recorder-{index}",
                         daemon=False,  # an environment may need processes of its own
                     )
-                    process.start()
+                    with signals_held():  # by the process from its first moment, too
+                        process.start()
                     theirs.close()
                     self._workers.append(_Worker(index, process, ours))
         except BaseException:
             self.close()
             raise
+        finally:
+            stopped.close()
 
     def describe(self) -> Description:
         """Wait until a worker is ready and return what it records."""
@@ -159,7 +168,7 @@ class ProcessPool:
         """Send an episode to the least busy worker.
 
         Raises:
-            WorkerError, StorageError, ConfigError: that worker has failed.
+            WorkerError, StorageError, ConfigError, InputError, EpisodeError: that worker has failed.
         """
         worker = min((w for w in self._workers if w.ready), key=lambda w: len(w.jobs))
         worker.jobs.append((job, number))
@@ -170,26 +179,28 @@ class ProcessPool:
             raise self._death(worker) from None
 
     def wait(self) -> None:
-        """Wait for a message of a worker.
+        """Wait for a message of a worker, or for a second.
 
         Raises:
             WorkerError: a worker died.
             StorageError: a worker could not write.
-            ConfigError: the environment cannot be recorded.
+            ConfigError, InputError, EpisodeError: the environment cannot be recorded.
         """
-        readable = wait([worker.connection for worker in self._workers])  # a dead worker's pipe is readable, too
+        readable = wait([worker.connection for worker in self._workers], _CHECK_SECONDS)
         for worker in self._workers:
-            if worker.connection in readable:
+            # A dead worker's pipe is readable, unless a process that the worker has started holds its other end.
+            if worker.connection in readable or not worker.process.is_alive():
                 self._receive(worker)
 
     def close(self) -> None:
         """Ask the workers to stop, and kill those that do not within some seconds."""
-        self._stop.set()
+        self._going_on.close()
         for worker in self._workers:
             with suppress(OSError):
                 worker.connection.send(None)
+        deadline = time.monotonic() + _JOIN_TIMEOUT
         for worker in self._workers:
-            worker.process.join(_JOIN_TIMEOUT)
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
@@ -198,6 +209,8 @@ class ProcessPool:
 
     def _receive(self, worker: _Worker) -> None:
         try:
+            if not worker.connection.poll() and not worker.process.is_alive():
+                raise EOFError
             message: tuple[Any, ...] = worker.connection.recv()
         except (EOFError, OSError):
             raise self._death(worker) from None
@@ -209,8 +222,8 @@ class ProcessPool:
                 worker.jobs.remove(next(entry for entry in worker.jobs if entry[1] == number))
             case ("failed", "storage", details):
                 raise StorageError(*details)
-            case ("failed", "config", details):
-                raise ConfigError(*details)
+            case ("failed", "refused", error):
+                raise error
             case (_, _, details):
                 raise WorkerError(f"{self._name(worker)} failed:\n\n{details[0]}")
 
@@ -248,35 +261,34 @@ def _worker_main(
     make_env: CloudpickleWrapper,
     make_policy: Any,  # a CloudpickleWrapper, whose annotations are those of an environment's factory
     working_directory: Path,
-    stop: Event,
+    stopped: Connection,
 ) -> None:
-    """Play episodes until told to stop or until the recording process is gone: the main function of a worker process.
+    """Play episodes until asked to stop or until the recording process is gone: the main function of a worker process.
 
     Sends ("ready", description), then ("done", number) for each (job, number) received; or ("failed", kind, message),
-    and ends.
+    and ends. ``stopped`` can be read when the recording ends or its process has died.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the recording process, which ends the workers
+    leave_signals_to_parent()  # Ctrl-C reaches the recording process, too, which ends the workers
+    close_descriptors_on_exec()  # else an engine would keep the pipes open when this process has died
     parent = multiprocessing.parent_process()
-
-    def stopped() -> bool:
-        return stop.is_set() or (parent is not None and not parent.is_alive())
-
+    if parent is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
     runner: EpisodeRunner | None = None
     try:
         runner = EpisodeRunner((make_env.fn, make_policy.fn), working_directory)
         connection.send(("ready", runner.describe()))
         while (message := connection.recv()) is not None:
             job, number = message
-            write_pending(job.folder, number, runner.run(job, number, stopped))
+            write_pending(job.folder, number, runner.run(job, number, stopped.poll))
             connection.send(("done", number))
     except (Stopped, EOFError, BrokenPipeError):
         pass
     except StorageError as error:
         with suppress(OSError):
             connection.send(("failed", "storage", error.args))
-    except ConfigError as error:
+    except (ConfigError, InputError, EpisodeError) as error:
         with suppress(OSError):
-            connection.send(("failed", "config", error.args))
+            connection.send(("failed", "refused", error))
     except Exception:
         with suppress(OSError):
             connection.send(("failed", "error", (traceback.format_exc(),)))

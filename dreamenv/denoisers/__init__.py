@@ -1,1 +1,1 @@
-"""Networks that denoise frames, one per file, each below its settings. `base` says what a world asks of them."""
+"""Networks that denoise frames, one per file, each below its settings. `base` is their interface."""

@@ -1,4 +1,4 @@
-"""What a denoising world asks of its denoiser, and what it gives it.
+"""The interface of denoisers: what a denoising world passes to them and expects back.
 
 A denoiser sees past frames through its cache, a dict of (b, ...) tensors that becomes part of the world's state, and
 predicts something about noisy frames (the world's target). Scaling and the noise level's meaning are the world's
@@ -141,7 +141,11 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def init_cache(self, frames: Tensor) -> Cache:
-        """Return an empty cache for rows of frames like (b, c, h, w)."""
+        """Return an empty cache for rows of frames like (b, c, h, w).
+
+        Its entries become entries of the world's state, so none may be called as one of the world's ("frame", "latent",
+        ...) or its head's ("hidden", ...): such a world raises ConfigError when it starts.
+        """
 
     @abstractmethod
     def update_cache(self, cache: Mapping[str, Tensor], context: DenoiserInput) -> Cache:

@@ -144,7 +144,7 @@ class FramePack(Denoiser):
         return self._run((cache["keys"], cache["values"]), self._valid(cache["length"]), noisy)
 
     def forward_sequence(self, context: DenoiserInput, noisy: DenoiserInput) -> Tensor:
-        """Predict every chunk after the first frame, as if the dream had begun with the sequence."""
+        """Predict every chunk after the first frame, as if the dream had started with the sequence."""
         chunk, w, clean, b = self.chunk, self.context, context.frames, len(context.frames)
         s = (clean.shape[1] - 1) // chunk  # chunks
         empty = clean.new_zeros(b, w - 1, *clean.shape[2:])
@@ -180,7 +180,7 @@ class FramePack(Denoiser):
         step_size = None if context.step_size is None else context.step_size[:, -1]
         condition = self.condition(context.time[:, -1], torch.zeros_like(actions[:, 0]), step_size)
         valid = self._valid(length)
-        # Something must be attended to, even where there is nothing yet: nobody will attend to the result.
+        # Attention needs at least one key, even with an empty past; the result is masked out later.
         attended = valid | (length == 0)[:, None]
         tokens = self._pack(frames, self.past_action(actions))[:, None]
         condition = functional.silu(condition)[:, None]

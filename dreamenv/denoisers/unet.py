@@ -104,7 +104,7 @@ class StackedFrameDenoiser(Denoiser):
         return self.denoise(cache["frames"], noisy.frames[:, 0], noisy.time[:, 0], actions)[:, None]
 
     def forward_sequence(self, context: DenoiserInput, noisy: DenoiserInput) -> Tensor:
-        """Predict every frame after the first, as if the dream had begun with the sequence."""
+        """Predict every frame after the first, as if the dream had started with the sequence."""
         n, clean = self.context, context.frames
         if noisy.drop_context is not None:
             clean = clean * ~noisy.drop_context[:, None, None, None, None]

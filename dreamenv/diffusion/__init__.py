@@ -1,1 +1,1 @@
-"""Denoising, in parts that fit together: noise processes, what networks predict, samplers, and who is denoised when."""
+"""Diffusion in parts: noise processes, prediction targets, samplers, and per-frame noise schedules."""

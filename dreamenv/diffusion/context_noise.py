@@ -1,4 +1,4 @@
-"""How past frames are presented, so that a network forgives what it predicted a little wrong itself."""
+"""Noise on past frames, which makes a network robust to its own prediction errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class NoiseAugmentation(ContextNoise, kind="noise_augmentation"):
     """In training, past frames get noise of their own; for networks that are given clean ones (GameNGen 2024).
 
     Attributes:
-        max_std: greatest standard deviation, which is drawn for each window.
+        max_std: greatest standard deviation; each window samples one.
 
     Raises:
         ConfigError: a standard deviation that is not positive.

@@ -86,10 +86,10 @@ def motion_weight(frames: Tensor, share: float) -> Tensor:
 def variance_error(
     preconditioning: Preconditioning, output: Tensor, variance: Tensor, frames: Tensor, noise: Tensor, level: Tensor
 ) -> Tensor:
-    """Return how far one step of a chain, drawn with a learned variance, is from the true one, in bits (b, f).
+    """Return how far one step of a chain, sampled with a learned variance, is from the true one, in bits (b, f).
 
     That is the divergence between both in the mean over values (Nichol and Dhariwal 2021), which teaches the variance
-    alone. It is 0 where a step leads to a clean frame, in which nothing is drawn.
+    alone. It is 0 where a step leads to a clean frame, in which nothing is sampled.
 
     Args:
         preconditioning: of a process that counts its steps (`dreamenv.diffusion.process.VariancePreserving`).
@@ -101,13 +101,15 @@ def variance_error(
     """
     noisy = add_noise(preconditioning.process, frames, noise, level)
     step = SamplingStep(preconditioning.process, noisy, level, (level - 1).clamp_min(preconditioning.process.clean))
-    drawn = per_frame(step.next_level != preconditioning.process.clean, frames)
+    sampled = per_frame(step.next_level != preconditioning.process.clean, frames)
     variances = step.variances()
-    least, greatest = (per_frame(value.clamp_min(_LEAST).log(), frames) * drawn for value in variances)
+    least, greatest = (per_frame(value.clamp_min(_LEAST).log(), frames) * sampled for value in variances)
     found = preconditioning.read(output.detach(), noisy, level)
     alpha, sigma = preconditioning.process.alpha_sigma(step.next_level)
     kept = (sigma**2 - variances[0]).clamp_min(0).sqrt()
     missed = per_frame(alpha, frames) * (frames - found.frame) + per_frame(kept, frames) * (noise - found.noise)
     log_variance = least + variance * (greatest - least)
-    nats = (log_variance - least + (least - log_variance).exp() - 1 + (missed * drawn) ** 2 * (-log_variance).exp()) / 2
+    nats = (
+        log_variance - least + (least - log_variance).exp() - 1 + (missed * sampled) ** 2 * (-log_variance).exp()
+    ) / 2
     return nats.flatten(2).mean(2) / math.log(2)

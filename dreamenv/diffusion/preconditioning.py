@@ -1,4 +1,4 @@
-"""Between a world and its denoiser: what the network is given of noisy frames, and what its output says of them."""
+"""Preconditioning: scale a network's inputs, and turn its outputs into predictions of frames and noise."""
 
 from __future__ import annotations
 

@@ -129,8 +129,13 @@ class VariancePreserving(NoiseProcess, kind="vp"):
         """Spread them over the steps of the chain: the last one first, then down to -1."""
         _check_steps(steps, self.steps)
         if self.timestep_spacing == "linspace":
-            first = [] if steps == 1 else [round(i * (self.steps - 1) / (steps - 1)) for i in range(steps)]
-            return torch.tensor([-1.0, *(first or [self.steps - 1])]).flip(0)
+            if steps in (1, self.steps):
+                raise ConfigError(
+                    f"{steps} of {self.steps} steps can be spaced in one way only; leave timestep_spacing at "
+                    "'trailing'."
+                )
+            first = [round(i * (self.steps - 1) / (steps - 1)) for i in range(steps)]
+            return torch.tensor([-1.0, *first]).flip(0)
         return torch.linspace(-1, self.steps - 1, steps + 1, dtype=torch.float64).trunc().flip(0).float()
 
     def training_levels(self, uniform: Tensor) -> Tensor:
@@ -203,7 +208,7 @@ class RectifiedFlow(NoiseProcess, kind="flow"):
 
     Attributes:
         shift: above 1 for more time in high noise, as large frames need (Esser et al. 2024).
-        logit_std: standard deviation of the logit of s in training (the same source); None draws s uniformly.
+        logit_std: standard deviation of the logit of s in training (the same source); None samples s uniformly.
 
     Raises:
         ConfigError: a shift or standard deviation that is not positive.

@@ -2,7 +2,7 @@
 
 Every frame has its own level before and after a step, (b, f) each; a frame whose level stays is returned as it was. The
 formulas are written in alpha and sigma (`dreamenv.diffusion.process`), of which variance-preserving chains, EDM and
-flows are cases: a probability flow obeys dx = x0 d(alpha) + e d(sigma), whatever the process.
+flows are cases: a probability flow follows dx = x0 d(alpha) + e d(sigma), whatever the process.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class DDIM(Sampler, kind="ddim"):
             least variance.
 
     Raises:
-        ConfigError: eta is negative or above 1.
+        ConfigError: eta is negative or above 1, or above 0 in a single step, which ends at a clean frame.
     """
 
     eta: float = 0.0
@@ -196,6 +196,10 @@ class DDIM(Sampler, kind="ddim"):
         super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], not {self.eta}.")
+        if self.eta and self.steps == 1:
+            raise ConfigError(
+                f"a single step ends without noise, so an eta of {self.eta} has no effect; leave it at 0."
+            )
 
     @property
     def stochastic(self) -> bool:
@@ -212,14 +216,14 @@ class DDIM(Sampler, kind="ddim"):
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Sampler, kind="ancestral"):
-    """Ho et al. 2020: draws from the posterior of the chain, also of one that skips steps. One evaluation a step.
+    """Ho et al. 2020: samples from the posterior of the chain, also of one that skips steps. One evaluation a step.
 
     Attributes:
         variance: "least" (that of a known frame), "greatest" (that of unknown white ones), or "learned", between the
             two as the network predicts (Nichol and Dhariwal 2021).
 
     Raises:
-        ConfigError: an unknown variance.
+        ConfigError: an unknown variance, or one of a single step, which ends at a clean frame.
     """
 
     variance: Literal["least", "greatest", "learned"] = "least"
@@ -228,6 +232,10 @@ class Ancestral(Sampler, kind="ancestral"):
         super().__post_init__()
         if self.variance not in ("least", "greatest", "learned"):
             raise ConfigError(f"variance must be 'least', 'greatest' or 'learned', not {self.variance!r}.")
+        if self.variance != "least" and self.steps == 1:
+            raise ConfigError(
+                f"a single step ends without noise, so variance={self.variance!r} has no effect; leave it at 'least'."
+            )
 
     @property
     def stochastic(self) -> bool:

@@ -172,13 +172,18 @@ class Trapezoid(Schedule, kind="trapezoid"):
         delay: rows.
 
     Raises:
-        ConfigError: a delay below 1.
+        ConfigError: a delay below 1, or two frames, which have no middle.
     """
 
+    frames: int = 3
     delay: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.frames < 3:
+            raise ConfigError(
+                f"a trapezoid of {self.frames} frames has no middle to delay; use 3 or more, or 'full_sequence'."
+            )
         _check_delay(self.delay)
 
     def starts(self, steps: int) -> Starts:
@@ -217,7 +222,7 @@ class Chunkwise(Schedule, kind="chunkwise"):
         in_flight: groups that are denoised at a time; 1 finishes each before the next begins.
 
     Raises:
-        ConfigError: a group that does not divide the frames, or no group in flight.
+        ConfigError: a group that does not divide the frames, no group in flight, or several where there is one.
     """
 
     group: int = 1
@@ -229,6 +234,11 @@ class Chunkwise(Schedule, kind="chunkwise"):
             raise ConfigError(f"a group of {self.group} does not divide {self.frames} frames.")
         if self.in_flight < 1:
             raise ConfigError(f"in_flight must be at least 1, not {self.in_flight}.")
+        if self.in_flight > 1 and self.group == self.frames:
+            raise ConfigError(
+                f"all {self.frames} frames are one group, so in_flight={self.in_flight} has no effect; leave it at 1, "
+                "or make group smaller."
+            )
 
     @property
     def group_size(self) -> int:

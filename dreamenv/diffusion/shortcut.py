@@ -24,7 +24,7 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _OfRows = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # the same, given which of the rows (n,) int64 these are
 
-_RAMP = 0.9  # a step from pure noise weighs 1 - this: it can only tell the mean
+_RAMP = 0.9  # a step from pure noise weighs 1 - this: it can only predict the mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,11 @@ def shortcut_error(
             return network(noisy, signal, size, rows)
 
         with torch.no_grad():
-            begun, at, half = z[rows], signal[rows], size[rows] / 2
-            middle = shortcut_step(of_these, begun, at, half)
+            noisy, at, half = z[rows], signal[rows], size[rows] / 2
+            middle = shortcut_step(of_these, noisy, at, half)
             arrived = shortcut_step(of_these, middle, at + half, half)
             # Where one step must point to arrive there, as a clean frame.
-            towards = begun + per_frame((1 - at) / size[rows], begun) * (arrived - begun)
+            towards = noisy + per_frame((1 - at) / size[rows], noisy) * (arrived - noisy)
             target = frames.index_copy(0, rows, towards)
     weight = _RAMP * signal + 1 - _RAMP
     return weight * ((expected - target) ** 2).flatten(2).mean(2)

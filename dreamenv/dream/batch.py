@@ -16,12 +16,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from dreamenv.dream.starting import StartStates
+from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import StateError
 from dreamenv.frames import frames_from_model
-from dreamenv.world_model import Imagined, State, SupportsEmbed, WorldModel
+from dreamenv.world_model import Imagined, State, StateBounds, SupportsEmbed, WorldModel
 
-__all__ = ["DreamBatch", "StepResult"]
+__all__ = ["DreamBatch", "ImaginedStep", "StepResult"]
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.float32]
@@ -35,7 +36,7 @@ class StepResult:
     Attributes:
         rewards: (b,) float32 in the real environment's units.
         termination: (b,) float32, the probability that the step ended the episode.
-        uncertainty: (b,) float32, or None where the model does not estimate it.
+        uncertainty: (b,) float32; None where the model does not estimate it.
         terminated, truncated: (b,) bool, never both.
     """
 
@@ -44,6 +45,21 @@ class StepResult:
     uncertainty: Numbers | None
     terminated: Flags
     truncated: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class ImaginedStep:
+    """A step that the model imagined and that the dreams have not taken yet.
+
+    Attributes:
+        state: the model's, after the step.
+        frames: (b, h, w, c) uint8; None without ``decode``.
+        numbers: (b,) each, by their names in `Imagined`.
+    """
+
+    state: State
+    frames: Tensor | None
+    numbers: dict[str, Numbers]
 
 
 class DreamBatch:
@@ -92,17 +108,16 @@ class DreamBatch:
         return self._state is not None
 
     @torch.inference_mode()
-    def begin(self, rows: Rows, pool: tuple[int, int], entries: Rows | None = None) -> None:
+    def begin(self, rows: Rows, pools: Rows) -> None:
         """Start new dreams in these rows (all of them the first time).
 
         Args:
             rows: (n,) which.
-            pool: range of entries to choose from.
-            entries: (n,) the entries to start with instead.
+            pools: (n, 2) or (2,), the range of entries to choose from.
         """
         beginnings = self.streams.begin(rows)
-        if entries is None:
-            entries = pool[0] + beginnings.choose(pool[1] - pool[0])
+        first, end = pools[..., 0], pools[..., 1]
+        entries = first + beginnings.choose(end - first)
         fresh = self._starts(entries)
         low, high = self._temperatures
         fresh["rng_key"] = self._tensor(beginnings.key)
@@ -123,14 +138,19 @@ class DreamBatch:
             self.frames[where] = self._starts.frames[self._tensor(entries)]
 
     @torch.inference_mode()
-    def advance(self, actions: Tensor) -> StepResult:
-        """Dream one step in every row, under actions (b, 1, *a)."""
+    def imagine(self, actions: Tensor) -> ImaginedStep:
+        """Imagine one step in every row, under actions (b, 1, *a); the dreams stay where they are."""
         assert self._state is not None
-        imagined, self._state = self._model.imagine(self._state, actions, decode=self._decode)
-        if imagined.frames is not None:
-            self.frames = frames_from_model(imagined.frames[:, 0])
-        numbers = _on_host(imagined)
-        uncertainty = numbers.get("uncertainty")
+        imagined, state = self._model.imagine(self._state, actions, decode=self._decode)
+        frames = None if imagined.frames is None else frames_from_model(imagined.frames[:, 0])
+        return ImaginedStep(state, frames, _on_host(imagined))
+
+    def advance(self, step: ImaginedStep) -> StepResult:
+        """Take the step in every row."""
+        self._state = step.state
+        if step.frames is not None:
+            self.frames = step.frames
+        numbers, uncertainty = step.numbers, step.numbers.get("uncertainty")
         self.steps += 1
         terminated = self.streams.sample() < numbers["termination"]
         rewards = np.where(terminated, numbers.get("terminal_rewards", numbers["rewards"]), numbers["rewards"])
@@ -150,9 +170,9 @@ class DreamBatch:
         """Return the real frame that each row's dream started with, (b, h, w, c) uint8."""
         return self._starts.frames[self._tensor(self.entry)]
 
-    def segment(self, rows: Rows) -> Rows:
-        """Return which of the world's starts these rows started with."""
-        return self._starts.segment[self.entry[rows]]
+    def segment(self) -> Rows:
+        """Return which of the world's starts each row's dream started with, (b,)."""
+        return self._starts.segment[self.entry]
 
     def get_state(self) -> State:
         """Return everything the rows' futures depend on."""
@@ -172,33 +192,46 @@ class DreamBatch:
 
     @torch.inference_mode()
     def set_state(self, state: State) -> None:
-        """Continue from a state.
+        """Continue from a state, or change nothing.
 
         Raises:
-            StateError: another number of rows, or entries are missing.
+            StateError: entries of other names, shapes, types or values than any dream here can have.
         """
         if state.batch_size != torch.Size([self.rows]):
             raise StateError(f"the state has {list(state.batch_size)} rows and the environment {self.rows}.")
-        needed = ["dream", "row_key", "dreams", "entry", "steps"]
-        missing = [name for name in needed if name not in state.keys()]
-        if missing:
-            raise StateError(f"this is no state of a dream: it lacks {missing}. Take it from get_state or load_state.")
         if self._decode and "frame" not in state.keys():
             raise StateError(
                 "this state was taken where no frames were made; take it from an environment that makes them."
             )
-        entries = state["entry"].cpu().numpy()
-        if entries.min() < 0 or entries.max() >= self._starts.count:
-            raise StateError(f"this state started with start {entries.max()}; there are {self._starts.count} here.")
-        self._state = cast(State, state["dream"].to(self._device).clone())
-        self.frames = state["frame"].to(self._device).clone() if self._decode else None
-        self.entry, self.steps = entries.copy(), state["steps"].cpu().numpy().copy()
-        self.streams.restore(
-            state["row_key"].cpu().numpy(),
-            state["dreams"].cpu().numpy(),
-            self._state["rng_key"].cpu().numpy(),
-            self.steps,
+        own = ["dream", "row_key", "dreams", "entry", "steps", *(["frame"] if self._decode else [])]
+        state = state.select(*own, strict=False).to(self._device)
+        check_entries(state, self._example().select(*own))
+        check_bounds(state, self._bounds())
+        state = state.clone()
+        entry, steps = state["entry"].cpu().numpy().copy(), state["steps"].cpu().numpy().copy()
+        dream: State = state["dream"]
+        row_key, dreams, key = (part.cpu().numpy() for part in (state["row_key"], state["dreams"], dream["rng_key"]))
+        self.streams.restore(row_key, dreams, key, steps)
+        self._state, self.frames = dream, state["frame"] if self._decode else None
+        self.entry, self.steps = entry, steps
+
+    def _example(self) -> State:
+        """Return a state of one row that has all entries."""
+        one = torch.zeros(1, dtype=torch.int64, device=self._device)
+        numbers = dict.fromkeys(("row_key", "dreams", "entry", "steps"), one)
+        return TensorDict(
+            {"dream": self._starts.example(), "frame": self._starts.frames[:1], **numbers}, batch_size=[1]
         )
+
+    def _bounds(self) -> StateBounds:
+        """Return the bounds of a state's entries."""
+        model = {**STREAM_BOUNDS, **self._model.state_bounds()}
+        return {
+            ("dreams",): (0, MOST_STEPS),
+            ("steps",): (0, MOST_STEPS),
+            ("entry",): (0, self._starts.count - 1),
+            **{("dream", *path): bounds for path, bounds in model.items()},
+        }
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

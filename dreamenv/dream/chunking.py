@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
+from dreamenv.dream.states import STREAM_BOUNDS
 from dreamenv.world_model import (
     Imagined,
     Stage,
     State,
+    StateBounds,
     SupportsBfloat16,
     SupportsCalibrate,
     SupportsEmbed,
@@ -76,6 +78,7 @@ class ActionRepeatChunking(WorldModel):
         self.model = model
         self.chunk = model.spec.chunk
         self.spec = dataclasses.replace(model.spec, chunk=1)
+        self.estimates_uncertainty = model.estimates_uncertainty
         self._parts: tuple[str, ...] | None = None  # of `Imagined`, which the model fills; known after its first use
         # Protocols are checked by what an instance has, so it has what the model has.
         if isinstance(model, SupportsEmbed):
@@ -119,6 +122,15 @@ class ActionRepeatChunking(WorldModel):
     def stages(self) -> Sequence[Stage]:
         """The model's own."""
         return self.model.stages()
+
+    def state_bounds(self) -> StateBounds:
+        """The model's own, and those of a chunk that is being played."""
+        layout, own = self.spec.action_layout, {**STREAM_BOUNDS, **self.model.state_bounds()}
+        return {
+            **{(part, *path): bounds for part in ("before", "after") for path, bounds in own.items()},
+            ("action",): (layout.low, layout.high),
+            ("played",): (0, self.chunk),
+        }
 
     # Capabilities that read the state: of the present frame, which costs an observation inside a chunk
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal
 
+from dreamenv.checks import check_choice, check_flag, check_number, check_whole
 from dreamenv.errors import ConfigError, UnknownKeywordError
 
 __all__ = ["DreamConfig", "require"]
@@ -46,30 +47,29 @@ class DreamConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        horizon, penalty, most = self.horizon, self.uncertainty_penalty, self.max_uncertainty
-        require(
-            horizon is None or (isinstance(horizon, Integral) and horizon >= 1),
-            f"horizon must be a whole number of steps, at least 1, or None, not {horizon!r}.",
-        )
+        settle = functools.partial(object.__setattr__, self)  # numpy's numbers become Python's, which JSON knows
+        if self.horizon is not None:
+            settle("horizon", check_whole("horizon", self.horizon, also=", or None"))
         low, high = self.temperature_range
-        require(
-            0 <= low <= high < float("inf"), f"temperature must be at least 0, low <= high, not {self.temperature}."
-        )
-        require(0 <= penalty < float("inf"), f"uncertainty_penalty must be at least 0, not {penalty}.")
-        require(most is None or most >= 0, f"max_uncertainty must be at least 0, or None, not {most}.")
-        require(
-            self.precision in ("float32", "bfloat16"),
-            f"precision must be 'float32' or 'bfloat16', not {self.precision!r}.",
-        )
+        settle("temperature", low if low == high else (low, high))
+        settle("uncertainty_penalty", check_number("uncertainty_penalty", self.uncertainty_penalty, least=0))
+        if self.max_uncertainty is not None:
+            most = check_number("max_uncertainty", self.max_uncertainty, least=0, also=", or None")
+            settle("max_uncertainty", most)
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+        for name in ("episode_starts_only", "compile"):
+            settle(name, check_flag(name, getattr(self, name)))
 
     @property
     def temperature_range(self) -> tuple[float, float]:
         """The lowest and the highest temperature."""
         given: Any = self.temperature
-        pair = (given, given) if isinstance(given, Real) else given
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(one, Real) for one in pair):
-            raise ConfigError(f"temperature must be a number, or two (low, high), not {given!r}.")
-        return float(pair[0]), float(pair[1])
+        pair = given if isinstance(given, tuple | list) else (given, given)
+        if len(pair) == 2:
+            low, high = (check_number("temperature", one, least=0, also=", or two (low, high)") for one in pair)
+            if low <= high:
+                return low, high
+        raise ConfigError(f"temperature must be a number, or two (low, high), low <= high, not {given!r}.")
 
     @classmethod
     def resolve(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dreamenv.dream.actions import one_row
 from dreamenv.dream.config import DreamConfig
+from dreamenv.dream.options import read_seed
 from dreamenv.dream.vector_env import DreamVectorEnv
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
@@ -47,6 +48,10 @@ class DreamEnv(gym.Env[Any, Any]):
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled; a copy that was never seeded dreams the same dreams."""
+        return {**vars(self), "_np_random": self.np_random}
+
     @property
     def config(self) -> DreamConfig:
         """How it is dreamt."""
@@ -59,10 +64,10 @@ class DreamEnv(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start a new dream; see `DreamVectorEnv.reset`."""
+        seed = None if seed is None else read_seed(seed)
+        first = int(self.np_random.integers(2**63)) if seed is None and not self._batch.seeded else seed
+        observations, info = self._batch.reset(seed=first, options=options)
         super().reset(seed=seed)
-        if seed is None and not self._batch.seeded:
-            seed = int(self.np_random.integers(2**63))
-        observations, info = self._batch.reset(seed=seed, options=options)
         return observations[0], _single(info)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -71,6 +76,7 @@ class DreamEnv(gym.Env[Any, Any]):
         Raises:
             ActionError: not in the action space.
             ResetNeededError: before the first reset, or after the end.
+            ClosedError: after `close`.
         """
         observations, rewards, terminated, truncated, info = self._batch.step(one_row(action))
         if self._batch.output == "torch":

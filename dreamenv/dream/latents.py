@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.checks import check_whole, to_array
 from dreamenv.dream.actions import ActionReader, one_row
 from dreamenv.dream.options import read_seeds
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
@@ -42,8 +43,7 @@ class LatentFilter:
     """
 
     def __init__(self, world: World, rows: int = 1) -> None:
-        if rows < 1:
-            raise ConfigError(f"rows must be at least 1, not {rows}.")
+        rows = check_whole("rows", rows)
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
         world.model.eval()
@@ -67,7 +67,7 @@ class LatentFilter:
         Raises:
             InputError, FrameError, SeedError: rows, frames or seeds that do not fit.
         """
-        places = np.asarray(rows)
+        places = to_array("rows", rows)
         if places.ndim != 1 or places.dtype.kind not in "iu" or len(set(places.tolist())) != len(places):
             raise InputError(f"rows must be distinct integers, not {rows!r}.")
         if not len(places) or places.min() < 0 or places.max() >= self.rows:
@@ -110,7 +110,7 @@ class LatentFilter:
             return self._latents(self._state)
 
     def _frames(self, frames: Any, rows: int) -> Tensor:
-        array = np.asarray(frames)
+        array = to_array("frames", frames, error=FrameError)
         if array.shape != (rows, *self._frame_shape) or array.dtype != np.uint8:
             raise FrameError(
                 f"frames must be {(rows, *self._frame_shape)} uint8, not {array.shape} {array.dtype}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ __all__ = ["compiled", "find_world", "in_bfloat16", "prepare_model"]
 
 
 def find_world(world: World | str | Path | None, device: str | torch.device | None) -> World:
-    """Return the world, loaded if it is named; None is the one that ships with dreamenv."""
+    """Return the world, loaded if it is named; None is the one that ships with dreamenv.
+
+    Raises:
+        ConfigError: it is neither a world nor the name of one.
+    """
     if isinstance(world, World):
         return world
+    require(
+        world is None or isinstance(world, str | os.PathLike),
+        f"world must be a World, or where to load one from (a path, 'hf://owner/name'), not {world!r}.",
+    )
     return World.default(device or "cpu") if world is None else World.load(world, device or "cpu")
 
 

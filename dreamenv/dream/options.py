@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Integral
+import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from dreamenv.checks import check_choice, check_whole, to_array
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError, InputError, SeedError, UnknownNameError
 
-__all__ = ["choose_entries", "episode_pool", "read_autoreset_mode", "read_options", "read_seeds"]
+__all__ = ["choose_pools", "episode_pool", "read_autoreset_mode", "read_options", "read_seed", "read_seeds"]
 
 Rows = NDArray[np.int64]
 
@@ -27,14 +28,22 @@ def read_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     Raises:
         ConfigError: there is none.
     """
-    try:
-        return AutoresetMode(mode)
-    except ValueError as error:
-        names = [known.value for known in AutoresetMode]
-        raise ConfigError(f"autoreset_mode must be one of {names}, not {mode!r}.") from error
+    if isinstance(mode, AutoresetMode):
+        return mode
+    check_choice("autoreset_mode", mode, [known.value for known in AutoresetMode])
+    return AutoresetMode(mode)
 
 
-def read_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | None]:
+def read_seed(seed: Any) -> int:
+    """Return a single seed.
+
+    Raises:
+        SeedError: it is no integer in [0, 2**63).
+    """
+    return check_whole("seed", seed, least=0, most=_SEED_LIMIT - 1, error=SeedError)
+
+
+def read_seeds(seed: Any, rows: int) -> list[int | None]:
     """Return one seed per row, None where a row goes on with its stream; an int n gives n, n + 1, ...
 
     Raises:
@@ -42,37 +51,31 @@ def read_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int |
     """
     if seed is None:
         return [None] * rows
-    if isinstance(seed, Integral) and not isinstance(seed, bool):
-        seeds: list[Any] = [int(seed) + row for row in range(rows)]
-    elif isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
-        seeds = list(seed)
-    else:
-        raise SeedError(f"seed must be an integer, one integer per row, or None, not {seed!r}.")
-    if len(seeds) != rows:
-        raise SeedError(f"{len(seeds)} seeds were given for {rows} rows; give one per row, or a single integer.")
-    for value in seeds:
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < _SEED_LIMIT:
-            raise SeedError(f"seeds must be integers in [0, 2**63), not {value!r}.")
-    return [None if value is None else int(value) for value in seeds]
+    if not _is_per_row(seed):
+        first = read_seed(seed)
+        return [read_seed(first + row) for row in range(rows)]
+    if len(seed) != rows:
+        raise SeedError(f"{len(seed)} seeds were given for {rows} rows; give one per row, or a single integer.")
+    return [None if value is None else read_seed(value) for value in seed]
 
 
-def read_options(options: Mapping[str, Any] | None, rows: int) -> tuple[Rows, Any]:
+def read_options(options: Any, rows: int) -> tuple[Rows, Any]:
     """Return which rows to reset, and the start asked for, if any.
 
     Raises:
         UnknownNameError: an option there is not.
-        InputError: a mask of the wrong shape or type, or that chooses no row.
+        InputError: no dictionary, or a mask of the wrong shape or type, or one that chooses no row.
     """
-    options = options or {}
+    if options is None:
+        options = {}
+    if not isinstance(options, Mapping):
+        raise InputError(f"options must be a dictionary of {' and '.join(_OPTIONS)}, or None, not {options!r}.")
     for name in options:
         if name not in _OPTIONS:
             raise UnknownNameError("reset option", str(name), _OPTIONS)
-    mask = options.get("reset_mask")
-    if mask is None:
+    if options.get("reset_mask") is None:
         return np.arange(rows), options.get("start")
-    mask = np.asarray(mask)
+    mask = to_array("options['reset_mask']", options["reset_mask"])
     if mask.shape != (rows,) or mask.dtype != np.bool_:
         raise InputError(f"options['reset_mask'] must be ({rows},) bool, not {mask.shape} {mask.dtype}.")
     if not mask.any():
@@ -80,26 +83,44 @@ def read_options(options: Mapping[str, Any] | None, rows: int) -> tuple[Rows, An
     return np.flatnonzero(mask), options.get("start")
 
 
-def choose_entries(start: Any, rows: Rows, total: int, starts: StartStates) -> Rows | None:
-    """Return the entries that these of ``total`` rows are to begin with; None to choose at random from a pool.
+def choose_pools(start: Any, rows: Rows, total: int, starts: StartStates, usual: Rows) -> Rows:
+    """Return the range of entries (n, 2) from which each of these of ``total`` rows takes its start.
+
+    Args:
+        start: the number of a start, "episode", or None for the usual range; or one of these for each of the total.
+        rows: (n,) which.
+        total: how many rows there are.
+        starts: the world's.
+        usual: (2,) the range of a row of which nothing is asked.
 
     Raises:
         InputError: there is no such start.
     """
-    if start is None or isinstance(start, str):
-        return None
-    chosen = np.asarray(start)
-    if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (total,)):
-        raise InputError(f"options['start'] must be 'episode', an integer or {total} integers, not {start!r}.")
-    entries = np.broadcast_to(chosen, total)[rows].astype(np.int64)
-    wrong = entries[(entries < 0) | (entries >= starts.segments)]
-    if len(wrong):
-        raise InputError(f"there is no start {wrong[0]}: this world has {starts.segments}, counted from 0.")
-    return entries
+    asked = list(start) if _is_per_row(start) else [start] * total
+    if len(asked) != total:
+        raise InputError(f"options['start'] must be one start, or {total} integers, 'episode' or None, not {start!r}.")
+    return np.stack([usual if asked[row] is None else _pool(asked[row], starts) for row in rows.tolist()])
 
 
-def episode_pool(starts: StartStates) -> tuple[int, int]:
-    """Return the range of entries that begin with an episode.
+def _pool(start: Any, starts: StartStates) -> Rows:
+    if isinstance(start, str) and start == "episode":
+        return episode_pool(starts)
+    try:
+        number = -1 if isinstance(start, bool) else operator.index(start)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"options['start'] must be 'episode' or the number of a start, not {start!r}.") from None
+    if not 0 <= number < starts.segments:
+        raise InputError(f"there is no start {start}: this world has {starts.segments}, counted from 0.")
+    return np.array([number, number + 1])
+
+
+def _is_per_row(value: Any) -> bool:
+    """Tell whether a value is given for each row."""
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
+
+
+def episode_pool(starts: StartStates) -> Rows:
+    """Return the range of entries (2,) that begin with an episode.
 
     Raises:
         ConfigError: the world has none.
@@ -109,4 +130,4 @@ def episode_pool(starts: StartStates) -> tuple[int, int]:
             "none of this world's starts begins with an episode; "
             "pass starts=Starts.from_dataset(..., episode_starts_only=True)."
         )
-    return starts.segments, starts.count
+    return np.array([starts.segments, starts.count])

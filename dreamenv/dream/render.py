@@ -100,6 +100,10 @@ class Window:
         pygame.display.flip()
         self._clock.tick(self._rate)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what makes it: a copy opens a window of its own."""
+        return Window, (self._title, self._rate)
+
     def close(self) -> None:
         """Close the window, if it is open."""
         if self._surface is not None:

@@ -9,22 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.checks import to_array
 from dreamenv.errors import ConfigError
 
 __all__ = ["RewardFunction", "compute_rewards"]
 
 RewardFunction: TypeAlias = Callable[[NDArray[np.uint8], Any], Any]
-"""Frames (b, h, w, c) uint8 that a step led to, and the actions (b, *a) that led there, to rewards (b,)."""
+"""Frames (b, h, w, c) uint8 that a step led to, and the actions (b, *a) that led there, to rewards (b,).
+
+Actions are laid out as `dreamenv.action_layout` says, whatever form they were handed to `step` in.
+"""
 
 
-def compute_rewards(function: RewardFunction, frames: Tensor, actions: Any) -> NDArray[np.float32]:
-    """Return a function's rewards (b,) of frames (b, h, w, c), handing it arrays of its own.
+def compute_rewards(function: RewardFunction, frames: Tensor, actions: Tensor) -> NDArray[np.float32]:
+    """Return a function's rewards (b,) of frames (b, h, w, c) and actions (b, *a), handing it arrays of its own.
 
     Raises:
         ConfigError: it returned something else than a finite number per row.
     """
-    host = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
-    rewards = np.asarray(function(frames.cpu().numpy().copy(), host), dtype=np.float32)
-    if rewards.shape != (len(frames),) or not np.isfinite(rewards).all():
-        raise ConfigError(f"reward_fn must return {len(frames)} finite numbers, not {rewards!r}.")
-    return rewards
+    given = function(frames.cpu().numpy().copy(), actions.cpu().numpy().copy())
+    rewards = to_array("what reward_fn returns", given, error=ConfigError)
+    fits = rewards.shape == (len(frames),) and rewards.dtype.kind in "fiub"
+    if not fits or not np.isfinite(numbers := rewards.astype(np.float32)).all():
+        raise ConfigError(f"reward_fn must return {len(frames)} finite numbers, not {given!r}.")
+    return numbers

@@ -68,6 +68,10 @@ class StartStates:
             return _joined([self._filter(entries[i : i + 1]) for i in range(len(entries))])
         return self._states[torch.from_numpy(entries)]
 
+    def example(self) -> State:
+        """Return the state of one row that starts on a first frame, for its layout."""
+        return self._filter_equal(np.zeros(1, dtype=np.int64), 0)
+
     def _fill(self, entries: Entries) -> None:
         """Cache these entries' states."""
         missing = entries[~self._cached[entries]]

@@ -47,9 +47,9 @@ class Beginnings(NamedTuple):
     start: NDArray[np.uint64]
     temperature: NDArray[np.float64]
 
-    def choose(self, count: int) -> Rows:
-        """Choose one of ``count`` starts for each row."""
-        return (self.start * np.uint64(count) >> _SHIFT).astype(np.int64)
+    def choose(self, count: Rows | int) -> Rows:
+        """Choose one of ``count`` starts, of (n,) or of as many for every row."""
+        return (self.start * np.asarray(count).astype(np.uint64) >> _SHIFT).astype(np.int64)
 
 
 class RowStreams:

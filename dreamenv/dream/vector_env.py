@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,21 +21,23 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dreamenv.checks import check_choice, check_flag, check_whole, to_array
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
-from dreamenv.dream.infos import Infos, add_starts, make_infos, move_to_final, row_mask
+from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
 from dreamenv.dream.latents import latent_space
 from dreamenv.dream.loading import find_world, prepare_model
-from dreamenv.dream.options import choose_entries, episode_pool, read_autoreset_mode, read_options, read_seeds
+from dreamenv.dream.options import choose_pools, episode_pool, read_autoreset_mode, read_options, read_seeds
 from dreamenv.dream.render import Renderer
 from dreamenv.dream.rewards import RewardFunction, compute_rewards
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
-from dreamenv.errors import ConfigError, InputError, ResetNeededError
+from dreamenv.errors import ClosedError, ConfigError, InputError, ResetNeededError
 from dreamenv.world import World
 from dreamenv.world_model import State
 
@@ -44,6 +47,8 @@ Rows = NDArray[np.int64]
 Step = tuple[Any, Any, Any, Any, Infos]
 
 _DEFAULT_HORIZON = 256  # steps, where the world does not know the real environment's time limit
+_MOST_ROWS = 2**16  # what their observation space alone holds in memory: gigabytes
+_MOST_SCALE = 64
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
@@ -62,14 +67,17 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         device: where to dream; by default where the world is.
         starts: segments to start from instead of the world's own.
         reward_fn: gives rewards (b,) instead of the world, from the frames (b, h, w, c) uint8 that a step led to and
-            the actions (b, *a) that led there, as numpy arrays. Some imported worlds predict none of their own.
+            the actions (b, *a) that led there, as numpy arrays; a Dict's actions are flat, see
+            `dreamenv.action_layout`. Some imported worlds predict no rewards of their own.
         render_mode: "rgb_array" or "human".
         render_start: `render` shows the real frame the dream started with to the left of the dream.
         render_scale: pixels per pixel in `render`; by default 1, or what fits a window.
         **settings: fields of `DreamConfig` (``horizon=128``), which replace those of ``config``.
 
-    Infos of `step`: "termination_probability"; "uncertainty" where the model estimates it; "imagined_reward", before
-    the penalty, where there is one. Of dreams that start: "start", which of the starts.
+    Rewards are float64 as gymnasium's own vector environments have them (float32 as tensors). Infos, of `reset` and
+    `step` alike: "start", which of the starts the row's dream began with; "termination_probability" of the step;
+    "uncertainty" where the model estimates it; "imagined_reward", before the penalty, where there is one. They are 0
+    where a dream begins.
 
     Raises:
         ConfigError, UnknownKeywordError: settings that cannot work, do not exist, or are not supported by this world.
@@ -98,11 +106,16 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         **settings: Any,
     ) -> None:
         self.config = config = DreamConfig.resolve(config, settings, caller=DreamVectorEnv)
-        require(num_envs >= 1, f"num_envs must be at least 1, not {num_envs}.")
-        require(observation in ("frame", "latent"), f"observation must be 'frame' or 'latent', not {observation!r}.")
-        require(output in ("numpy", "torch"), f"output must be 'numpy' or 'torch', not {output!r}.")
-        modes = self.metadata["render_modes"]
-        require(render_mode in (None, *modes), f"render_mode must be one of {modes} or None, not {render_mode!r}.")
+        num_envs = check_whole("num_envs", num_envs, most=_MOST_ROWS)
+        check_choice("observation", observation, ("frame", "latent"))
+        check_choice("output", output, ("numpy", "torch"))
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, self.metadata["render_modes"])
+        if render_scale is not None:
+            render_scale = check_whole("render_scale", render_scale, most=_MOST_SCALE)
+        render_start = check_flag("render_start", render_start)
+        require(reward_fn is None or callable(reward_fn), f"reward_fn must be a function, not {reward_fn!r}.")
+        require(starts is None or isinstance(starts, Starts), f"starts must be Starts, not {starts!r}.")
 
         self.world = find_world(world, device)
         spec, provenance = self.world.spec, self.world.provenance
@@ -120,7 +133,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
         self._read = ActionReader(spec.action_space, num_envs, self._device)
         self._starts = StartStates(model, starts if starts is not None else self.world.starts, self._device)
-        self._pool = episode_pool(self._starts) if config.episode_starts_only else (0, self._starts.segments)
+        every = np.array([0, self._starts.segments])
+        self._pool = episode_pool(self._starts) if config.episode_starts_only else every
         self._dreams = DreamBatch(
             model,
             self._starts,
@@ -135,6 +149,15 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
         )
         self._render_start, self._reward_fn = render_start, reward_fn
+        self._penalty = np.float32(config.uncertainty_penalty)
+        self._told = ["termination_probability"]  # names of the infos that steps give values to
+        if model.estimates_uncertainty:
+            self._told += ["uncertainty", *(["imagined_reward"] if config.uncertainty_penalty else [])]
+        elif config.uncertainty_penalty or config.max_uncertainty is not None:
+            raise ConfigError(
+                f"a {type(self.world.model).__name__} estimates no uncertainty; leave uncertainty_penalty and "
+                "max_uncertainty out."
+            )
         if reward_fn is None and not spec.predicts_rewards:
             warnings.warn(
                 "this world predicts no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
@@ -143,6 +166,10 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             )
         self._seeded = np.zeros(num_envs, dtype=np.bool_)
         self._ended: Rows = _NO_ROWS  # rows whose dream ended in the last step and has not been restarted
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled; a copy that was never seeded dreams the same dreams."""
+        return {**vars(self), "_np_random": self.np_random}
 
     @property
     def seeded(self) -> bool:
@@ -159,35 +186,33 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         Args:
             seed: one for all rows (row i gets seed + i) or one per row; None continues the rows' streams, which
                 are seeded at random if they never were.
-            options: "start": which of the world's starts to take, one for all or one per row, or "episode" for
-                the first frame of any real episode; "reset_mask": (b,) bool, which rows to reset, the others go on.
+            options: "start": the number of one of the world's starts, or "episode" for the first frame of any real
+                episode, one for all rows or one per row (None for a row's usual choice); "reset_mask": (b,) bool,
+                which rows to reset, the others go on.
 
         Returns:
-            The observations of all rows, and infos.
+            The observations of all rows, and infos of those that were reset.
 
         Raises:
-            SeedError, InputError, UnknownNameError: seeds or options that make no sense.
+            SeedError, InputError, UnknownNameError: seeds or options that make no sense; nothing has changed.
+            ClosedError: after `close`.
         """
+        self._check_open()
         rows, start = read_options(options, self.num_envs)
         if not self._dreams.started and len(rows) < self.num_envs:
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
-        entries = choose_entries(start, rows, self.num_envs, self._starts)
-        pool = self._pool
-        if isinstance(start, str):
-            if start != "episode":
-                raise InputError(f"options['start'] must be 'episode' or numbers of starts, not {start!r}.")
-            pool = episode_pool(self._starts)
-        super().reset(seed=seed if isinstance(seed, int) else None)
+        pools = choose_pools(start, rows, self.num_envs, self._starts, self._pool)
+        super().reset(seed=seeds[0] if isinstance(seed, Integral) else None)
         self._seed_rows(rows, seeds)
-        self._dreams.begin(rows, pool, entries)
+        self._dreams.begin(rows, pools)
         self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
         if self.render_mode == "human":
             self.render()
-        return self._observe(), self._start_infos(rows)
+        return self._observe(), first_infos(self._dreams.segment(), self._mask(rows), self._told)
 
     def step(self, actions: Any) -> Step:
-        """Dream one step in every row.
+        """Dream one step in every row. Where an error is raised, also by ``reward_fn``, the dreams stay as they were.
 
         Args:
             actions: (b, *a), or for a Dict space a dictionary of batched entries. Those of rows that NEXT_STEP
@@ -196,19 +221,21 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             ActionError: not in the action space.
             ResetNeededError: before the first reset; with autoreset disabled, also after a row's end.
+            ClosedError: after `close`.
         """
+        self._check_open()
         if not self._dreams.started:
             raise ResetNeededError("reset() must be called before step().")
         restarting = self._ended
         if len(restarting) and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeededError(f"the dreams of rows {restarting.tolist()} have ended; reset them before step().")
-        result = self._dreams.advance(self._read(actions))
-        info = self._reward(result, actions)
+        result = self._advance(self._read(actions))
+        rewards, info = self._reward(result)
         if len(restarting):  # NEXT_STEP
             self._dreams.begin(restarting, self._pool)
-            result.rewards[restarting] = 0
+            rewards[restarting] = 0
             result.terminated[restarting] = result.truncated[restarting] = False
-            add_starts(info, self._start_infos(restarting), restarting)
+            restart_infos(info, self._dreams.segment(), restarting)
         self._ended = np.flatnonzero(result.terminated | result.truncated)
         observations = self._observe()
         if len(self._ended) and self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -217,11 +244,12 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             self.render()
         if self.output == "torch":
             flags = (torch.from_numpy(flag).to(self._device) for flag in (result.terminated, result.truncated))
-            return observations, torch.from_numpy(result.rewards).to(self._device), *flags, info
-        return observations, result.rewards, result.terminated, result.truncated, info
+            return observations, torch.from_numpy(rewards).to(self._device), *flags, info
+        return observations, rewards.astype(np.float64), result.terminated, result.truncated, info
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """Return a picture (h, w, 3) per row, or show all of them in the window."""
+        self._check_open()
         if self.render_mode is None:
             raise ConfigError("nothing can be rendered: make the environment with render_mode='rgb_array' or 'human'.")
         if self._dreams.frames is None:
@@ -252,14 +280,16 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         return state
 
     def set_state(self, state: State) -> Any:
-        """Continue from a state, of this environment or another of the same world.
+        """Continue from a state, of this environment or another of the same world, or change nothing.
 
         Returns:
             The observations of all rows.
 
         Raises:
-            StateError: of another world, or of another number of rows.
+            StateError: of another world or number of rows, or one that no dream can be in.
+            ClosedError: after `close`.
         """
+        self._check_open()
         check_world(state, self.world.fingerprint)
         self._dreams.set_state(state)
         self._ended = np.flatnonzero(state["ended"].cpu().numpy())
@@ -278,14 +308,15 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             InputError: no such row.
         """
-        wanted = np.atleast_1d(np.asarray(rows))
+        wanted = np.atleast_1d(to_array("rows", rows))
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
             raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
         wrong = wanted[(wanted < 0) | (wanted >= self.num_envs)]
         if len(wrong):
             raise InputError(f"there is no row {wrong[0]}: rows are 0 to {self.num_envs - 1}.")
         if np.ndim(rows) == 0:
-            wanted = np.repeat(wanted, self.num_envs if n is None else n)
+            copies = self.num_envs if n is None else check_whole("n", n, most=_MOST_ROWS, error=InputError)
+            wanted = np.repeat(wanted, copies)
         elif n is not None:
             raise InputError("n goes with a single row; repeat the rows you want several copies of.")
         state = self.get_state()[torch.from_numpy(wanted).to(self._device)]
@@ -320,18 +351,27 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         array = observations.cpu().numpy()
         return array.copy() if self._device.type == "cpu" else array
 
-    def _reward(self, result: StepResult, actions: Any) -> Infos:
-        """Replace the step's rewards as the user's function and the penalty want; return the step's infos."""
+    def _advance(self, actions: Tensor) -> StepResult:
+        """Dream one step under actions (b, 1, *a), rewarded by the user's function, if there is one."""
+        step, rewards = self._dreams.imagine(actions), None
         if self._reward_fn is not None:
-            assert self._dreams.frames is not None
-            result.rewards = compute_rewards(self._reward_fn, self._dreams.frames, actions)
+            assert step.frames is not None
+            rewards = compute_rewards(self._reward_fn, step.frames, actions[:, 0])
+        result = self._dreams.advance(step)
+        if rewards is not None:
+            result.rewards = rewards
+        return result
+
+    def _reward(self, result: StepResult) -> tuple[NDArray[np.float32], Infos]:
+        """Return the step's rewards (b,), less the penalty, and its infos."""
         values = {"termination_probability": result.termination}
-        if result.uncertainty is not None:
+        if result.uncertainty is not None and "uncertainty" in self._told:
             values["uncertainty"] = result.uncertainty
-            if self.config.uncertainty_penalty:
-                values["imagined_reward"] = result.rewards
-                result.rewards = result.rewards - np.float32(self.config.uncertainty_penalty) * result.uncertainty
-        return make_infos(values, np.ones(self.num_envs, dtype=np.bool_))
+        rewards = result.rewards
+        if "imagined_reward" in self._told:
+            values["imagined_reward"] = rewards
+            rewards = rewards - self._penalty * values["uncertainty"]
+        return rewards, step_infos(self._dreams.segment(), values)
 
     def _restart_within_step(self, final: Any, info: Infos) -> Any:
         """Restart the ended rows, as SAME_STEP autoreset asks; return the rows' observations."""
@@ -341,12 +381,16 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             for row in ended:
                 shown[row] = final[row].copy()
             final = shown
-        move_to_final(info, final, row_mask(ended, self.num_envs))
+        keep_final(info, final, self._mask(ended))
         self._dreams.begin(ended, self._pool)
-        add_starts(info, self._start_infos(ended), ended)
+        restart_infos(info, self._dreams.segment(), ended)
         return self._observe()
 
-    def _start_infos(self, rows: Rows) -> Infos:
-        start = np.zeros(self.num_envs, dtype=np.int64)
-        start[rows] = self._dreams.segment(rows)
-        return make_infos({"start": start}, row_mask(rows, self.num_envs))
+    def _mask(self, rows: Rows) -> NDArray[np.bool_]:
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[rows] = True
+        return mask
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("this environment was closed; make a new one.")

@@ -117,7 +117,7 @@ class DiamondHead(Head):
     def predict(
         self, before: Tensor, actions: Tensor, after: Tensor, memory: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return logits (b, t, 5): of a reward of -1, 0 and 1, then of going on and of ending; and the new memory.
+        """Return logits (b, t, 5): of a reward of -1, 0 and 1, then of going on and of terminating; and the new memory.
 
         Args:
             before, after: frames (b, t, c, h, w) in [0, 1].

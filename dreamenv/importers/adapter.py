@@ -26,13 +26,16 @@ class Options:
 
     Attributes:
         size: height and width of frames, in pixels.
-        heads: of attention.
+        heads: of the network's attention.
+        encoder_heads, decoder_heads: of attention in the two halves of the autoencoder.
         actions: which action space the world shall have, of those its system has.
         sampling_steps: of the sampler, per frame.
     """
 
     size: tuple[int, int] | None = None
     heads: int | None = None
+    encoder_heads: int | None = None
+    decoder_heads: int | None = None
     actions: str | None = None
     sampling_steps: int | None = None
 
@@ -48,6 +51,7 @@ class Architecture:
         names: of each part.
         provenance: of what it was trained on, as far as an environment of ours corresponds to it.
         rewards: whether it predicts them.
+        notes: what its user should know, such as what was assumed because no tensor says it; a sentence each.
     """
 
     config: DenoisingConfig
@@ -68,6 +72,7 @@ class Adapter(ABC):
         licence: of its weights.
         source: where its weights are, in words.
         prefixes: that training leaves in names, see `read_tensors`.
+        options: the names of the `Options` that have an effect; others are refused.
     """
 
     name: ClassVar[str]
@@ -75,6 +80,7 @@ class Adapter(ABC):
     licence: ClassVar[str]
     source: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ("size", "heads", "actions", "sampling_steps")
 
     @abstractmethod
     def read(self, files: Sequence[Mapping[str, Tensor]], options: Options) -> Architecture:

@@ -60,7 +60,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _pickled(path: Path) -> dict[str, Tensor]:
     try:
-        # Arguments of a training script often lie beside the weights: a namespace of plain values harms nobody.
+        # Arguments of a training script often lie next to the weights: a namespace of plain values harms nobody.
         with torch.serialization.safe_globals([argparse.Namespace]):
             values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

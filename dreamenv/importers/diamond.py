@@ -17,6 +17,7 @@ from dreamenv.diffusion.sampler import Euler
 from dreamenv.diffusion.target import EDMPreconditioned
 from dreamenv.errors import ConfigError, WeightsError
 from dreamenv.heads.diamond_head import DiamondHeadConfig
+from dreamenv.heads.no_reward import NoRewardHeadConfig
 from dreamenv.importers.adapter import Adapter, Architecture, Options, shape_of, to_published
 from dreamenv.importers.key_map import KeyMap, Rule
 from dreamenv.world import World
@@ -24,6 +25,7 @@ from dreamenv.world_model import WorldModelSpec
 
 __all__ = ["DENOISER_NAMES", "HEAD_NAMES", "DiamondAdapter"]
 
+_SIZE = (64, 64)  # of published frames, in pixels
 _STEPS = 3  # of the sampler per frame
 _FRAME_RATE = 15.0  # hertz: an Atari game's 60, of which four are skipped at a time
 
@@ -72,11 +74,12 @@ HEAD_NAMES = KeyMap([
 
 
 class DiamondAdapter(Adapter):
-    """Reads an agent's file: its ``denoiser`` and ``rew_end_model``; its ``actor_critic`` is left out."""
+    """Reads an agent's file: ``denoiser`` and, if it is there, ``rew_end_model``; ``actor_critic`` is left out."""
 
     name: ClassVar[str] = "diamond"
     title: ClassVar[str] = "DIAMOND"
     licence: ClassVar[str] = "MIT"
+    options: ClassVar[tuple[str, ...]] = ("size", "sampling_steps")
     source: ClassVar[str] = "the Hugging Face repository eloialonso/diamond, atari_100k/models/<Game>.pt"
 
     def read(self, files: Sequence[Mapping[str, Tensor]], options: Options) -> Architecture:
@@ -87,25 +90,25 @@ class DiamondAdapter(Adapter):
             part: {name.removeprefix(f"{part}."): one for name, one in files[0].items() if name.startswith(f"{part}.")}
             for part in ("denoiser", "rew_end_model")
         }
-        for part, tensors in parts.items():
-            if not tensors:
-                raise WeightsError(
-                    f"there is no {part} in the file, whose tensors are {', '.join(list(files[0])[:3])}, ...: this is "
-                    "no agent of DIAMOND, which has the parts denoiser, rew_end_model and actor_critic."
-                )
+        if not parts["denoiser"]:
+            raise WeightsError(
+                f"there is no denoiser in the file, whose tensors are {', '.join(list(files[0])[:3])}, ...: this is no "
+                "agent of DIAMOND, which has the parts denoiser, rew_end_model and actor_critic."
+            )
         denoiser, head = parts["denoiser"], parts["rew_end_model"]
         if any("upsampler" in name or "noise_cond_emb" in name for name in denoiser):
             raise WeightsError("this is DIAMOND's world of CS:GO, which has an upsampler; Atari's alone are imported.")
         actions = shape_of(denoiser, "inner_model.act_emb.0.weight", 2)[0]
-        known = shape_of(head, "act_emb.weight", 2)[0]
+        known = shape_of(head, "act_emb.weight", 2)[0] if head else actions
         if known != actions:
             raise WeightsError(
                 f"rew_end_model knows {known} actions, the denoiser {actions}: they are not of the same game."
             )
-        size = options.size or _frame_size(head)
+        size = options.size or (_frame_size(head) if head else _SIZE)
         steps = _STEPS if options.sampling_steps is None else options.sampling_steps
         try:
-            denoiser_config, head_config = _denoiser_config(denoiser), _head_config(head)
+            denoiser_config = _denoiser_config(denoiser)
+            head_config = _head_config(head) if head else NoRewardHeadConfig()
             config = DenoisingConfig(
                 denoiser=denoiser_config,
                 process=EDM(sigma_min=0.002, sigma_max=5.0, p_mean=-0.4, p_std=1.2),
@@ -122,11 +125,19 @@ class DiamondAdapter(Adapter):
         spec = WorldModelSpec(
             frame_shape=(colours, *size), action_space=gym.spaces.Discrete(actions), frame_rate=_FRAME_RATE
         )
+        said = "rewards are predicted by their sign, -1, 0 or 1, and given as their mean"
+        if not head:
+            said = "the file has no rew_end_model: rewards and terminations are not predicted"
+            if options.size is None:
+                said += f", and frames are taken to be {size[0]} x {size[1]}, the published size, which no tensor says"
         return Architecture(
-            config=config, spec=spec, tensors={"denoiser": denoiser, "head": head},
-            names={"denoiser": DENOISER_NAMES, "head": HEAD_NAMES}, rewards=True,
-            notes=("rewards are predicted by their sign, -1, 0 or 1, and given as their mean",),
-        )  # fmt: skip
+            config=config,
+            spec=spec,
+            tensors={"denoiser": denoiser, **({"head": head} if head else {})},
+            names={"denoiser": DENOISER_NAMES, "head": HEAD_NAMES},
+            rewards=bool(head),
+            notes=(said,),
+        )
 
     def write(self, world: World) -> dict[str, dict[str, Tensor]]:
         """See `Adapter.write`."""
@@ -134,12 +145,14 @@ class DiamondAdapter(Adapter):
         if (
             not isinstance(config, DenoisingConfig)
             or not isinstance(config.denoiser, DiamondConfig)
-            or not isinstance(config.head, DiamondHeadConfig)
+            or not isinstance(config.head, DiamondHeadConfig | NoRewardHeadConfig)
         ):
             raise WeightsError(
                 "this world's denoiser and head are not DIAMOND's; only a world imported from it can be written as one."
             )
-        parts = {"denoiser": ("denoiser", DENOISER_NAMES), "rew_end_model": ("head", HEAD_NAMES)}
+        parts = {"denoiser": ("denoiser", DENOISER_NAMES)}
+        if isinstance(config.head, DiamondHeadConfig):
+            parts["rew_end_model"] = ("head", HEAD_NAMES)
         return {
             "agent.pt": {
                 f"{part}.{name}": tensor
@@ -155,7 +168,7 @@ def _denoiser_config(tensors: Mapping[str, Tensor]) -> DiamondConfig:
     if embed_dim % wide:
         raise WeightsError(
             f"inner_model.act_emb.0.weight is {actions, wide}: {wide} does not divide the {embed_dim} that "
-            "inner_model.noise_emb.weight tells of."
+            "inner_model.noise_emb.weight shows."
         )
     context = embed_dim // wide
     colours = shape_of(tensors, "inner_model.conv_out.weight", 4)[0]

@@ -62,7 +62,7 @@ def import_world(
         starts: where dreams begin, see `dreamenv.importers.starts.read_starts`.
         options: what the tensors' shapes do not say.
         resize: bring the starts' frames to the world's size.
-        count: starts to cut out of a film or a recording, at most.
+        count: starts to cut out of a video or a recording, at most.
         seed: of their choice.
 
     Returns:
@@ -76,6 +76,11 @@ def import_world(
     adapter = adapter_for(system)
     if not files:
         raise WeightsError(f"no files were named. {adapter.title}'s weights are in {adapter.source}.")
+    given = {name for name, value in vars(options or Options()).items() if value is not None}
+    for name in sorted(given - set(adapter.options)):
+        raise ConfigError(
+            f"{name} has no effect on {adapter.title}, which takes {', '.join(adapter.options)}; leave {name} out."
+        )
     read = [read_tensors(file, adapter.prefixes) for file in files]
     architecture = adapter.read(read, options or Options())
     model = load_weights(architecture)

@@ -31,7 +31,7 @@ _HEAD_WIDTH = 64  # of other widths
 _FRAME_RATE = 4.0  # of the recordings, hertz
 _STEPS = 250  # of the ancestral sampler, with the variance that the network predicts
 _FEW = 50  # up to so many, which are too few for it, DPM-Solver++ is used
-_DENOISER, _CODEC = "blocks.0.cttn.in_proj_weight", "encoder.conv_in.weight"  # by which files are told apart
+_DENOISER, _CODEC = "blocks.0.cttn.in_proj_weight", "encoder.conv_in.weight"  # by which files are distinguished
 _BOTH = (
     "NWM needs two files: a checkpoint of the transformer (.pth.tar), and stabilityai/sd-vae-ft-ema's "
     "diffusion_pytorch_model.safetensors"
@@ -154,6 +154,7 @@ class NWMAdapter(Adapter):
             tensors={"denoiser": network, "codec.autoencoder": codec},
             names={"denoiser": DENOISER_NAMES, "codec.autoencoder": CODEC_NAMES},
             notes=(
+                *_assumed(options, denoiser),
                 f"It was trained on {denoiser.context} frames of context; a dream that starts from fewer takes the "
                 "first one for those that are missing.",
                 f"Each frame takes {steps} sampling steps"
@@ -244,6 +245,14 @@ def _denoiser_config(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[
         raise WeightsError(f"{heads} heads do not divide a width of {width}, which pos_embed has; set heads.")
     depth = _count(tensors, r"blocks\.(\d+)\.")
     return NWMConfig(context=frames - 1, embed_dim=width, depth=depth, heads=heads, patch=patch), places
+
+
+def _assumed(options: Options, denoiser: NWMConfig) -> list[str]:
+    """Return what is said about heads of attention that no option told of: no tensor does."""
+    if options.heads is not None:
+        return []
+    how = "as published" if denoiser.embed_dim in _HEADS else f"each {_HEAD_WIDTH} channels wide"
+    return [f"assumed heads={denoiser.heads} for a width of {denoiser.embed_dim}, {how}: no tensor says how many."]
 
 
 def _codec_config(tensors: Mapping[str, Tensor]) -> SDVAEConfig:

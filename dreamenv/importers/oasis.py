@@ -2,7 +2,8 @@
 
 The public code writes its two tables of rotary speeds under the first of the many names that share each of them, and
 takes them from whichever names are there; so does this. How wide a head of attention is can be read off these tables,
-but not off the autoencoder's tensors: as published, its heads are 64 wide unless `Options.heads` says how many.
+but not off the autoencoder's tensors: as published, its heads are 64 wide unless `Options.encoder_heads` and
+`Options.decoder_heads` say how many.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class OasisAdapter(Adapter):
     name = "oasis"
     title = "Oasis 500M (Decart and Etched)"
     licence = "MIT"
+    options = ("size", "heads", "encoder_heads", "decoder_heads", "actions", "sampling_steps")
     source = f"{_NETWORK} and {_CODEC} of Etched/oasis-500m on the Hugging Face Hub, which asks for a login"
 
     def read(self, files: Sequence[Mapping[str, Tensor]], options: Options) -> Architecture:
@@ -110,7 +112,7 @@ class OasisAdapter(Adapter):
         network, codec = _sorted(files)
         size = options.size or _SIZE
         network, sizes = _read_network(network, options.heads)
-        codec_config = _read_codec(codec, options.heads)
+        codec_config = _read_codec(codec, options)
         channels = network["x_embedder.proj.weight"].shape[1]
         if channels != codec_config.latent_channels:
             raise WeightsError(
@@ -142,6 +144,7 @@ class OasisAdapter(Adapter):
             names=_NAMES,
             provenance=provenance,
             notes=(
+                *_assumed(files, options, sizes["heads"], codec_config),
                 "a step is one tick of 1/20 s; make MineRL's environment with frame_skip=1 to have the same",
                 "when 31 past frames are remembered the window slides over what was computed once, unlike the public "
                 "code, which computes all of them again; "
@@ -199,7 +202,7 @@ def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dic
             "channels wide; both must go with the same. Is the file damaged?"
         )
     head = known.pop() if known else None
-    heads = _heads(width, head, heads, 4, "network")
+    heads = _heads(width, head, heads, 4)
     kept = {
         name: tensor for name, tensor in tensors.items() if not (_SPATIAL.fullmatch(name) or _TEMPORAL.fullmatch(name))
     }
@@ -209,7 +212,7 @@ def _read_network(tensors: Mapping[str, Tensor], heads: int | None) -> tuple[dic
     return kept, {"width": width, "depth": _depth(tensors, "blocks"), "heads": heads, "patch": patch}
 
 
-def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisVAEConfig:
+def _read_codec(tensors: Mapping[str, Tensor], options: Options) -> OasisVAEConfig:
     ours, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     theirs, latent = shape_of(tensors, "post_quant_conv.weight", 2)
     return OasisVAEConfig(
@@ -217,11 +220,24 @@ def _read_codec(tensors: Mapping[str, Tensor], heads: int | None) -> OasisVAECon
         latent_channels=latent,
         encoder_width=ours,
         encoder_depth=_depth(tensors, "encoder"),
-        encoder_heads=_heads(ours, None, heads, 8, "codec's encoder"),
+        encoder_heads=_heads(ours, None, options.encoder_heads, 8, "encoder"),
         decoder_width=theirs,
         decoder_depth=_depth(tensors, "decoder"),
-        decoder_heads=_heads(theirs, None, heads, 8, "codec's decoder"),
+        decoder_heads=_heads(theirs, None, options.decoder_heads, 8, "decoder"),
     )
+
+
+def _assumed(files: Sequence[Mapping[str, Tensor]], options: Options, heads: int, codec: OasisVAEConfig) -> list[str]:
+    """Return what is said about heads of attention that neither tensors nor options told of."""
+    told = any(_SPATIAL.fullmatch(name) or _TEMPORAL.fullmatch(name) for file in files for name in file)
+    counts = {
+        "heads": None if told else heads, "encoder_heads": codec.encoder_heads, "decoder_heads": codec.decoder_heads
+    }  # fmt: skip
+    return [
+        f"assumed {name}={count}, each {_HEAD} channels wide as published: no tensor says how many there are"
+        for name, count in counts.items()
+        if count is not None and getattr(options, name) is None
+    ]
 
 
 def _depth(tensors: Mapping[str, Tensor], blocks: str) -> int:
@@ -249,15 +265,16 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
 
 
-def _heads(width: int, head: int | None, asked: int | None, multiple: int, what: str) -> int:
+def _heads(width: int, head: int | None, asked: int | None, multiple: int, half: str = "") -> int:
     """Return how many heads a width has, given how wide one is, or how many are asked for."""
+    what, name = (f"codec's {half}", f"{half}_heads") if half else ("network", "heads")
     heads = width // (head or _HEAD) if asked is None else asked
     if heads < 1 or width % heads or (width // heads) % multiple:
         where = f"its rotary speeds go with heads {head} wide" if head else "its heads cannot be read off its tensors"
         tried = f"{heads} heads" if asked is not None else f"heads {head or _HEAD} wide"
         raise WeightsError(
             f"the {what} is {width} wide, which {tried} do not divide into multiples of {multiple}; {where}. Say how "
-            "many there are with heads=."
+            f"many there are with {name}=."
         )
     if head is not None and width // heads != head:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Where the dreams of an imported world begin: pictures, a film with its actions, or a recording of ours."""
+"""Where the dreams of an imported world begin: pictures, a video with its actions, or a recording of ours."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def read_starts(
     """Read real segments that dreams begin from.
 
     Args:
-        place: a picture or a folder of them, each of which begins a dream; a film (mp4) beside which lie its actions,
-            as an array ``<name>.npy`` of shape (t, *a), whose row i led from frame i to frame i + 1, or as a tensor of
-            that shape, ``<name>.one_hot_actions.pt``, as they lie beside Oasis's films; or the folder of a recording
+        place: a picture or a folder of them, each of which begins a dream; a video (mp4) with a file of its actions
+            next to it, an array ``<name>.npy`` of shape (t, *a), whose row i led from frame i to frame i + 1, or a
+            tensor of that shape, ``<name>.one_hot_actions.pt``, as Oasis's videos have them; or a recording's folder
             that has the world's action space.
         spec: of the world.
         resize: bring frames to the world's size, by area; else another size is refused.
-        count: segments to cut out of a film or a recording, at most.
+        count: segments to cut out of a video or a recording, at most.
         seed: of the choice.
 
     Raises:
         DatasetError: there is nothing to read, or a recording is of other actions.
         FrameError: frames of another size, or a picture that is damaged.
-        ActionError: a film's actions are missing, or do not fit the world's.
+        ActionError: a video's actions are missing, or do not fit the world's.
     """
     place = Path(place)
     steps = max(1, spec.context_frames or 1)
     if place.is_file() and place.suffix.lower() in _FILMS:
-        return _from_film(place, spec, resize, steps, count, seed)
+        return _from_video(place, spec, resize, steps, count, seed)
     pictures = [place] if place.suffix.lower() in _PICTURES else sorted(
         file for file in (place.iterdir() if place.is_dir() else ()) if file.suffix.lower() in _PICTURES
     )  # fmt: skip
@@ -59,7 +59,7 @@ def read_starts(
         frames = np.stack([_fitted(_picture(file), spec, resize, file) for file in pictures])
         return _segments(frames, spec)
     if not place.is_dir():
-        raise DatasetError(f"{place} is no picture, no film and no folder; begin dreams from one of these.")
+        raise DatasetError(f"{place} is no picture, no video and no folder; begin dreams from one of these.")
     dataset = EpisodeDataset.open(place)
     if dataset.action_space != spec.action_space:
         raise DatasetError(
@@ -77,14 +77,14 @@ def read_starts(
     )  # fmt: skip
 
 
-def _from_film(place: Path, spec: WorldModelSpec, resize: bool, steps: int, count: int, seed: int) -> Starts:
-    film = Video(place)
+def _from_video(place: Path, spec: WorldModelSpec, resize: bool, steps: int, count: int, seed: int) -> Starts:
+    video = Video(place)
     h, w = spec.frame_shape[1:]
     native = _native(place)
     if native != (h, w) and not resize:
         raise _wrong_size(native, spec, place)
-    frames = np.stack(list(film.read(0, film.frames - 1, (h, w))))
-    file, actions = _film_actions(place, spec.action_space)
+    frames = np.stack(list(video.read(0, video.frames - 1, (h, w))))
+    file, actions = _video_actions(place, spec.action_space)
     if len(actions) < len(frames) - 1:
         raise ActionError(
             f"{place} has {len(frames)} frames, which {len(frames) - 1} actions join, but {file.name} has "
@@ -102,13 +102,13 @@ def _from_film(place: Path, spec: WorldModelSpec, resize: bool, steps: int, coun
     )  # fmt: skip
 
 
-def _film_actions(film: Path, space: gym.Space[Any]) -> tuple[Path, NDArray[Any]]:
-    """Return the file of a film's actions, and what it holds."""
-    array, tensor = film.with_suffix(".npy"), film.with_suffix(_TENSOR)
+def _video_actions(video: Path, space: gym.Space[Any]) -> tuple[Path, NDArray[Any]]:
+    """Return the file of a video's actions, and what it holds."""
+    array, tensor = video.with_suffix(".npy"), video.with_suffix(_TENSOR)
     if not (array.is_file() or tensor.is_file()):
         raise ActionError(
-            f"{array} is missing: the actions of a film lie beside it, an array (t, *a) that numpy.save wrote, or a "
-            f"tensor in {tensor.name}. To begin from pictures alone, name a folder of them."
+            f"{array} is missing: the actions of a video are in a file next to it, an array (t, *a) that numpy.save "
+            f"wrote, or a tensor in {tensor.name}. To begin from pictures alone, name a folder of them."
         )
     file, read, how = (array, _array, "numpy.save") if array.is_file() else (tensor, _tensor, "torch.save")
     layout = ActionLayout(space)
@@ -191,6 +191,6 @@ def _fitted(frame: Frames, spec: WorldModelSpec, resize: bool, place: Path) -> F
 def _wrong_size(found: tuple[int, int], spec: WorldModelSpec, place: Path) -> FrameError:
     h, w = spec.frame_shape[1:]
     return FrameError(
-        f"{place} has frames of {found[0]} x {found[1]} pixels (height x width), and the world draws {h} x {w}. Ask "
+        f"{place} has frames of {found[0]} x {found[1]} pixels (height x width), and the world has {h} x {w}. Ask "
         "for them to be resized (resize=True, --resize)."
     )

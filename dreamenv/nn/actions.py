@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,9 @@ from torch.nn import functional
 from dreamenv.action_layout import ActionLayout, ActionPart
 
 __all__ = ["ActionEncoder", "ActionVector"]
+
+
+_WIDEST = 1e4  # distance of bounds; at 1e4, actions of 1 are still told apart by 2e-4
 
 
 class ActionEncoder(nn.Module, ABC):
@@ -36,8 +40,10 @@ class ActionVector(ActionEncoder):
     """Encode actions (..., *a) of a space into float32 vectors (..., size).
 
     Discrete(n) becomes n indicators, MultiDiscrete and MultiBinary the indicators of each of their parts, and Box its
-    flattened values, scaled to [-1, 1] where a bound is finite (DreamerV3 likewise keeps actions within unit
-    magnitude). A Dict becomes the vectors of its entries one after another, in the order of `dreamenv.action_layout`.
+    flattened values, scaled to [-1, 1] (DreamerV3 likewise keeps actions within unit magnitude). Bounds that are
+    infinite, or so wide that they say nothing of the actions, would scale all of them to one number: such values x
+    become asinh(x), which is x near 0 and grows like a logarithm. A Dict becomes the vectors of its entries one after
+    another, in the order of `dreamenv.action_layout`.
 
     Raises:
         ConfigError: for other spaces.
@@ -45,20 +51,27 @@ class ActionVector(ActionEncoder):
 
     low: Tensor
     scale: Tensor
+    bounded: Tensor
 
     def __init__(self, space: gym.Space[Any]) -> None:
         super().__init__()
         layout = ActionLayout(space)
         self.axes, self.width = len(layout.shape), layout.size
         low, high = layout.low.reshape(-1).astype(np.float64), layout.high.reshape(-1).astype(np.float64)
-        bounded = np.isfinite(low) & np.isfinite(high)
+        bounded = high - low <= _WIDEST
         low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
         scale = 2.0 / np.maximum(high - low, 1e-8)
         self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32), persistent=False)
+        self.register_buffer("bounded", torch.as_tensor(bounded), persistent=False)
+        self.all_bounded = bool(bounded.all())
         self.parts = [_Part(part, layout) for part in layout.parts]
         self.size = sum(part.size for part in self.parts)
-        self.discrete = [bool(part.choices) for part in self.parts for _ in range(part.size)]
+
+    @cached_property  # a space of a stranger's world may have as many indicators as it says
+    def discrete(self) -> list[bool]:  # type: ignore[override]
+        """Whether each of the ``size`` numbers of a vector is an indicator."""
+        return [bool(part.choices) for part in self.parts for _ in range(part.size)]
 
     def forward(self, actions: Tensor) -> Tensor:
         """(..., *a) -> (..., size)."""
@@ -69,7 +82,8 @@ class ActionVector(ActionEncoder):
 
     def _continuous(self, flat: Tensor, part: _Part) -> Tensor:
         at = part.columns
-        return (flat[..., at] - self.low[at]) * self.scale[at] - 1.0
+        scaled = (flat[..., at] - self.low[at]) * self.scale[at] - 1.0
+        return scaled if self.all_bounded else torch.where(self.bounded[at], scaled, torch.asinh(flat[..., at]))
 
     @staticmethod
     def _one_hot(flat: Tensor, part: _Part) -> Tensor:

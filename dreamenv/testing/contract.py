@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -11,8 +13,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dreamenv.data import FrameStore
 from dreamenv.errors import ActionError, FrameError, SeedError, StateError
 from dreamenv.parts import part_from_json, part_to_json
+from dreamenv.testing.chance import learn, predict, record_chance
 from dreamenv.world_model import (
     BackboneConfig,
     Batch,
@@ -49,7 +53,7 @@ class WorldModelContract:
         return self.make_model()
 
     def make_model(self) -> WorldModel:
-        torch.manual_seed(0)  # weights are drawn by torch.nn.init, which knows only the global stream
+        torch.manual_seed(0)  # weights are sampled by torch.nn.init, which knows only the global stream
         model = self.build(self.config)
         return model.eval()
 
@@ -176,6 +180,22 @@ class WorldModelContract:
         rate = torch.full_like(usual, self.statistics().termination_rate)
         torch.testing.assert_close(imagined.termination, rate, rtol=1e-3, atol=1e-5)
 
+    def test_a_constant_hazard_is_predicted_at_every_age(self, tmp_path: Path) -> None:
+        """How a recording is cut into windows says nothing of when an episode ends."""
+        store = record_chance(tmp_path, self.spec)
+        for model, stage, length in self.taught(store, steps=150):
+            found = predict(model, (0, 1, 2, length - 1, length, 2 * length)).termination
+            shares = found / store.statistics().termination_rate
+            assert float(shares.min()) > 2 / 3, f"{stage}: {shares.tolist()}"
+            assert float(shares.max()) < 3 / 2, f"{stage}: {shares.tolist()}"
+
+    def test_a_rare_reward_is_not_paid_elsewhere(self, tmp_path: Path) -> None:
+        """A head that starts anywhere pays where nothing happens, for longer than a rare reward takes to be learned."""
+        store = record_chance(tmp_path, self.spec)
+        for model, stage, length in self.taught(store, steps=40):
+            shares = predict(model, (0, length // 2, length)).rewards / store.statistics().reward_mean
+            assert float(shares.abs().max()) < 5 / 4, f"{stage}: {shares.tolist()}"
+
     def test_saving_and_loading_keeps_the_dream(self, model: WorldModel) -> None:
         if isinstance(model, SupportsCalibrate):
             model.calibrate(self.statistics())
@@ -242,6 +262,22 @@ class WorldModelContract:
             model.imagine(State({"other": torch.zeros(ROWS)}, batch_size=[ROWS]), self.actions(self.spec.chunk))
 
     # What the tests are made of
+
+    def taught(self, store: FrameStore, steps: int) -> Iterator[tuple[WorldModel, str, int]]:
+        """Teach a model by each of its stages that learns terminations; its name, and the steps of its windows."""
+        model = self.make_model()
+        stages = model.stages()
+        if not model.spec.predicts_rewards or not (stages or isinstance(model, SupportsCalibrate)):
+            return  # nothing of what it predicts comes from a recording
+        telling = [
+            [stage.name] for stage in stages
+            if any("termination" in o.loss(self.batch(model, stage.precompute))[1] for o in stage.objectives)
+        ]  # fmt: skip
+        for names in telling or [[stage.name for stage in stages]]:
+            model = self.make_model()
+            chosen = [stage for stage in model.stages() if stage.name in names]
+            learn(model, chosen, store, steps)
+            yield model, ", ".join(names), max((stage.sequence_length for stage in chosen), default=STEPS)
 
     def first_frames(self) -> Tensor:
         return torch.rand((ROWS, *self.spec.frame_shape), generator=torch.Generator().manual_seed(1))

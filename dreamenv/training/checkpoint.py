@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dreamenv.errors import CheckpointDamagedError, CheckpointError
-from dreamenv.storage import FolderFormat, read_tensors, write_tensors
+from dreamenv.storage import FolderFormat, read_tensors, refuse_malformed, write_tensors
 
 __all__ = ["Checkpoint", "Checkpoints", "flatten_optimizer", "read_checkpoint", "restore_optimizer"]
 
@@ -132,9 +132,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: it is of a newer dreamenv.
     """
     values = _FORMAT.read(path)
-    files = [path / name for name in values["files"]]
-    tensors = {file.stem: read_tensors(file, CheckpointDamagedError, _REMEDY) for file in files}
-    return Checkpoint(step=values["step"], tensors=tensors, state=values["state"])
+    with refuse_malformed(CheckpointDamagedError, str(path), _REMEDY):
+        files = [path / name for name in values["files"]]
+        tensors = {file.stem: read_tensors(file, CheckpointDamagedError, _REMEDY) for file in files}
+        return Checkpoint(step=int(values["step"]), tensors=tensors, state=dict(values["state"]))
 
 
 def _step(path: Path) -> int:

@@ -74,7 +74,7 @@ class TrainConfig:
         starts_before_reward: share of these segments that end shortly before a reward, for tasks whose reward is rare;
             see `Starts.from_dataset`.
         num_threads: CPU threads; None leaves torch's setting.
-        progress: show a progress bar.
+        progress: show progress bars, and at the end a line that says what the world is worth.
     """
 
     seed: int = 0

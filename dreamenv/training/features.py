@@ -1,9 +1,12 @@
-"""Precompute a stage's features of every recorded frame, in a memory-mapped file in the run's folder."""
+"""Precompute a stage's features of every recorded frame, in a memory-mapped file in the run's folder.
+
+The file lies in a folder with its digest, so that damaged features are noticed, and computed again.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,22 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dreamenv.errors import CheckpointDamagedError
 from dreamenv.frames import frames_to_model
-from dreamenv.storage import atomic_file
+from dreamenv.storage import FolderFormat
 
-__all__ = ["compute_features"]
+__all__ = ["compute_features", "open_features"]
+
+_FILE = "features.npy"
+_FORMAT = FolderFormat(
+    kind="folder of features",
+    manifest="features.json",
+    version=1,
+    missing=CheckpointDamagedError,
+    damaged=CheckpointDamagedError,
+    newer=CheckpointDamagedError,
+    remedy="They are computed again.",
+)
 
 _CHUNK = 256  # frames at a time
 _CPU_CHUNK = 32  # so that activations stay in the cache
@@ -30,31 +45,55 @@ def compute_features(
     *,
     progress: bool = False,
 ) -> None:
-    """Run precompute over all frames (n, h, w, c); write the result (n, ...) to a ``.npy`` file, atomically.
+    """Run precompute over all frames (n, h, w, c); write the result (n, ...) into a folder, atomically.
 
     Floats are stored in half precision, integers in 32 bits.
 
     Raises:
         StorageError: the disk refused.
     """
+    _FORMAT.write(path, lambda draft: _fill(draft / _FILE, frames, precompute, device, progress))
+
+
+def open_features(path: Path, *, check: bool) -> np.memmap[Any, np.dtype[Any]]:
+    """Map the features in a folder, (n, ...).
+
+    Args:
+        path: of the folder.
+        check: whether to compare them with their digest.
+
+    Raises:
+        CheckpointDamagedError: they are missing or damaged.
+    """
+    if check:
+        _FORMAT.read(path)
+    mapped: np.memmap[Any, np.dtype[Any]] = np.load(path / _FILE, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _fill(
+    file: Path,
+    frames: npt.NDArray[np.uint8],
+    precompute: Callable[[Tensor], Tensor],
+    device: torch.device,
+    progress: bool,
+) -> Mapping[str, Any]:
     chunk = _CPU_CHUNK if device.type == "cpu" else _CHUNK
     stored: np.memmap[Any, np.dtype[Any]] | None = None
-    with (
-        atomic_file(path, f"the features of {len(frames)} frames,") as draft,
-        tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar,
-    ):
+    with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:
         for first in range(0, len(frames), chunk):
             with torch.no_grad():
                 part = precompute(frames_to_model(frames[first : first + chunk], device, channels_last=True))
             values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
             if stored is None:
                 shape = (len(frames), *values.shape[1:])
-                stored = np.lib.format.open_memmap(draft, mode="w+", dtype=values.dtype, shape=shape)
-                _reserve(draft)
+                stored = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=shape)
+                _reserve(file)
             stored[first : first + len(values)] = values
             bar.update(len(values))
         if stored is not None:
             stored.flush()
+    return {"frames": len(frames)}
 
 
 def _reserve(path: Path) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import closing
+import warnings
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
@@ -22,12 +22,20 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler
-from dreamenv.errors import CheckpointError, ConfigError
+from dreamenv.errors import (
+    CheckpointDamagedError,
+    CheckpointError,
+    ConfigError,
+    WorldDamagedError,
+    WorldNotFoundError,
+)
+from dreamenv.locks import locked_run
+from dreamenv.metrics.verdict import fidelity_verdict
 from dreamenv.parts import part_to_json
 from dreamenv.training.checkpoint import Checkpoint, Checkpoints
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.evaluation import Evaluator
-from dreamenv.training.features import compute_features
+from dreamenv.training.features import compute_features, open_features
 from dreamenv.training.meter import Meter
 from dreamenv.training.optimisation import WeightAverage, check_stages, learning_rate, stage_steps
 from dreamenv.training.prefetch import batches
@@ -66,16 +74,22 @@ def train(
 
     Raises:
         DatasetError: no episodes, or none with a step.
+        FolderInUseError: another process trains in ``out``.
         CheckpointError: ``out`` holds a run with other settings or other data, or one that cannot be read.
         ConfigError, DeviceError: settings that cannot work here.
         DivergedError: a loss became infinite or NaN; the last good checkpoint is kept.
         StorageError: the disk refused; what was there is untouched.
     """
     fabric = make_fabric(config)
-    with isolated(config.seed, config.num_threads, fabric.device):
-        run = _Run(config, backbone_config, dataset, Path(out), fabric, initial)
-        with closing(run):
-            return run.run(resume)
+    with (
+        locked_run(Path(out)) if fabric.is_global_zero else nullcontext(),
+        isolated(config.seed, config.num_threads, fabric.device),
+        closing(_Run(config, backbone_config, dataset, Path(out), fabric, initial)) as run,
+    ):
+        world = run.run(resume)
+    if config.progress and fabric.is_global_zero:
+        print(fidelity_verdict(world.metrics))
+    return world
 
 
 class _Run:
@@ -125,8 +139,14 @@ class _Run:
     def run(self, resume: bool) -> World:
         """Train the remaining stages and save the world."""
         first, checkpoint = self._resume(resume)
-        if first == len(self.stages) and checkpoint and (self.out / "world").exists():
-            return World.load(self.out / "world", device=str(self.fabric.device))
+        if first == len(self.stages) and checkpoint:
+            try:
+                return World.load(self.out / "world", device=str(self.fabric.device))
+            except (WorldNotFoundError, WorldDamagedError) as error:
+                if isinstance(error, WorldDamagedError):
+                    warnings.warn(f"{error} It is made again from {self.out / 'checkpoints'}.", stacklevel=3)
+                    if self.is_main_process:
+                        shutil.rmtree(self.out / "world", ignore_errors=True)
         self.logger = TensorBoardLogger(
             self.out / "tensorboard" if self.is_main_process else None, self.done + 1 if checkpoint else None
         )
@@ -236,7 +256,6 @@ class _Run:
         if self.is_main_process:
             with eval_mode(self.model, average, self.fabric.device):
                 self.logger.scalars(self.evaluator.scalars(self.model, stage), self.done)
-            self.logger.flush()
 
     def _record_video(self, average: WeightAverage | None) -> None:
         if self.is_main_process:
@@ -244,25 +263,33 @@ class _Run:
                 self.evaluator.video(self.model, self.out / "videos", self.logger, self.done)
 
     def _features(self, index: int, *, fresh: bool) -> Any:
-        """Compute the stage's features, or read those of the stage before, or its own from before an interruption."""
+        """Compute the stage's features, or read those of the stage before, or its own from before an interruption.
+
+        What is missing or damaged is computed again, and is the same: no stage trains what its features are made with.
+        """
         stage, first = self.stages[index], index
         if stage.precompute is None:
             return None
         while self._shares_features(first - 1, first):
             first -= 1
-        path = self.out / "features" / f"{self.stages[first].name}.npy"
-        if fresh and first == index and self.is_main_process:
+        path = self.out / "features" / self.stages[first].name
+        if self.is_main_process and ((fresh and first == index) or not self._are_whole(path)):
+            shutil.rmtree(path, ignore_errors=True)
             with eval_mode(self.model, None, self.fabric.device):
                 compute_features(
                     path, self.store.frames, stage.precompute, self.fabric.device, progress=self.config.progress
                 )
         self.fabric.barrier()
-        if not path.exists():
-            raise CheckpointError(
-                f"{path} is gone, which stage {stage.name!r} had computed before it was interrupted. Pass resume=False "
-                "to start over."
-            )
-        return np.load(path, mmap_mode="r")
+        return open_features(path, check=False)
+
+    def _are_whole(self, path: Path) -> bool:
+        try:
+            open_features(path, check=True)
+        except CheckpointDamagedError as error:
+            if path.exists():
+                warnings.warn(str(error), stacklevel=2)
+            return False
+        return True
 
     def _shares_features(self, earlier: int, later: int) -> bool:
         """Tell whether both stages exist, take steps, and use the same features."""

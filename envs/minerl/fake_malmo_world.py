@@ -125,7 +125,7 @@ class FakeMalmoWorld:
         return (bearing - self.yaw + 180.0) % 360.0 - 180.0
 
     def info(self) -> dict[str, Any]:
-        """Return what Malmo sends besides the frame."""
+        """Return what Malmo sends in addition to the frame."""
         stacks = [{"type": item, "quantity": number, "metadata": 0} for item, number in self.inventory.items()]
         return {
             "inventory": stacks,

@@ -1,7 +1,7 @@
 """One Minetest engine in lock-step: a display, a client with its server, and the socket that steps them.
 
-Each engine has a folder and a display of its own, and a supervisor process that ends both (see `supervisor`): nothing
-is left when this process dies, however it dies.
+Each engine has a folder and a display of its own, and a supervisor process that ends both (`dreamenv.supervisor`):
+nothing is left when this process dies, however it dies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import weakref
@@ -25,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamenv.envs.minetest import supervisor
 from dreamenv.envs.minetest.files import engine_command, write_folder, xvfb_command
 from dreamenv.envs.minetest.screen import STRIP, Screen
 from dreamenv.errors import WorkerError
+from dreamenv.supervisor import supervised
 
 __all__ = ["Engine"]
 
@@ -80,24 +79,25 @@ class Engine:
         listener.bind(str(self.folder / "link"))
         listener.listen(1)
         write_folder(self.folder, script, size)
-        config = {
-            "folder": str(self.folder),
-            "xvfb": xvfb_command(self.folder, size, size + 2 * STRIP),
-            "engine": engine_command(self.folder),
-            "environment": _environment(self.folder),
-            "display_seconds": _START_SECONDS,
-        }
+        command = supervised(
+            engine_command(self.folder),
+            self.folder,
+            environment=_environment(self.folder),
+            display=xvfb_command(self.folder, size, size + 2 * STRIP),
+            display_seconds=_START_SECONDS,
+            reports=True,
+        )
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(config)],
+            command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/",
         )  # fmt: skip
         finalizer.detach()
         self._finalizer = weakref.finalize(self, _end, self._supervisor, self.folder)
         deadline = time.monotonic() + _START_SECONDS
         started = json.loads(self._supervisor.stdout.readline() or "{}")  # type: ignore[union-attr]
-        if "minetest" not in started:
+        if "engine" not in started:
             raise self._failure(f"did not start: {started.get('error', 'its supervisor died')}")
-        self.pids: Mapping[str, int] = {name: int(started[name]) for name in ("minetest", "xvfb")}
+        self.pids: Mapping[str, int] = {"minetest": int(started["engine"]), "xvfb": int(started["display_server"])}
         self.display = int(started["display"])
         self._pid_file = os.pidfd_open(self.pids["minetest"])
         weakref.finalize(self, os.close, self._pid_file)

@@ -1,8 +1,8 @@
 """ViZDoom scenarios as gymnasium environments.
 
 Each game runs as its own engine process in a private working directory (engines in one directory interfere with each
-other). The engine releases the GIL, so several environments can be stepped in threads. It renders at 4:3, and has no
-frame for the step that terminates an episode.
+other), under a supervisor. The engine releases the GIL, so several environments can be stepped in threads. It renders
+at 4:3, and has no frame for the step that terminates an episode.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dreamenv.envs.base import RealEnv, SimStep
 from dreamenv.envs.vizdoom.config import check_files, find_config, read_config
+from dreamenv.envs.vizdoom.engine import use_supervisor
 from dreamenv.envs.vizdoom.tasks import HEALTH_REWARD, VIZDOOM_TASKS, VizdoomTask
 from dreamenv.errors import ConfigError, UnknownNameError, WorkerError
 
@@ -146,10 +147,12 @@ class VizdoomEnv(RealEnv):
         game.set_audio_buffer_enabled(False)
         game.set_mode(vizdoom.Mode.PLAYER)
         game.set_window_visible(self.render_mode == "human")
-        self.working_directory = tempfile.mkdtemp(prefix="dreamenv-vizdoom-")
-        self._finalizer = weakref.finalize(self, _stop_engine, game, self.working_directory)
-        with _STARTING, contextlib.chdir(self.working_directory), _engine_errors():
-            game.init()
+        with _STARTING:
+            self.working_directory = tempfile.mkdtemp(prefix="dreamenv-vizdoom-")
+            self._finalizer = weakref.finalize(self, _stop_engine, game, self.working_directory)
+            use_supervisor(game, self.working_directory)
+            with contextlib.chdir(self.working_directory), _engine_errors():
+                game.init()
         return game
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from dreamenv.backbones.denoising.training import DenoiserTraining
 from dreamenv.codecs.base import AutoencoderConfig
 from dreamenv.denoisers.base import DenoiserConfig
 from dreamenv.diffusion.context_noise import ContextNoise, NoiseAugmentation, Stabilization
 from dreamenv.diffusion.guidance import Guidance
 from dreamenv.diffusion.preconditioning import Preconditioning
-from dreamenv.diffusion.process import EDM, NoiseProcess, RectifiedFlow
+from dreamenv.diffusion.process import EDM, NoiseProcess, RectifiedFlow, VariancePreserving
 from dreamenv.diffusion.sampler import Ancestral, Sampler
 from dreamenv.diffusion.schedule import Schedule
 from dreamenv.diffusion.shortcut import Shortcut
@@ -87,6 +89,15 @@ def _check_context(
         raise ConfigError(
             f"a stabilization_level of {level} is none of {process.kind!r} noise, whose levels go from {process.clean} "
             f"(clean) to {noisiest}."
+        )
+    if isinstance(process, VariancePreserving) and level != int(level):
+        raise ConfigError(f"the levels of 'vp' noise are whole numbers, so stabilization_level cannot be {level}.")
+    found, clean = torch.tensor(float(level)), torch.tensor(process.clean)
+    scaled = context_noise.context_noise_mode == "scaled" and process.alpha_sigma(found)[0] < 1
+    if process.time(found) == process.time(clean) and not scaled:
+        raise ConfigError(
+            f"past frames at a stabilization_level of {level} look as without it; make it larger, or leave "
+            "context_noise at None."
         )
     if context_noise.context_noise_mode == "labelled" and isinstance(process, EDM):
         raise ConfigError("'edm' noise shrinks no frame, so context_noise_mode has no effect; leave it at 'scaled'.")
@@ -167,6 +178,11 @@ def _check_windows(denoiser: DenoiserConfig, training: DenoiserTraining, chunk: 
         raise ConfigError(
             f"a context of {context} frames is longer than the windows of {length} steps that it is trained on; make "
             "sequence_length larger, or the denoiser's context (or packing) shorter."
+        )
+    if denoiser.shift_range > 1 and frames_at_once > 1:
+        raise ConfigError(
+            f"frames are predicted ahead one by one, not {frames_at_once} together: leave max_time_shift at 1, or "
+            "temporal_stride."
         )
     if denoiser.shift_range > length and not denoiser.pretrained:
         raise ConfigError(

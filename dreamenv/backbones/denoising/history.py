@@ -9,15 +9,28 @@ repeated; ``vectors`` (b, n, a), of the actions that led to them; ``recorded`` (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from dreamenv.errors import ConfigError
 from dreamenv.frames import to_float, to_uint8
 from dreamenv.world_model import State
 
-__all__ = ["init_history", "push_history", "whole_latents"]
+__all__ = ["add_cache", "init_history", "push_history", "whole_latents"]
+
+
+def add_cache(state: State, cache: Mapping[str, Tensor]) -> None:
+    """Add a denoiser's entries to the state, in place.
+
+    Raises:
+        ConfigError: one is called as an entry of the world or its head, which it would overwrite.
+    """
+    taken = sorted({*state.keys(), "latent", "pictures", "vectors", "recorded"} & cache.keys())
+    if taken:
+        raise ConfigError(f"the denoiser's cache has an entry {taken[0]!r}, which the world has too; rename it.")
+    state.update(cache)
 
 
 def init_history(first_frame: Tensor, frames: int, action_size: int) -> dict[str, Tensor]:

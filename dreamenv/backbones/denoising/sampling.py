@@ -139,6 +139,6 @@ class FrameSampler:
 
 def row_noise(state: State, shape: tuple[int, ...], frames: int, stream: int, *, tempered: bool = True) -> Tensor:
     """Return standard normal noise (b, frames, *shape) of the rows' own streams, times their temperature."""
-    drawn = [normal(state["rng_key"], state["rng_counter"] + i, shape, stream=stream) for i in range(frames)]
-    noise = torch.stack(drawn, dim=1)
+    samples = [normal(state["rng_key"], state["rng_counter"] + i, shape, stream=stream) for i in range(frames)]
+    noise = torch.stack(samples, dim=1)
     return noise * per_frame(state["temperature"], noise) if tempered else noise

@@ -101,7 +101,7 @@ class DenoisingLoss:
             denoiser: in training, it computes in bfloat16 where settings and hardware allow it.
             frames: (b, s, c, h, w), as the denoiser has them; the first of each window is not predicted.
             actions: (b, s, a), the vectors that led to them.
-            generator: of all that is drawn at random.
+            generator: of all sampling.
 
         Returns:
             The squared error (b, s), and whether a frame could be predicted, (b, s) bool.
@@ -176,8 +176,13 @@ def make_stage(
     training: CodecTraining | DenoiserTraining | HeadTraining,
     sequence_length: int,
     precompute: Callable[[Tensor], Tensor] | None = None,
+    *,
+    sees_ahead: bool = False,
 ) -> Stage:
-    """Return the stage that trains a module by one loss, for as long as its training says."""
+    """Return the stage that trains a module by one loss, for as long as its training says.
+
+    Where a frame sees later ones of its window it would see padding, too, so those windows lie within their episode.
+    """
     return Stage(
         name=name,
         objectives=[Objective(name, list(module.parameters()), loss)],
@@ -186,6 +191,7 @@ def make_stage(
         sequence_length=sequence_length,
         learning_rate=training.learning_rate,
         precompute=precompute,
+        crop_at_episode_ends=not sees_ahead,
     )
 
 
@@ -195,7 +201,7 @@ def draw_blocks(frames: int, size: int, generator: torch.Generator | None, devic
     Args:
         frames: of the window, the first one and multiples of the size.
         size: of a block.
-        generator: of the draw.
+        generator: of the sample.
         device: of the result.
 
     Returns:

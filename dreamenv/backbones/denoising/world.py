@@ -2,7 +2,7 @@
 
 Its parts are chosen independently: the network and how it remembers (`dreamenv.denoisers`), what noise it undoes and
 how (`dreamenv.diffusion`), pixels or latents (`dreamenv.codecs`), and who predicts rewards and terminations
-(`dreamenv.heads`). Noise is drawn from the row's own stream, and scaled by its temperature.
+(`dreamenv.heads`). Noise is sampled from the row's own stream, and scaled by its temperature.
 
 State: ``frame`` (b, c, h, w) in [0, 1], the present one, and where the head watches it so its ``latent`` (b, C, H, W);
 the head's entries; the denoiser's cache; and those of `history`, where a latent stands for several frames.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dreamenv.backbones.denoising.compatibility import check_parts
-from dreamenv.backbones.denoising.history import init_history, push_history, whole_latents
+from dreamenv.backbones.denoising.history import add_cache, init_history, push_history, whole_latents
 from dreamenv.backbones.denoising.presentation import Presentation
 from dreamenv.backbones.denoising.sampling import FrameSampler, row_noise
 from dreamenv.backbones.denoising.training import DenoiserTraining, DenoisingLoss, make_stage
@@ -60,7 +60,7 @@ from dreamenv.world_model import (
 
 __all__ = ["DenoisingConfig", "DenoisingWorld"]
 
-_LATENT_STREAM = 1 << 16  # of latents that are drawn from their distribution; the next one is the first frame's
+_LATENT_STREAM = 1 << 16  # of latents that are sampled from their distribution; the next one is the first frame's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class DenoisingWorld(WorldModel):
         nothing = first_frame.new_zeros(b, 1, self.action.size)
         empty = {name: first_frame.new_zeros(b, width) for name, width in self.head.entries.items()}
         state = new_state(seed, {"frame": first_frame, **empty})
-        state.update(self.denoiser.init_cache(first_frame.new_zeros(b, *self.latent_shape)))
+        add_cache(state, self.denoiser.init_cache(first_frame.new_zeros(b, *self.latent_shape)))
         if self.stride > 1:
             history = self.config.denoiser.context_frames * self.stride
             state.update(init_history(first_frame, history, self.action.size))
@@ -236,15 +236,15 @@ class DenoisingWorld(WorldModel):
         if config.codec is not None:
             stages.append(make_stage("codec", self.codec, self.codec_loss, config.codec.training, self.stride))
         training = config.training
-        stages.append(
-            make_stage("denoiser", self.denoiser, self.denoising_loss, training, training.sequence_length, described)
-        )
+        denoiser = make_stage(
+            "denoiser", self.denoiser, self.denoising_loss, training, training.sequence_length, described,
+            sees_ahead=config.schedule.group_size > 1,
+        )  # fmt: skip
+        stages.append(denoiser)
         head = config.head.stage
         if head is not None:
             watched = described if self._watches_latents else None
-            stage = make_stage("head", self.head, self.head_loss, head, head.sequence_length, watched)
-            # Its memory begins empty with a window, and must not predict terminations by counting.
-            stages.append(dataclasses.replace(stage, crop_at_episode_ends=True))
+            stages.append(make_stage("head", self.head, self.head_loss, head, head.sequence_length, watched))
         return stages
 
     # Capabilities
@@ -257,8 +257,8 @@ class DenoisingWorld(WorldModel):
     def predict_ahead(self, state: State, actions: Tensor) -> Tensor:
         """Predict the frame that actions (b, k, *a) lead to, none of those between: (b, c, h, w) in [0, 1].
 
-        The network is given the mean of the actions, so orders of actions that end elsewhere are not told apart. The
-        state is not changed.
+        The network is given the mean of the actions, so it cannot tell in which order they were taken. The state is not
+        changed.
 
         Raises:
             ActionError: more steps than `max_time_shift`, or a world that predicts several frames together.
@@ -377,7 +377,7 @@ class DenoisingWorld(WorldModel):
     def _encode(self, frames: Tensor, state: State | None = None, stream: int = _LATENT_STREAM) -> Tensor:
         """Frames (b, r f, c, h, w) in [0, 1] as the denoiser has them, (b, f, ...).
 
-        Given the state they belong to, latents are drawn from their distribution, if the codec is one that has it so.
+        Given the state they belong to, latents are sampled from their distribution, if the codec is one that has it so.
         """
         noise = None
         if self.codec.sampled and state is not None:

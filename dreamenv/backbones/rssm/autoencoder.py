@@ -18,7 +18,7 @@ __all__ = ["CategoricalAutoencoder"]
 
 
 class CategoricalAutoencoder(nn.Module):
-    """The autoencoder. It draws differences from the mean frame of the data.
+    """The autoencoder, which decodes differences from the mean frame of the data.
 
     Args:
         frame_shape: (c, h, w).

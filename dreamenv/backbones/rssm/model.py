@@ -8,7 +8,7 @@ After Dreamer's RSSM (Hafner et al. 2019, 2021, 2023), arranged for speed on sma
 - prior, reward and termination read ``h_t``, which holds the past and the action but not the frame it leads to. So
   the frame on which an episode ends is never needed, and no off-by-one can arise.
 
-``z`` is ``stoch`` categorical variables of ``classes`` values each, drawn from the row's own random stream.
+``z`` is ``stoch`` categorical variables of ``classes`` values each, sampled from the row's own random stream.
 State: ``deter`` (b, deter), which is h, and ``stoch`` (b, stoch) int64, which is z.
 """
 
@@ -36,6 +36,7 @@ from dreamenv.world_model import (
     Objective,
     Stage,
     State,
+    StateBounds,
     WorldModel,
     WorldModelSpec,
     check_actions,
@@ -47,7 +48,8 @@ from dreamenv.world_model import (
 
 __all__ = ["RSSM", "RSSMConfig"]
 
-_LATENT_STREAM = 0  # the stream of a step's draw from prior or posterior
+_MOST_DETER = 1.001  # a mean of hyperbolic tangents, and rounding
+_LATENT_STREAM = 0  # the stream of a step's sample from prior or posterior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,8 @@ class RSSM(WorldModel):
     Raises:
         ConfigError: a frame whose sides are no multiples of 4, or actions that no vector stands for.
     """
+
+    estimates_uncertainty = True
 
     def __init__(self, config: RSSMConfig, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -170,7 +174,7 @@ class RSSM(WorldModel):
         return torch.cat((state["deter"], one_hot), dim=-1)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
-        """Encode and decode, by the likeliest latents."""
+        """Encode and decode, by the most probable latents."""
         return self.autoencoder.decode(self.autoencoder.encode(frames).argmax(dim=-1))
 
     def calibrate(self, statistics: DataStatistics) -> None:
@@ -181,6 +185,10 @@ class RSSM(WorldModel):
     def store_in_bfloat16(self) -> None:
         """Round the weights for faster dreaming; this model can then no longer be trained."""
         store_in_bfloat16(self)
+
+    def state_bounds(self) -> StateBounds:
+        """A class number per variable, and means of hyperbolic tangents."""
+        return {("stoch",): (0, self.config.classes - 1), ("deter",): (-_MOST_DETER, _MOST_DETER)}
 
     def stages(self) -> Sequence[Stage]:
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""

@@ -6,6 +6,8 @@ that is run again reads only what is missing, and may add further sources.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.data.readers.source import Source, Sources
+from dreamenv.data.readers.source import Segment, Source, Sources
 from dreamenv.data.recording import folder_lock, open_or_create
-from dreamenv.errors import RecordingError
+from dreamenv.errors import EpisodeError, InputError, RecordingError
 from dreamenv.storage import storage_errors
 
 __all__ = ["Conversion", "convert"]
@@ -49,7 +51,7 @@ def convert(sources: Sources, path: str | Path, *, progress: bool = True) -> Con
     """
     path = Path(path).absolute()
     if not sources.skip_damaged:
-        sources.sources[0].segments()  # to find an error in the first source before the folder is made
+        _segments(sources.sources[0])  # to find an error in the first source before the folder is made
     with storage_errors(f"convert to {path}"):
         path.mkdir(parents=True, exist_ok=True)
     damaged = list(sources.damaged)
@@ -70,10 +72,36 @@ def convert(sources: Sources, path: str | Path, *, progress: bool = True) -> Con
 
 
 def _add(source: Source, dataset: EpisodeDataset, bar: Any) -> None:
-    converted = {record.seed for record in dataset.records if record.policy == source.name}
-    segments = source.segments()
+    converted = {record.seed: record.steps for record in dataset.records if record.policy == source.name}
+    segments = _segments(source)
+    for first, last in segments:
+        if converted.get(first, last - first) != last - first:
+            raise RecordingError(
+                f"{source.path} gives {last - first} steps from frame {first} on, but {dataset.path} has "
+                f"{converted[first]} under its name: it is another file, or was changed. Rename it to add it."
+            )
     bar.total += sum(last - first for first, last in segments)
     bar.update(sum(last - first for first, last in segments if first in converted))
-    for episode in source.episodes([segment for segment in segments if segment[0] not in converted]):
-        dataset.append(episode)
+    missing = [segment for segment in segments if segment[0] not in converted]
+    episodes = source.episodes(missing)
+    for first, _ in missing:
+        with _refused(source, f"the episode from frame {first} on"):
+            episode = next(episodes)
+            dataset.append(episode)
         bar.update(len(episode))
+
+
+def _segments(source: Source) -> list[Segment]:
+    with _refused(source, "its steps"):
+        return source.segments()
+
+
+@contextmanager
+def _refused(source: Source, part: str) -> Iterator[None]:
+    """Turn errors of what may not be recorded into errors that name the source, so that it can be skipped."""
+    try:
+        yield
+    except (EpisodeError, InputError) as error:
+        raise RecordingError(
+            f"{source.path} cannot be recorded, because of {part}: {error} Correct it, or leave it out."
+        ) from error

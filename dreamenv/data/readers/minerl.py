@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.data.checks import check_rewards
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minerl_actions import ACTION, ActionSpaceBuilder, arrays_of
-from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, split_segments
+from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, settings_facts, split_segments
 from dreamenv.data.readers.video import Video, split_frames
 from dreamenv.errors import ConfigError, RecordingError
 from dreamenv.storage import read_json
@@ -101,7 +102,7 @@ def open_minerl(
     provenance = Provenance(
         environment_id=settings.environment,
         environment_kwargs={
-            "format": "minerl",
+            **settings_facts("minerl", settings),
             "enum_values": {key: list(value) for key, value in enum_values.items()},
         },
         frame_size=settings.size,
@@ -150,6 +151,7 @@ class _MineRL:
                 rewards=rewards[first:last],
                 terminated=final and success is not False,
                 truncated=not (final and success is not False),
+                at_episode_start=first == 0,
                 policy=self.name,
                 seed=first,
                 success=bool(success) if final and success is not None else None,
@@ -169,6 +171,11 @@ class _MineRL:
         if not file.is_file():
             return {}
         facts: dict[str, Any] = read_json(file, RecordingError, "Download the recording again.")
+        for name, kind in (("success", bool), ("true_video_frame_count", int)):
+            if type(facts.get(name)) not in (kind, type(None)):
+                raise RecordingError(
+                    f"{name!r} in {file} is {facts[name]!r}, which no MineRL recording has. Download it again."
+                )
         return facts
 
     @cached_property
@@ -176,7 +183,8 @@ class _MineRL:
         """The number of the video's frame of state 0."""
         rewards, _ = self._steps
         held = self._video.frames
-        promised = int(self._facts.get("true_video_frame_count", held))
+        promised = self._facts.get("true_video_frame_count")
+        promised = held if promised is None else promised
         if held < promised:
             raise RecordingError(
                 f"{self._video.path} holds {held} of the {promised} frames that {self.path / 'metadata.json'} names: "
@@ -194,7 +202,7 @@ class _MineRL:
         """Return rewards (n,) and packed actions (n, a)."""
         arrays, space = arrays_of(self.path), self.layout.space
         assert isinstance(space, gym.spaces.Dict)
-        rewards = arrays.read("reward").astype(np.float32).reshape(-1)
+        rewards = check_rewards(arrays.read("reward").reshape(-1))
         if not len(rewards):
             raise RecordingError(f"{arrays.path} has no steps. Leave the recording out.")
         entries = {}
@@ -209,6 +217,10 @@ class _MineRL:
                 known = {word: number for number, word in enumerate(self.enum_values[key])}
                 values = np.array([known[str(word)] for word in values])
             if isinstance(inner, gym.spaces.Box):
+                if not np.isfinite(values).all():
+                    raise RecordingError(
+                        f"{ACTION + key!r} in {arrays.path} holds NaN or infinite values. Correct it, or leave it out."
+                    )
                 values = np.clip(values, inner.low, inner.high)
             entries[key] = values if isinstance(inner, gym.spaces.Box) else values.astype(np.int64)
         return rewards, self.layout.pack_rows(entries)

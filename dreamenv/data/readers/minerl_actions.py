@@ -28,6 +28,7 @@ class ActionSpaceBuilder:
         self._largest: dict[str, int] = {}
         self._used: dict[str, set[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._forms: dict[str, str] = {}
 
     def add(self, folder: Path) -> Path:
         """Add a recording; return its folder.
@@ -48,20 +49,28 @@ class ActionSpaceBuilder:
             )
         largest: dict[str, int] = {}
         used: dict[str, set[str]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        forms: dict[str, str] = {}
         for key in here:
             values = arrays.read(ACTION + key)
-            if values.dtype.kind in "US":
-                used[key] = {str(word) for word in np.unique(values)}
+            if values.dtype.kind in "US" and values.ndim == 1:
+                used[key], forms[key] = {str(word) for word in np.unique(values)}, "words"
             elif values.dtype.kind == "f":
-                self._shapes[key] = values.shape[1:]
+                shapes[key], forms[key] = values.shape[1:], f"real numbers {values.shape[1:]}"
             elif values.dtype.kind in "iub" and values.ndim == 1 and values.min(initial=0) >= 0:
-                largest[key] = int(values.max(initial=1))
+                largest[key], forms[key] = int(values.max(initial=1)), "whole numbers"
             else:
                 raise RecordingError(
-                    f"{arrays.path} holds {ACTION + key!r} as {values.shape} {values.dtype}, from {values.min()}, "
-                    "which no MineRL recording has."
+                    f"{arrays.path} holds {ACTION + key!r} as {values.shape} {values.dtype}, or negative whole "
+                    "numbers, which no MineRL recording has."
                 )
-        self._keys = here
+            if forms[key] != self._forms.get(key, forms[key]):
+                raise RecordingError(
+                    f"{arrays.path} holds {ACTION + key!r} as {forms[key]}, and those before as {self._forms[key]}; "
+                    "convert recordings of different tasks into different datasets."
+                )
+        self._keys, self._forms = here, forms
+        self._shapes.update(shapes)
         for key, number in largest.items():
             self._largest[key] = max(self._largest.get(key, 1), number)
         for key, names in used.items():

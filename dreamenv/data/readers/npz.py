@@ -5,18 +5,18 @@ There are two conventions for the action of a row. With the wrong one every acti
 
 - ``arrived`` (Dreamer, DrQ-v2, iVideoGPT): row i has a frame, and the action and reward that **led to** it. The action
   and reward of the first row have no meaning.
-- ``taken`` (robomimic, D4RL): row i has a frame, and the action that was **taken at** it and its reward. If there are
-  as many actions as frames, the action of the last row is not used.
+- ``taken`` (robomimic, D4RL): row i has a frame, and the action that was **taken at** it, its reward and whether it
+  ended the task. No row shows the frame that an episode's last action led to. If that action was rewarded or ended the
+  task, the step is kept and the last frame repeated, as in MineRL's recordings; otherwise the step is left out.
 
 If there is one more frame than actions, the order is clear and the setting is not used.
 
-Frames are (n, h, w, c) or (n, c, h, w) uint8. Of stacked frames (9 channels for three RGB frames, 4 for four grey
-ones), the last, newest one is kept. A file's arrays are in memory while it is read.
+Frames are (n, h, w, c) or (n, c, h, w) uint8: grey, RGB, or RGBA without its alpha. Of frames that are stacked along
+the channels (`NpzSettings.stack`) the last, newest one is kept. A file's arrays are in memory while it is read.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.arrays import ArrayFile
 from dreamenv.data.readers.npz_rows import NpzSettings, Rows
-from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, split_segments
+from dreamenv.data.readers.source import Segment, Sources, check_names, open_all, settings_facts, split_segments
 from dreamenv.data.readers.video import resize
 from dreamenv.errors import RecordingError
 
@@ -59,7 +59,7 @@ def open_npz(
     space, shape = builder.action_space(), opened[0].frame_shape
     provenance = Provenance(
         environment_id=settings.environment,
-        environment_kwargs={"format": "npz"},
+        environment_kwargs={**settings_facts("npz", settings), "arrays": opened[0].arrays},
         frame_size=(shape[0], shape[1]),
         resize="area",
         frame_rate=settings.frame_rate,
@@ -96,20 +96,29 @@ class _ActionSpaceBuilder:
                 f"{self._first.file.path} has frames of {self._first.frame_shape}, {file} of {rows.frame_shape}; give "
                 "a size, or convert them into different datasets."
             )
-        values = rows.read_actions()
+        if self._first is not None and rows.arrays != self._first.arrays:
+            raise RecordingError(
+                f"{self._first.file.path} has {self._first.arrays} beside frames and actions, {file} {rows.arrays}; "
+                "name the arrays with keys, or convert them into different datasets."
+            )
+        values = rows.read_actions()[rows.used()]
         kind = "f" if values.dtype.kind == "f" else "i" if values.dtype.kind in "iub" else values.dtype.kind
+        if kind not in ("f", "i") or not values.size:
+            raise RecordingError(f"the actions of {file} are {values.shape} {values.dtype}; they must be numbers.")
         low, high = values.min(axis=0), values.max(axis=0)
         if self._first is None:
             self._kind, self._low, self._high = kind, low, high
-        if kind not in "fi" or kind != self._kind or low.shape != self._low.shape or not _finite(low, high):
+        if kind != self._kind or low.shape != self._low.shape or not _held(low, high):
             raise RecordingError(
                 f"the actions of {file} are {values.shape} {values.dtype}, from {low} to {high}; they must be finite "
-                "numbers, and of one kind in all files."
+                "numbers that float32 or int32 holds, and of one kind in all files."
             )
         if kind == "i" and low.min() < 0:
             raise RecordingError(f"the actions of {file} go down to {low.min()}; integer actions must count from 0.")
         if self._settings.one_hot and (low.ndim != 1 or len(low) < 2):
             raise RecordingError(f"the actions of {file} are {values.shape}, which is not one-hot; leave out one_hot.")
+        if self._settings.one_hot and not (((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all()):
+            raise RecordingError(f"the actions of {file} are not one-hot: a row is not a single 1 among zeros.")
         self._first = self._first or rows
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         return rows
@@ -128,8 +137,12 @@ class _ActionSpaceBuilder:
         return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
-def _finite(*values: NDArray[Any]) -> bool:
-    return all(value.dtype.kind not in "fc" or bool(np.isfinite(value).all()) for value in values)
+def _held(*values: NDArray[Any]) -> bool:
+    """Return whether these are finite, and within what actions are stored in."""
+    most = [np.iinfo(np.int32).max if value.dtype.kind in "iub" else np.finfo(np.float32).max for value in values]
+    return all(
+        bool((np.abs(value.astype(np.float64)) <= limit).all()) for value, limit in zip(values, most, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +151,19 @@ class _Npz:
     space: gym.Space[Any]
 
     @property
+    def path(self) -> Path:
+        return self.rows.file.path
+
+    @property
     def name(self) -> str:
-        return self.rows.file.path.stem
+        return self.path.stem
 
     def release(self) -> None:
         """Do nothing: no arrays are kept."""
 
     def segments(self) -> list[Segment]:
-        starts, max_steps = [*self.rows.episode_starts(), self.rows.frames], self.rows.settings.max_steps
-        return [
-            segment
-            for first, end in itertools.pairwise(starts)
-            for segment in split_segments(first, end - 1, max_steps)
-        ]
+        max_steps = self.rows.settings.max_steps
+        return [segment for first, last in self.rows.episodes for segment in split_segments(first, last, max_steps)]
 
     def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
         if not segments:
@@ -158,13 +171,18 @@ class _Npz:
         rows = self.rows
         frames, actions = rows.read_frames(), _in_space(rows, self.space)
         rewards, terminated = rows.read_rewards(), rows.read_terminated()
+        starts = {first for first, _ in rows.episodes}
         for first, last in segments:
+            shown = np.arange(first, last + 1)
+            if last in rows.unseen:
+                shown[-1] = last - 1
             yield Episode(
-                frames=_resize_frames(frames[first : last + 1], rows.frame_shape),
+                frames=_resize_frames(frames[shown], rows.frame_shape),
                 actions=actions[first:last],
                 rewards=rewards[first:last],
                 terminated=bool(terminated[last - 1]),
                 truncated=not terminated[last - 1],
+                at_episode_start=first in starts,
                 policy=self.name,
                 seed=first,
             )

@@ -6,6 +6,7 @@ actions and the settings, so a conversion that was interrupted resumes where it 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.errors import ConfigError, RecordingError
 
-__all__ = ["Segment", "Source", "Sources", "check_names", "open_all", "split_segments"]
+__all__ = ["Segment", "Source", "Sources", "check_names", "open_all", "settings_facts", "split_segments"]
 
 Opened = TypeVar("Opened")
 
@@ -30,6 +31,11 @@ class Source(Protocol):
     """A recorded file, or a folder of files that belong together."""
 
     @property
+    def path(self) -> Path:
+        """The file or the folder."""
+        ...
+
+    @property
     def name(self) -> str:
         """The name that its episodes get as policy; unique among the sources of a conversion."""
         ...
@@ -39,10 +45,11 @@ class Source(Protocol):
         ...
 
     def episodes(self, segments: Sequence[Segment]) -> Iterator[Episode]:
-        """Read some of the segments, in order.
+        """Read some of the segments, in order, an episode for each.
 
         Raises:
             RecordingError: the source is damaged; the episodes before were read.
+            EpisodeError: an episode holds what none may, such as a reward that is not finite.
         """
         ...
 
@@ -70,6 +77,15 @@ class Sources:
     frame_shape: tuple[int, int, int]
     skip_damaged: bool = False
     damaged: tuple[RecordingError, ...] = ()
+
+
+def settings_facts(file_format: str, settings: Any) -> dict[str, Any]:
+    """Return what a provenance keeps of a reader: its format and every setting, since each changes the episodes.
+
+    The id of the environment and the frame rate have places of their own in a provenance.
+    """
+    facts = dataclasses.asdict(settings)
+    return {"format": file_format, **{k: v for k, v in facts.items() if k not in ("environment", "frame_rate")}}
 
 
 def split_segments(first: int, last: int, max_steps: int) -> list[Segment]:

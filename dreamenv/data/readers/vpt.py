@@ -16,6 +16,7 @@ Idle frames are kept, unlike in VPT: a world model has to learn what no-ops do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from dreamenv.data.episode import Episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.readers.minecraft import ACTION_KEYS, FRAME_RATE, action_space
-from dreamenv.data.readers.source import Segment, Sources, check_names, split_segments
+from dreamenv.data.readers.source import Segment, Sources, check_names, settings_facts, split_segments
 from dreamenv.data.readers.video import Video, split_frames
 from dreamenv.data.readers.vpt_lines import read_actions
 from dreamenv.errors import ConfigError, RecordingError
@@ -66,8 +67,10 @@ class VPTSettings:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.gui not in ("still", "mouse", "cut"):
             raise ConfigError(f"gui must be 'still', 'mouse' or 'cut', not {self.gui!r}.")
-        if not self.gui_scale > 0:
-            raise ConfigError(f"gui_scale must be positive, not {self.gui_scale}.")
+        if not 0 < self.gui_scale < math.inf:
+            raise ConfigError(f"gui_scale must be positive and finite, not {self.gui_scale}.")
+        if self.gui != "mouse" and self.gui_scale != 1.0:
+            raise ConfigError(f"gui_scale={self.gui_scale} has no effect with gui={self.gui!r}; use gui='mouse'.")
 
 
 def open_vpt(
@@ -89,7 +92,7 @@ def open_vpt(
     shape = (settings.size, settings.width or settings.size)
     provenance = Provenance(
         environment_id="Minecraft-VPT-v0",
-        environment_kwargs={"format": "vpt", "width": shape[1], "gui": settings.gui, "gui_scale": settings.gui_scale},
+        environment_kwargs={**settings_facts("vpt", settings), "width": shape[1]},
         action_names=ACTION_KEYS,
         frame_size=settings.size,
         resize="area",
@@ -137,6 +140,7 @@ class _VPT:
                 rewards=np.zeros(last - first, np.float32),
                 terminated=False,
                 truncated=True,
+                at_episode_start=first == begin,
                 policy=self.name,
                 seed=first,
             )

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_actions(
             try:
                 values = json.loads(line)
                 rows.append(reader.read(values))
-                motion.append((float(values["mouse"]["dy"]), float(values["mouse"]["dx"])))
+                motion.append(_motion(values["mouse"]))
                 gui_open.append(bool(values.get("isGuiOpen", False)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"lacks {error}" if isinstance(error, KeyError) else f"is no action in JSON ({error})"
@@ -84,6 +85,13 @@ def read_actions(
     degrees[is_open] *= gui_scale if gui == "mouse" else 0.0
     actions[:, [key_index("cameraX"), key_index("cameraY")]] = camera_value(degrees)
     return actions, is_open
+
+
+def _motion(mouse: Mapping[str, Any]) -> tuple[float, float]:
+    dy, dx = float(mouse["dy"]), float(mouse["dx"])
+    if not (math.isfinite(dy) and math.isfinite(dx)):
+        raise ValueError(f"the mouse moves by {dx}, {dy}")
+    return dy, dx
 
 
 @dataclass

@@ -156,7 +156,7 @@ class EnvServer:
 
 
 def _info(observation: Any) -> dict[str, Any]:
-    """Return what an observation holds besides the frame."""
+    """Return the observation without its frame."""
     info: dict[str, Any] = {}
     if "compass" in observation:
         info["compass_angle"] = float(observation["compass"]["angle"])

@@ -69,9 +69,9 @@ class Client:
         if struct.unpack("!I", game.receive()) != (1,):
             raise RuntimeError("the game is busy")
         game.send("<Peek/>")
-        picture, told = game.receive(), game.receive().decode()
+        picture, message = game.receive(), game.receive().decode()
         game.receive()
-        return self._process_observation("agent_0", picture, told)[0]
+        return self._process_observation("agent_0", picture, message)[0]
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, dict[str, Any]]:
         """Take one tick."""
@@ -83,11 +83,11 @@ class Client:
             game.send("<StepClient0>" + "\n".join(lines) + "</StepClient0 >")
             picture = game.receive()
             reward, done, _ = struct.unpack("!dbb", game.receive())
-            told = game.receive().decode()
+            message = game.receive().decode()
             game.send("<StepServer></StepServer>")
         except OSError:
             return {"pov": np.zeros((HEIGHT, WIDTH, 3), np.uint8)}, 0.0, True, {"error": "Connection timed out!"}
-        seen, info = self._process_observation("agent_0", picture, told)
+        seen, info = self._process_observation("agent_0", picture, message)
         return seen, reward, bool(done), info
 
     def close(self) -> None:
