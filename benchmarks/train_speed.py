@@ -28,7 +28,7 @@ from dreamenv.data.windows import WindowSampler
 from dreamenv.parts import part_to_json
 from dreamenv.presets import make_config
 from dreamenv.training.config import TrainConfig
-from dreamenv.training.features import compute_features
+from dreamenv.training.features import compute_features, open_features
 from dreamenv.training.meter import Meter
 from dreamenv.training.optimisation import make_optimizer, only_trainable
 from dreamenv.training.prefetch import batches
@@ -101,10 +101,10 @@ def measure(settings: TrainSpeed) -> dict[str, Any]:
                 model: Any = backbone.build(spec)
             module = fabric.setup_module(Runner(model))
             for stage in model.stages():
-                path = Path(scratch) / f"{stage.name}.npy"
+                path = Path(scratch) / stage.name
                 if stage.precompute is not None:
                     compute_features(path, store.frames, stage.precompute, fabric.device)
-                features = np.load(path, mmap_mode="r") if stage.precompute is not None else None
+                features = open_features(path, check=False) if stage.precompute is not None else None
                 sampler = WindowSampler(
                     store,
                     batch_size=stage.batch_size,

@@ -167,7 +167,6 @@ def test_a_damaged_recording_can_be_skipped_and_is_named_at_the_end(tmp_path):
     assert "short/recording.mp4 holds 9 of the 14 frames" in short
 
 
-@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # MineRL's is in degrees
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -204,6 +203,7 @@ def test_recordings_read_in_another_way_are_refused(tmp_path):
             convert(open_minerl([folder], other), tmp_path / "data", progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:.*we recommend using a symmetric and normalized space")  # MineRL's is in degrees
 def test_a_world_learns_from_a_converted_recording_and_dreams(tmp_path):
     dataset = convert(
         open_minerl([write(tmp_path / "a", 30)], MineRLSettings(size=16)), tmp_path / "data", progress=False
