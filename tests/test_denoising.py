@@ -79,6 +79,22 @@ def test_actions_and_the_past_are_weighed_apart(config):
         assert not torch.allclose(without, other, atol=1e-3)
 
 
+def test_guidance_by_the_past_alone_asks_only_about_the_actions_taken():
+    guidance = Guidance(context_dropout=0.1, context_guidance_scale=2.0)
+    world = randomized(dataclasses.replace(TINY, guidance=guidance, sampler=DDIM(steps=1)))
+    given = inputs_of(world)
+    actions = world.action(torch.ones(2, 1, dtype=torch.int64))
+    with torch.no_grad():
+        guided = world._sample(begin(world), actions)
+    assert len(given) == 2  # with the past and without
+    for noisy in given:
+        torch.testing.assert_close(noisy.actions, actions)
+    without, full = (
+        sampled_with(dataclasses.replace(TINY, guidance=guidance), context_guidance_scale=scale) for scale in (0.0, 1.0)
+    )
+    torch.testing.assert_close(guided, without + 2 * (full - without), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "config",
     [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED, TINY_LATENT],

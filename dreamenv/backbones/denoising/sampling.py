@@ -99,20 +99,20 @@ class FrameSampler:
         if output.shape[2] > noisy.shape[2]:  # the network predicts the variance of the step, too
             output, variance = output.chunk(2, dim=2)
             variance = (variance + 1) / 2
-        weights, nothing = self.guidance, torch.zeros_like(actions)
-        if weights.action_guidance_scale != 1 or weights.context_guidance_scale != 1:
+        scales, nothing = self.guidance, torch.zeros_like(actions)
+        by_past, by_actions = scales.context_guidance_scale, scales.action_guidance_scale
+        if by_actions != 1:
             past = self._forward(denoiser, cache, noisy, level, nothing, time_shift)
             if empty is None:
-                output = guide(past, {"actions": output}, {"actions": weights.action_guidance_scale})
+                output = guide(past, {"actions": output}, {"actions": by_actions})
             else:
                 without = self._forward(denoiser, empty, noisy, level, nothing, time_shift)
                 # What actions add is what the network predicts beyond the past alone.
                 given = {"past": past, "actions": without + output - past}
-                output = guide(
-                    without,
-                    given,
-                    {"past": weights.context_guidance_scale, "actions": weights.action_guidance_scale},
-                )
+                output = guide(without, given, {"past": by_past, "actions": by_actions})
+        elif empty is not None:  # hidden actions, which it may not have learned, are not asked about
+            without = self._forward(denoiser, empty, noisy, level, actions, time_shift)
+            output = guide(without, {"past": output}, {"past": by_past})
         found = self.preconditioning.read(output, noisy, level, variance)
         return quantize_prediction(found, noisy, level, self.process) if self.sampler.quantize_x0 else found
 
