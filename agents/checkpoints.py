@@ -17,7 +17,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import load_tensors, tensors_of
+from dreamenv.checks import show
 from dreamenv.errors import CheckpointDamagedError, CheckpointError
+from dreamenv.storage import refuse_malformed
 from dreamenv.training.checkpoint import (
     Checkpoint,
     Checkpoints,
@@ -28,6 +30,7 @@ from dreamenv.training.checkpoint import (
 
 __all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
+_REMEDY = "Delete this checkpoint to resume from the one before."
 _FREE = (
     "total_steps",
     "num_threads",
@@ -48,8 +51,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return Checkpoints(folder).newest()
 
 
-def save_checkpoint(folder: Path, algorithm: OnPolicyAlgorithm, config: AgentConfig, seconds: float) -> Path:
+def save_checkpoint(
+    folder: Path, algorithm: OnPolicyAlgorithm, config: AgentConfig, seconds: float, surroundings: Mapping[str, Any]
+) -> Path:
     """Write ``step-<steps>`` under a folder, whole or not at all, and remove all but the last ones.
+
+    Args:
+        folder: of the checkpoints.
+        algorithm, config: what is trained, and how.
+        seconds: trained so far.
+        surroundings: JSON values that tell in what it is trained: the world, the real environment.
 
     Raises:
         StorageError: the disk refused; earlier checkpoints are untouched.
@@ -61,20 +72,30 @@ def save_checkpoint(folder: Path, algorithm: OnPolicyAlgorithm, config: AgentCon
         "updates": algorithm._n_updates,
         "seconds": seconds,
         "config": config.to_json(),
+        "surroundings": dict(surroundings),
         "returns": _read_normalizer(normalizer) if normalizer is not None else None,
     }
     tensors = {"tensors": network | moments}
     return Checkpoints(folder).save(Checkpoint(step=algorithm.num_timesteps, tensors=tensors, state=state))
 
 
-def load_checkpoint(path: Path, algorithm: OnPolicyAlgorithm, config: AgentConfig) -> float:
+def load_checkpoint(
+    path: Path, algorithm: OnPolicyAlgorithm, config: AgentConfig, surroundings: Mapping[str, Any]
+) -> float:
     """Put an algorithm where a checkpoint was; return the seconds trained until then.
 
     Raises:
-        CheckpointError: damaged, or made with other settings.
+        CheckpointError: damaged, made with other settings, or in another world or real environment.
     """
     checkpoint = read_checkpoint(path)
-    now, then = (_flat(values) for values in (json.loads(json.dumps(config.to_json())), checkpoint.state["config"]))
+    with refuse_malformed(CheckpointDamagedError, str(path), _REMEDY, passing=(CheckpointError,)):
+        _check_same(path, checkpoint.state, config, surroundings)
+        _put(algorithm, checkpoint)
+        return float(checkpoint.state["seconds"])
+
+
+def _check_same(path: Path, state: Mapping[str, Any], config: AgentConfig, surroundings: Mapping[str, Any]) -> None:
+    now, then = (_flat(values) for values in (json.loads(json.dumps(config.to_json())), state["config"]))
     changed = sorted(key for key in now if key not in _FREE and now[key] != then.get(key))
     if changed:
         key = changed[0]
@@ -82,11 +103,13 @@ def load_checkpoint(path: Path, algorithm: OnPolicyAlgorithm, config: AgentConfi
             f"the checkpoint {path} was made with {key}={then.get(key)!r}, not {now[key]!r}; "
             "use the same settings, or another output folder."
         )
-    try:
-        _put(algorithm, checkpoint)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointDamagedError(f"the checkpoint {path} does not fit its own settings: {error}.") from error
-    return float(checkpoint.state["seconds"])
+    before = state.get("surroundings", {})
+    for name, value in json.loads(json.dumps(surroundings)).items():
+        if name in before and before[name] != value:
+            raise CheckpointError(
+                f"the checkpoint {path} was made in another {name} ({show(before[name])}, not {show(value)}); give the "
+                "same, or another output folder."
+            )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from dreamenv.errors import CheckpointDamagedError, CheckpointError, PolicyError
 from dreamenv.folders import within_run
-from dreamenv.storage import FolderFormat
+from dreamenv.storage import FolderFormat, storage_errors
 
-__all__ = ["POLICY", "POLICY_REMEDY", "find_policy_folder"]
+__all__ = ["POLICY", "POLICY_REMEDY", "TENSORS", "clear_remains", "find_policy_folder"]
+
+TENSORS = "policy.safetensors"
 
 POLICY_REMEDY = "Copy the policy again, whole, or train it again."
 
@@ -39,8 +41,20 @@ def find_policy_folder(path: str | Path) -> Path:
                 "dreamenv.agents.evaluate(PPO.load(path), ...)."
             )
     if not (folder / POLICY.manifest).is_file():
-        raise CheckpointError(
-            f"there is no policy at {path}: {POLICY.manifest} is missing. Train one with `dreamenv agent`, or give the "
-            "folder that it wrote."
-        )
+        run = folder.parent if folder.name == POLICY.kind else folder
+        remedy = "Train one with `dreamenv agent`, or give the folder that it wrote."
+        if (run / "checkpoints").is_dir():
+            remedy = f"Run `dreamenv agent --out {run}` again as before: it goes on from its last checkpoint."
+        raise CheckpointError(f"there is no policy at {path}: {POLICY.manifest} is missing. {remedy}")
     return folder
+
+
+def clear_remains(folder: Path) -> None:
+    """Remove a policy that has lost its description, so that it can be written again; leave anything else.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with storage_errors(f"replace the policy {folder}"):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} == {TENSORS}:
+            (folder / TENSORS).unlink()

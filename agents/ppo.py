@@ -30,10 +30,12 @@ from dreamenv.agents.evaluation import evaluate
 from dreamenv.agents.generators import isolated_generators
 from dreamenv.agents.mixed import MixedVecEnv
 from dreamenv.agents.networks import policy_class, policy_settings
+from dreamenv.agents.policy_folder import clear_remains
 from dreamenv.agents.real import RealVecEnv
 from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.data.provenance import Provenance
 from dreamenv.devices import find_device
 from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.rewards import RewardFunction
@@ -82,7 +84,8 @@ def train_agent(
     Raises:
         ConfigError: settings that cannot work together.
         FolderInUseError: another process trains in ``out``.
-        CheckpointError: the checkpoint there was made with other settings, or none there is whole.
+        CheckpointError: the checkpoint there was made with other settings, or in another world or real environment, or
+            none there is whole.
         WorldMismatchError: the real environment is not the world's.
         StorageError: the disk refused; checkpoints already there are untouched.
     """
@@ -97,10 +100,10 @@ def train_agent(
             if config.ppo.normalize_reward:
                 env = VecNormalize(rows, norm_obs=False, norm_reward=True, gamma=config.ppo.gamma)
             algorithm = _make_algorithm(config, env, device)
-            seconds = 0.0
+            seconds, surroundings = 0.0, _surroundings(rows, world)
             found = latest_checkpoint(out / "checkpoints") if resume else None
             if found is not None:
-                seconds = load_checkpoint(found, algorithm, config)
+                seconds = load_checkpoint(found, algorithm, config, surroundings)
             env.seed(int(np.random.SeedSequence([config.seed, algorithm.num_timesteps]).generate_state(1)[0] >> 1))
             target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
             callback = _TrainingCallback(config, out, rows, world, target, reward_fn, seconds, progress)
@@ -109,8 +112,9 @@ def train_agent(
                 with contextlib.closing(_TensorBoardWriter(out / "tensorboard")) as writer:
                     algorithm.set_logger(Logger(str(out / "tensorboard"), [writer]))
                     algorithm.learn(remaining, callback=callback, reset_num_timesteps=False)
-                save_checkpoint(out / "checkpoints", algorithm, config, callback.seconds())
+                save_checkpoint(out / "checkpoints", algorithm, config, callback.seconds(), surroundings)
             policy = callback.policy(algorithm)
+            clear_remains(out / "policy")
             policy.save(out / "policy")
             return policy
         finally:
@@ -156,6 +160,20 @@ def make_training_env(
         for part in parts:
             part.close()
         raise
+
+
+def _surroundings(rows: RowsVecEnv, world: World | None) -> dict[str, Any]:
+    """Return what tells a world and a real environment from others, as JSON values."""
+    real = _real_provenance(rows)
+    return {
+        "world": world.content_hash() if world is not None else None,
+        "real environment": real.to_json() if real is not None else None,
+    }
+
+
+def _real_provenance(rows: RowsVecEnv) -> Provenance | None:
+    parts = getattr(rows, "parts", [rows])
+    return next((part.provenance for part in parts if isinstance(part, RealVecEnv)), None)
 
 
 def _with_horizon(dream: DreamConfig, world: World | None) -> DreamConfig:
@@ -236,16 +254,13 @@ class _TrainingCallback(BaseCallback):
     def policy(self, algorithm: OnPolicyAlgorithm) -> SavedPolicy:
         """Return the policy as it is now, sharing its network."""
         provenance = self.world.provenance if self.world is not None else None
-        for part in getattr(self.rows, "parts", [self.rows]):
-            if provenance is None and isinstance(part, RealVecEnv):
-                provenance = part.provenance
         return SavedPolicy(
             config=self.config,
             network=algorithm.policy,
             observation_space=self.rows.observation_space,  # type: ignore[arg-type]
             action_space=self.rows.environment_actions,
             world_hash=f"{self.world.fingerprint:016x}" if self.world is not None else "",
-            provenance=provenance,
+            provenance=provenance or _real_provenance(self.rows),
             record={"steps": algorithm.num_timesteps, "seconds": round(self.seconds(), 1)},
         )
 
@@ -256,7 +271,8 @@ class _TrainingCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         steps, config = self.model.num_timesteps, self.config
         if config.checkpoint_every and steps - self._saved >= config.checkpoint_every:
-            save_checkpoint(self.out / "checkpoints", self._algorithm(), config, self.seconds())
+            surroundings = _surroundings(self.rows, self.world)
+            save_checkpoint(self.out / "checkpoints", self._algorithm(), config, self.seconds(), surroundings)
             self._saved = steps
         if config.eval_every and steps - self._evaluated >= config.eval_every:
             self._evaluate()

@@ -29,7 +29,7 @@ from tensordict import TensorDict
 from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
-from dreamenv.agents.policy_folder import POLICY, POLICY_REMEDY, find_policy_folder
+from dreamenv.agents.policy_folder import POLICY, POLICY_REMEDY, TENSORS, find_policy_folder
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import CheckpointDamagedError, ConfigError
@@ -38,7 +38,6 @@ from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refus
 
 __all__ = ["PolicyState", "SavedPolicy"]
 
-_TENSORS = "policy.safetensors"
 _STREAM = 2**30
 """The stream from which actions are sampled: neither a model's (below 2**16) nor an environment's (2**31)."""
 
@@ -135,7 +134,7 @@ class SavedPolicy:
         }
 
         def fill(folder: Path) -> dict[str, Any]:
-            write_tensors(folder / _TENSORS, tensors_of(self.network))
+            write_tensors(folder / TENSORS, tensors_of(self.network))
             return values
 
         POLICY.write(path, fill)
@@ -160,7 +159,7 @@ class SavedPolicy:
         """
         path = find_policy_folder(path)
         values = POLICY.read(path)
-        shapes = read_shapes(path / _TENSORS, CheckpointDamagedError, POLICY_REMEDY)
+        shapes = read_shapes(path / TENSORS, CheckpointDamagedError, POLICY_REMEDY)
 
         def misfit(what: str) -> CheckpointDamagedError:
             return CheckpointDamagedError(
@@ -177,7 +176,7 @@ class SavedPolicy:
             network = build_for_weights(
                 lambda: build_policy(config, observation_space, action_space), shapes, tensors_of, misfit
             ).to(device)
-            load_tensors(network, read_tensors(path / _TENSORS, CheckpointDamagedError, POLICY_REMEDY))
+            load_tensors(network, read_tensors(path / TENSORS, CheckpointDamagedError, POLICY_REMEDY))
             world_hash, record = str(values["world_hash"]), dict(values["record"])
         return cls(
             config=config,

@@ -13,15 +13,14 @@ As JSON a part is ``{"kind": "ddim", "eta": 0.0}``, and parts within it likewise
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
-import math
 import pkgutil
-import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
+from dreamenv.checks import declared_types, settle_types
 from dreamenv.errors import ConfigError, UnknownNameError
 
 __all__ = ["Part", "Training", "find_part", "part_from_json", "part_to_json"]
@@ -29,8 +28,7 @@ __all__ = ["Part", "Training", "find_part", "part_from_json", "part_to_json"]
 _ROOMS = ("backbones", "heads", "codecs", "denoisers", "diffusion")  # packages whose modules define parts
 
 _REGISTRY: dict[str, type[Part]] = {}
-_TYPES: dict[type[Part], dict[str, Any]] = {}  # of the settings of each class that was made
-_WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", NoneType: "None", str: "a string"}
+_CHECK = "__post_init__"  # which dataclasses call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +44,8 @@ class Part:
 
     def __init_subclass__(cls, *, kind: str = "", **others: Any) -> None:
         super().__init_subclass__(**others)
+        if _CHECK in cls.__dict__:
+            setattr(cls, _CHECK, _after_types(cls.__dict__[_CHECK]))
         if not kind:
             return
         known = _REGISTRY.get(kind)
@@ -55,14 +55,16 @@ class Part:
         _REGISTRY[kind] = cls
 
     def __new__(cls, **settings: Any) -> Self:
-        """Refuse settings that the part does not have, and values of another type, by name."""
-        types = _types(cls)
-        for name, value in settings.items():
+        """Refuse settings that the part does not have, by name."""
+        types = declared_types(cls)
+        for name in settings:
             if name not in types:
                 raise UnknownNameError(f"setting of {_title(cls)}{_owners(name)}", name, types)
-            if not _fits(value, types[name]):
-                raise ConfigError(f"{name} must be {_describe(types[name])}, not {value!r} (in {_title(cls)}).")
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Check the settings' types, and make numbers Python's own; what a subclass checks comes after."""
+        settle_types(self, where=f" (in {_title(type(self))})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,42 +129,15 @@ def _from_json(value: Any) -> Any:
     return tuple(_from_json(one) for one in value) if isinstance(value, list) else value
 
 
-def _types(cls: type[Part]) -> dict[str, Any]:
-    if cls not in _TYPES:
-        hints = typing.get_type_hints(cls)
-        _TYPES[cls] = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-    return _TYPES[cls]
+def _after_types(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a part's own check, done once the types are known to be right."""
 
+    @functools.wraps(check)
+    def both(part: Any) -> None:
+        Part.__post_init__(part)
+        check(part)
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that a setting is declared as; words and ranges are checked by the part."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is Literal:
-        return type(value) in {type(one) for one in inner}
-    if origin is tuple:
-        each = [inner[0]] * len(value) if inner[1:] == (...,) and isinstance(value, tuple) else inner
-        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    kind = origin or hint
-    return isinstance(value, kind) if isinstance(kind, type) else True
-
-
-def _describe(hint: Any) -> str:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, UnionType):
-        return " or ".join(_describe(one) for one in inner)
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if origin is tuple:
-        return f"a tuple, each {_describe(inner[0])}" if inner[1:] == (...,) else f"a tuple of {len(inner)}"
-    if isinstance(hint, type) and issubclass(hint, Part):
-        return f"a {hint.__name__} part"
-    return _WORDS.get(hint, str(getattr(hint, "__name__", hint)))
+    return both
 
 
 def _title(cls: type[Part]) -> str:

@@ -252,12 +252,17 @@ def _read_model(
             config = part_from_json(settings)
             if not isinstance(config, BackboneConfig):
                 raise ConfigError(f"{config.kind!r} is no backbone.")
-            return config, build_for_weights(lambda: config.build(spec), shapes, _tensors, misfit)
+            model = build_for_weights(lambda: config.build(spec), shapes, _tensors, misfit)
         except (UnknownNameError, ConfigError) as error:
             raise WorldVersionError(
                 f"{folder} was made of parts that this dreamenv ({ours}) does not have: {error} Upgrade dreamenv, or "
                 "import the module that defines them."
             ) from error
+        built, told = _spec_to_json(model.spec), _spec_to_json(spec)
+        if built != told:
+            name = next(name for name in told if built[name] != told[name])
+            raise misfit(f"{name} should be {built[name]!r}, and is {told[name]!r}")
+        return config, model
 
 
 def _provenance_to_json(provenance: Provenance | None) -> Any:

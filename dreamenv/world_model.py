@@ -26,6 +26,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.checks import check_number, check_whole, settle_types
 from dreamenv.errors import ActionError, ConfigError, FrameError, SeedError, StateError
 from dreamenv.parts import Part
 from dreamenv.randomness import seed_keys
@@ -79,12 +80,11 @@ class WorldModelSpec:
     predicts_rewards: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
+        settle_types(self)
+        if min(self.frame_shape) < 1:
             raise ConfigError(f"frame_shape must be three positive sizes (c, h, w), not {self.frame_shape}.")
-        if self.frame_rate <= 0:
-            raise ConfigError(f"frame_rate must be positive (hertz), not {self.frame_rate}.")
-        if self.chunk < 1:
-            raise ConfigError(f"chunk must be at least 1, not {self.chunk}.")
+        check_number("frame_rate (hertz)", self.frame_rate, least=1e-3)
+        check_whole("chunk", self.chunk, most=1024)
         _ = self.action_layout  # refuses spaces that no model takes
 
     @cached_property

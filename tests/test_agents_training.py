@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 
 import gymnasium as gym
@@ -142,8 +143,8 @@ def test_a_resumed_run_restores_weights_optimiser_and_reward_scale(tmp_path, mon
     train_agent(dataclasses.replace(SMALL, total_steps=256), out=tmp_path, world=world, progress=False)
     load = ppo.load_checkpoint
 
-    def noting(path, algorithm, config):
-        seconds = load(path, algorithm, config)
+    def noting(path, algorithm, config, surroundings):
+        seconds = load(path, algorithm, config, surroundings)
         state = algorithm.policy.optimizer.state_dict()["state"]
         seen.append(
             (algorithm.num_timesteps, float(state[0]["step"]), float(algorithm.get_vec_normalize_env().ret_rms.count))
@@ -329,3 +330,36 @@ def test_dreams_to_learn_in_end_at_the_tasks_time_limit_where_it_is_shorter(limi
     env = make_training_env(config, world=world)
     assert env.dreams.horizon == expected
     env.close()
+
+
+def test_another_world_or_real_environment_than_the_checkpoints_is_refused(tmp_path):
+    train_agent(SMALL, out=tmp_path / "dream", world=make_world(), progress=False)
+    before = (tmp_path / "dream" / "policy" / "policy.json").read_bytes()
+    longer = dataclasses.replace(SMALL, total_steps=1024)
+    for config in (SMALL, longer):  # also where nothing is left to train
+        with pytest.raises(CheckpointError, match="was made in another world"):
+            train_agent(config, out=tmp_path / "dream", world=make_world(noise=0.1), progress=False)
+    assert (tmp_path / "dream" / "policy" / "policy.json").read_bytes() == before
+    assert train_agent(longer, out=tmp_path / "dream", world=make_world(), progress=False).record["steps"] == 1024
+
+    real = dataclasses.replace(SMALL, where="real", observation=FRAMES, total_steps=128)
+    train_agent(real, out=tmp_path / "real", real=Brightness, progress=False)
+    with pytest.raises(CheckpointError, match="was made in another real environment"):
+        train_agent(real, out=tmp_path / "real", real=functools.partial(Brightness, frame_skip=2), progress=False)
+
+
+def test_a_finished_policy_without_its_description_is_made_again_from_the_checkpoint(tmp_path):
+    world = make_world()
+    before = tensors(train_agent(SMALL, out=tmp_path, world=world, progress=False))
+    (tmp_path / "policy" / "policy.json").unlink()
+    with pytest.raises(CheckpointError, match=r"dreamenv agent --out .* again as before: it goes on from its last"):
+        SavedPolicy.load(tmp_path)
+    train_agent(SMALL, out=tmp_path, world=world, progress=False)
+    after = tensors(SavedPolicy.load(tmp_path))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+    (tmp_path / "policy" / "policy.json").unlink()
+    (tmp_path / "policy" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="no policy; it was left alone"):
+        train_agent(SMALL, out=tmp_path, world=world, progress=False)
+    assert (tmp_path / "policy" / "notes.txt").read_text() == "mine"

@@ -363,3 +363,15 @@ def test_seeds_of_episodes_differ_for_environment_and_policy():
     seeds = {episode_seed(seed, number, stream) for seed in range(3) for number in range(300) for stream in (0, 1)}
     assert len(seeds) == 1800
     assert 0 <= min(seeds) <= max(seeds) < 2**31
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_recording_that_is_long_enough_is_returned_only_if_it_is_of_the_same_environment(tmp_path, num_workers):
+    settings = {"steps": 20, "num_workers": num_workers, "progress": False}
+    collect(ToyEnv, sticky, tmp_path / "d", **settings)
+    before = sorted(path for path in tmp_path.rglob("*") if "pending" not in path.parts)
+    assert collect(ToyEnv, sticky, tmp_path / "d", **settings).total_steps == 20
+    for other in (partial(ToyEnv, max_episode_steps=7), partial(ToyEnv, lethal=False)):
+        with pytest.raises(DatasetError, match="was recorded in another way"):
+            collect(other, sticky, tmp_path / "d", **settings)
+    assert sorted(path for path in tmp_path.rglob("*") if "pending" not in path.parts) == before

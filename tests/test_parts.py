@@ -118,7 +118,7 @@ def test_values_without_a_kind_are_refused():
         ({"kind": "unet", "channels": [8, "8"]}, "channels must be a tuple, each a whole number, not"),
         ({"kind": "framepack", "packing": [[1]]}, "packing must be a tuple, each a tuple of 2, not"),
         ({"kind": "vp", "schedule": ["linear"]}, "schedule must be 'linear' or 'cosine' or 'sigmoid', not"),
-        ({"kind": "denoising", "denoiser": {"kind": "ddim"}}, "denoiser must be a DenoiserConfig part, not DDIM"),
+        ({"kind": "denoising", "denoiser": {"kind": "ddim"}}, "denoiser must be a DenoiserConfig, not DDIM"),
     ],
 )
 def test_values_of_another_type_are_refused_by_the_name_of_the_setting(values, message):

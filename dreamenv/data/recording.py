@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode_files import EpisodeRecord, read_episode
-from dreamenv.data.episode_runner import Description, RecordingJob
+from dreamenv.data.episode_runner import Description, Factories, RecordingJob
 from dreamenv.data.policies import Policy
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
@@ -81,7 +82,9 @@ def collect(
     if (path / "data" / "metadata.json").exists():
         dataset = EpisodeDataset.open(path)
         if (dataset.total_steps if steps is not None else len(dataset)) >= goal:
-            return dataset
+            return _dataset(
+                path, _describe((make_env, make_policy), num_workers)
+            )  # refuses that of another environment
     with storage_errors(f"record to {path}"):
         path.mkdir(parents=True, exist_ok=True)
     factories, working_directory = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
@@ -96,6 +99,14 @@ def collect(
             )  # fmt: skip
         _clear(path / "pending", keep=())  # only now: running workers may still write episodes that are not needed
         return dataset
+
+
+def _describe(factories: Factories, num_workers: int) -> Description:
+    """Return what would be recorded, and write nothing beside the dataset, which may be read-only."""
+    with storage_errors("start a recording"), TemporaryDirectory() as folder:
+        pool: WorkerPool = ProcessPool(factories, 1, Path(folder)) if num_workers else InProcess(factories)
+        with closing(pool):
+            return pool.describe()
 
 
 def _record(

@@ -16,10 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dreamenv.checks import check_whole
 from dreamenv.errors import ConfigError
 from dreamenv.parts import Part
 
-__all__ = ["EDM", "NoiseProcess", "RectifiedFlow", "VariancePreserving", "half_log_snr"]
+__all__ = ["EDM", "MAX_STEPS", "NoiseProcess", "RectifiedFlow", "VariancePreserving", "half_log_snr"]
+
+MAX_STEPS = 10_000
+"""The most steps of a chain or of a sampler; published ones have 1000."""
 
 _LARGEST_BETA = 0.999
 _RHO = 7.0  # Karras et al. 2022
@@ -89,8 +93,7 @@ class VariancePreserving(NoiseProcess, kind="vp"):
     def __post_init__(self) -> None:
         if self.schedule not in _SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(_SCHEDULES)}, not {self.schedule!r}.")
-        if self.steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
+        check_whole("steps", self.steps, most=MAX_STEPS)
         if self.timestep_spacing not in ("trailing", "linspace"):
             raise ConfigError(f"timestep_spacing must be 'trailing' or 'linspace', not {self.timestep_spacing!r}.")
         if not self.time_scale > 0:

@@ -14,8 +14,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dreamenv.checks import check_whole
 from dreamenv.diffusion.preconditioning import Prediction, per_frame
-from dreamenv.diffusion.process import NoiseProcess, half_log_snr
+from dreamenv.diffusion.process import MAX_STEPS, NoiseProcess, half_log_snr
 from dreamenv.errors import ConfigError
 from dreamenv.parts import Part
 
@@ -112,8 +113,7 @@ class Sampler(Part, ABC):
     corrects: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
+        check_whole("steps", self.steps, most=MAX_STEPS)
         if self.init_noise_sigma is not None and not self.init_noise_sigma > 0:
             raise ConfigError(f"init_noise_sigma must be positive or None, not {self.init_noise_sigma}.")
 
