@@ -6,6 +6,7 @@ from observations to actions.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -57,13 +58,30 @@ def as_batch_policy(policy: Policy, env: RowsVecEnv, view: View, *, deterministi
     if isinstance(policy, Actor):
         return _ActorRows(policy, view, deterministic=deterministic)
     if isinstance(policy, Predictor):
+        _check_call(policy.predict, None, state=None, episode_start=None, deterministic=False)
         return _PredictorRows(policy, env, view, deterministic=deterministic)
     if callable(policy):
+        _check_call(policy, None)
         return _FunctionRows(policy, env, view)
     raise PolicyError(
         f"{policy!r} is no policy: pass a SavedPolicy, a model with stable-baselines3's predict(observation, state, "
         "episode_start, deterministic), or a function of observations (b, ...) that returns actions (b, ...)."
     )
+
+
+def _check_call(function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Raise PolicyError unless a function can be called with these arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of something that is not written in Python
+        return
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError as error:
+        wanted = ", ".join(["observations", *named])
+        raise PolicyError(
+            f"a policy is called with ({wanted}), and this one cannot be ({error}): it takes {signature}."
+        ) from None
 
 
 def check_actions(policy: Policy, env: RowsVecEnv) -> None:

@@ -25,8 +25,10 @@ from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.reconstruction import NEEDS_WORLD
 from dreamenv.dream.rewards import RewardFunction
 from dreamenv.envs import EnvironmentMaker
-from dreamenv.errors import ConfigError, PolicyError, SeedError
-from dreamenv.folders import is_world_name
+from dreamenv.envs.lookup import REMEDY, near_names
+from dreamenv.envs.make import full_id
+from dreamenv.errors import ConfigError, PolicyError, SeedError, UnknownNameError
+from dreamenv.folders import is_world_name, shipped_worlds
 from dreamenv.world import World
 
 __all__ = ["evaluate"]
@@ -108,6 +110,7 @@ def evaluate(
         shown = choose((height, width, channels))
         env = DreamVecEnv(target, rows, observation=shown, config=dream, reward_fn=reward_fn)
     else:
+        _check_environment(target)  # an unknown name is refused as such, whatever else was given
         _refuse_dream_settings(config=config, reward_fn=reward_fn, **settings)
         env = RealVecEnv(target, rows, observation=choose, world=world)
         provenance = env.provenance
@@ -136,6 +139,16 @@ def _read_seeds(episodes: int, seed: int, seeds: Sequence[int] | None) -> list[i
     if len(set(chosen)) < len(chosen):
         raise SeedError("seeds must be all different, so that no episode is counted twice.")
     return chosen
+
+
+def _check_environment(target: EnvironmentMaker) -> None:
+    try:
+        full_id(target)
+    except UnknownNameError:
+        if not isinstance(target, str) or ":" in target:
+            raise
+        near = [*near_names(target), *shipped_worlds()]
+        raise UnknownNameError("folder of a world, nor real environment,", target, near, REMEDY) from None
 
 
 def _refuse_dream_settings(**given: Any) -> None:

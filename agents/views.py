@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamenv.agents.observations import ObservationConfig
+from dreamenv.data.spaces import show_space
 from dreamenv.dream.latents import latent_space
 from dreamenv.errors import ConfigError, PolicyError
 from dreamenv.world import World
@@ -94,7 +95,7 @@ def find_view(space: gym.Space[Any], frame_shape: FrameShape, world: World | Non
 def check_view(space: gym.Space[Any], shown: gym.Space[Any]) -> None:
     """Raise PolicyError unless a policy's observation space is that of what it is shown."""
     if not _same(space, shown):
-        raise _misfit(space, f"is shown {shown}")
+        raise _misfit(space, f"is shown {show_space(shown)}")
 
 
 def _fit_frames(sizes: tuple[int, ...], frame_shape: FrameShape) -> ObservationConfig | None:
@@ -124,12 +125,12 @@ def _same(one: gym.Space[Any], other: gym.Space[Any]) -> bool:
 def _describe(frame_shape: FrameShape, latents: gym.Space[Any] | None, world: World | None) -> str:
     found = f"could be shown frames {gym.spaces.Box(0, 255, frame_shape, np.uint8)}"
     if latents is not None:
-        return f"{found} or the world's latents {latents}"
+        return f"{found} or the world's latents {show_space(latents)}"
     return found + ("; for latents, give the world whose filter makes them, world=World.load(...)" if not world else "")
 
 
 def _misfit(space: gym.Space[Any], shown: str) -> PolicyError:
     return PolicyError(
-        f"the policy's observation space is {space}, and here it {shown}. Train it on what there is, "
+        f"the policy's observation space is {show_space(space)}, and here it {shown}. Train it on what there is, "
         "DreamVecEnv(world, observation=...), or say what to show it: evaluate(..., observation=...)."
     )

@@ -164,7 +164,7 @@ class ActionLayout:
         good: npt.NDArray[np.bool_] = np.asarray((numbers >= self.low) & (numbers <= self.high))
         if numbers.dtype.kind == "f" and self.whole.any():
             good &= ~self.whole | (numbers == np.round(numbers))
-        return np.asarray(good.reshape(len(good), -1).all(axis=1))
+        return np.asarray(good.all(axis=tuple(range(1, good.ndim))))
 
     def _join(self, actions: Any, lead: int) -> Numbers:
         """Flatten actions with so many leading axes."""

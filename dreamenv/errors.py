@@ -77,6 +77,9 @@ __all__ = [
 ]
 
 
+_LISTED = 12  # names in a message
+
+
 class DreamenvError(Exception):
     """Base of every error raised on purpose by dreamenv."""
 
@@ -243,4 +246,7 @@ class UnavailableError(DreamenvError, RuntimeError):
 def _hint(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+    if near:
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED + 2 else ""
+    return f"Known: {', '.join(known[:_LISTED] if more else known)}{more}."

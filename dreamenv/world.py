@@ -123,7 +123,11 @@ class World:
 
     @classmethod
     def default(cls, device: str | torch.device = "cpu") -> World:
-        """Read the world that ships with dreamenv."""
+        """Read the world that ships with dreamenv, of ViZDoom's TakeCover.
+
+        Its rewards are counted in tics of 1/35 s: a step pays 4 for the 4 tics survived, and 3 per point of health
+        gained or lost (``reward="health"``).
+        """
         return cls.load(shipped_worlds()[DEFAULT_WORLD], device)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, half: bool = False) -> str:

@@ -19,13 +19,13 @@ from gymnasium.envs.registration import load_env_creator
 from dreamenv.envs.families import task_names
 from dreamenv.errors import ConfigError, UnavailableError, UnknownNameError
 
-__all__ = ["Maker", "check_arguments", "find_maker", "is_registered", "name_of"]
+__all__ = ["REMEDY", "Maker", "check_arguments", "find_maker", "is_registered", "name_of", "near_names"]
 
 Maker = Callable[..., gym.Env[Any, Any]]
 """Makes an environment; a class, a function, or a `functools.partial` of one."""
 
-_REMEDY = (
-    "For an environment of your own, import the module that registers it, or write package:id or package:Class, such "
+REMEDY = (
+    "`dreamenv doctor` lists dreamenv's. For one of your own, import the module that registers it, or write package:id or package:Class, such "
     "as my_package:MyEnv-v0."
 )
 
@@ -51,7 +51,9 @@ def find_maker(name: str) -> Maker:
         return partial(_make_registered, rest)
     maker = getattr(content, rest, None)
     if not callable(maker):
-        raise UnknownNameError("real environment", name, _near(name) if content is None else _held(content), _REMEDY)
+        raise UnknownNameError(
+            "real environment", name, near_names(name) if content is None else _held(content), REMEDY
+        )
     found: Maker = maker
     return found
 
@@ -108,7 +110,7 @@ def _needs_packages(id: str) -> Iterator[None]:
         raise UnavailableError(id, f"it needs a package ({error})", "install that package") from error
 
 
-def _near(name: str) -> list[str]:
+def near_names(name: str) -> list[str]:
     """Return the registered ids that a name may have meant, else the tasks alone: hundreds of ids help nobody."""
     return difflib.get_close_matches(name, [*task_names(), *gym.registry], n=3, cutoff=0.6) or task_names()
 

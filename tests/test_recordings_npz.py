@@ -317,3 +317,28 @@ def test_a_damaged_file_can_be_skipped_and_is_named_at_the_end(tmp_path):
     assert "half.npz cannot be read" in str(done.damaged[0])
     with pytest.raises(RecordingError, match=r"half\.npz cannot be read"):
         open_npz([half], skip_damaged=True)
+
+
+@pytest.mark.parametrize(
+    ("timing", "expected"),
+    [
+        # Row 1 timed out, row 3 terminated: frames, steps' actions and endings of each episode.
+        ("taken", [([0, 1, 1], [0.0, 0.1], False), ([2, 3, 3], [0.2, 0.3], True), ([4, 5, 5], [0.4, 0.5], False)]),
+        ("arrived", [([0, 1], [0.1], False), ([2, 3], [0.3], True), ([4, 5], [0.5], False)]),
+    ],
+)
+def test_a_time_limit_truncates_and_the_next_row_begins_another_episode(tmp_path, timing, expected):
+    """D4RL has "terminals" and "timeouts", and no array of first rows."""
+    rows = np.arange(ROWS)
+    file = write(tmp_path / "a.npz", terminals=rows == 3, timeouts=rows == 1)
+    dataset = read(tmp_path, file, actions_are=timing)
+    found = [(shown(e), [round(float(a), 1) for a in e.actions[:, 0]], e.terminated) for e in dataset]
+    assert found == expected
+    assert [e.truncated for e in dataset] == [not ended for _, _, ended in expected]
+    assert all(record.at_episode_start for record in dataset.records)
+
+
+def test_a_step_that_timed_out_and_terminated_has_terminated(tmp_path):
+    ends = np.arange(ROWS) == ROWS - 1
+    [episode] = read(tmp_path, write(tmp_path / "a.npz", terminals=ends, timeouts=ends))
+    assert (episode.terminated, episode.truncated) == (True, False)

@@ -100,6 +100,7 @@ def _world(path: str | None) -> dict[str, Any]:
 
 def _policy(folder: Path) -> dict[str, Any]:
     from dreamenv.agents import SavedPolicy
+    from dreamenv.data.spaces import show_space
 
     policy = SavedPolicy.load(folder)
     config = policy.config
@@ -111,7 +112,7 @@ def _policy(folder: Path) -> dict[str, Any]:
         ],
         "kind": "policy",
         "path": str(folder),
-        "sees": str(policy.observation_space),
+        "sees": show_space(policy.observation_space),
         "does": str(policy.action_space),
         "world": policy.world_hash or None,
         "provenance": asdict(policy.provenance) if policy.provenance else None,

@@ -11,7 +11,16 @@ from gymnasium import spaces
 
 from dreamenv.errors import ConfigError
 
-__all__ = ["space_from_json", "space_to_json"]
+__all__ = ["show_space", "space_from_json", "space_to_json"]
+
+
+def show_space(space: gym.Space[Any]) -> str:
+    """Write a space for people: numbers that stand for no bound are written as infinite."""
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        most = np.finfo(space.dtype).max
+        if (space.low == -most).all() and (space.high == most).all():
+            return f"Box(-inf, inf, {space.shape}, {space.dtype})"
+    return str(space)
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

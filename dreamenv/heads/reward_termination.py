@@ -40,7 +40,8 @@ class RewardTerminationHeadConfig(Part, kind="reward_termination"):
         termination_weight: of the termination's cross-entropy, and of that of its reward.
 
     Raises:
-        ConfigError: a size that is not positive, or a negative weight.
+        ConfigError: a size that is not positive, a negative weight, or weights of 0 that leave a prediction's settings
+            without effect.
     """
 
     hidden_size: int = 128
@@ -57,6 +58,14 @@ class RewardTerminationHeadConfig(Part, kind="reward_termination"):
         for name in ("reward_weight", "termination_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
+        if self.reward_weight == self.termination_weight == 0:
+            raise ConfigError(
+                "reward_weight and termination_weight are both 0, so the head would learn nothing; make one positive."
+            )
+        if self.termination_weight == 0 and self.terminal_reward:
+            raise ConfigError(
+                "with a termination_weight of 0 the reward of a termination is not learned; leave terminal_reward out."
+            )
 
     def build(self, features: int) -> RewardTerminationHead:
         """Return the untrained head, for features of a width."""

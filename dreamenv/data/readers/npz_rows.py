@@ -25,6 +25,7 @@ _DEFAULT_NAMES = {
     "first": ("is_first", "first"),
     "terminal": ("is_terminal", "terminated", "terminals", "terminations"),
     "discount": ("discount",),
+    "timeout": ("timeouts", "timeout", "truncated", "truncations"),
 }
 
 
@@ -32,16 +33,18 @@ _DEFAULT_NAMES = {
 class NpzKeys:
     """The names of the arrays; None looks for the usual names.
 
-    ``first``, ``terminal`` and ``discount`` hold 0 or 1 (a discount may lie between); all arrays but the frames and
+    ``first``, ``terminal``, ``timeout`` and ``discount`` hold 0 or 1 (a discount may lie between); all arrays but the frames and
     actions have one number per row.
 
     Attributes:
         frames: frames.
         action: actions.
         reward: rewards; without them all rewards are 0, in all files.
-        first: whether a row is the first of an episode; without it a file is one episode.
+        first: whether a row is the first of an episode; without it episodes end where ``terminal`` and ``timeout`` say,
+            and without that either a file is one episode.
         terminal: whether the episode terminated at a row's frame; without it, see ``discount``.
         discount: 0 where the episode terminated at a row's frame.
+        timeout: whether the episode was cut at a row's frame, by a time limit: truncated, and not terminated.
     """
 
     frames: str | None = None
@@ -50,6 +53,7 @@ class NpzKeys:
     first: str | None = None
     terminal: str | None = None
     discount: str | None = None
+    timeout: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +234,12 @@ class Rows:
 
     def _find_starts(self) -> list[int]:
         """Return the numbers of the first frames of episodes."""
+        if self._keys["first"] is None and self._keys["timeout"] is not None and not self._one_more:
+            ended = self.read_terminated() | self._flags("timeout", self._read_steps("timeout"))
+            after = np.flatnonzero(ended) + (
+                1 if self._taken else 2
+            )  # a step leads to its own row's frame, or the next
+            return sorted({0, *after[after < self.frames].tolist()})
         if self._keys["first"] is None:
             inner = np.flatnonzero(self.read_terminated()[:-1])
             if len(inner):
