@@ -147,7 +147,7 @@ def _check_environment(target: EnvironmentMaker) -> None:
     except UnknownNameError:
         if not isinstance(target, str) or ":" in target:
             raise
-        near = [*near_names(target), *shipped_worlds()]
+        near = {*near_names(target), *shipped_worlds()}
         raise UnknownNameError("folder of a world, nor real environment,", target, near, REMEDY) from None
 
 

@@ -30,6 +30,7 @@ from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
 from dreamenv.agents.policy_folder import POLICY, POLICY_REMEDY, TENSORS, find_policy_folder
+from dreamenv.checks import check_typed
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import CheckpointDamagedError, ConfigError
@@ -177,7 +178,7 @@ class SavedPolicy:
                 lambda: build_policy(config, observation_space, action_space), shapes, tensors_of, misfit
             ).to(device)
             load_tensors(network, read_tensors(path / TENSORS, CheckpointDamagedError, POLICY_REMEDY))
-            world_hash, record = str(values["world_hash"]), dict(values["record"])
+            world_hash, record = check_typed("world_hash", values["world_hash"], str), dict(values["record"])
         return cls(
             config=config,
             network=network,

@@ -210,7 +210,7 @@ def _parts(space: gym.Space[Any], path: tuple[str, ...] = (), begin: int = 0) ->
             for part in _parts(space.spaces[key], (*path, key), begin):
                 begin = part.columns.stop
                 yield part
-    elif isinstance(space, (*_DISCRETE, spaces.Box)):
+    elif isinstance(space, _DISCRETE) or (isinstance(space, spaces.Box) and space.dtype.kind in "fiu"):
         size = int(np.prod(space.shape or (), dtype=np.int64))
         yield ActionPart(path, space, slice(begin, begin + size))
     else:

@@ -172,8 +172,8 @@ def _typed(value: Any, hint: Any) -> Any:
     if hint is int:
         return check_whole("", value, least=-MOST)
     if hint is float:
-        check_number("", value)
-        return value if isinstance(value, int) else float(value)
+        number = check_number("", value)
+        return value if isinstance(value, int) and abs(value) <= MOST else number  # 1 is written as 1
     if hint is bool:
         return check_flag("", value)
     kinds = tuple({type(one) for one in inner}) if origin is Literal else origin or hint

@@ -25,8 +25,8 @@ Maker = Callable[..., gym.Env[Any, Any]]
 """Makes an environment; a class, a function, or a `functools.partial` of one."""
 
 REMEDY = (
-    "`dreamenv doctor` lists dreamenv's. For one of your own, import the module that registers it, or write package:id or package:Class, such "
-    "as my_package:MyEnv-v0."
+    "`dreamenv doctor` lists dreamenv's. For one of your own, import the module that registers it, or write package:id "
+    "or package:Class, such as my_package:MyEnv-v0."
 )
 
 

@@ -234,7 +234,7 @@ def test_damage_is_found_and_named(tmp_path):
     arrow = path / "data" / "1" / "part-0.arrow"
     whole = arrow.read_bytes()
     arrow.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match=f"{arrow.parent} cannot be read"):
+    with pytest.raises(DatasetError, match=f"{arrow.parent} is damaged"):
         EpisodeDataset.open(path)[1]
     shutil.copy(path / "data" / "2" / "part-0.arrow", arrow)
     with pytest.raises(DatasetError, match=f"{arrow.parent} was changed"):

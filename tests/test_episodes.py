@@ -59,7 +59,7 @@ def test_values_that_float32_or_json_cannot_hold_are_refused():
         changed(random_episode(2), actions=np.array([1e39, 0.0]))
     with pytest.raises(EpisodeError, match="rewards must be"):
         random_episode(2, rewards=["good", "bad"])
-    with pytest.raises(EpisodeError, match="score is nan"):
+    with pytest.raises(EpisodeError, match="score must be a finite number, or None, not nan"):
         changed(random_episode(2), score=float("nan"))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
-from dreamenv.errors import ActionError, EpisodeError, FrameError
+from dreamenv.checks import check_whole, show
+from dreamenv.errors import ActionError, ConfigError, EpisodeError, FrameError
 
 __all__ = ["CHANNELS", "check_actions", "check_frame", "check_frame_shape", "check_frame_space", "check_rewards"]
 
@@ -47,9 +48,12 @@ def check_frame_shape(shape: Sequence[int], owner: str) -> tuple[int, int, int]:
     Raises:
         FrameError: the shape has no three sizes, an empty one, or another number of channels than 1 or 3.
     """
-    sizes = tuple(int(size) for size in shape)
-    if len(sizes) != 3 or min(sizes) < 1:
-        raise FrameError(f"frames must be (h, w, c), each at least 1; those of {owner} are {sizes}.")
+    try:
+        sizes = tuple(check_whole("", size) for size in shape)
+    except (ConfigError, TypeError):
+        sizes = ()
+    if len(sizes) != 3:
+        raise FrameError(f"frames must be (h, w, c), each at least 1; those of {owner} are {show(shape)}.")
     if sizes[2] not in CHANNELS:
         raise FrameError(
             f"frames of {sizes[2]} channels cannot be recorded, only grey (1) or RGB (3) ones; those of {owner} are "

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.checks import check_whole
 from dreamenv.data.checks import check_actions, check_frame_shape
 from dreamenv.data.env_spec import env_spec_json
 from dreamenv.data.episode import Episode
@@ -35,7 +36,16 @@ from dreamenv.data.episode_files import EpisodeRecord, number_episode, read_epis
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import ConfigError, DatasetError, EpisodeError
-from dreamenv.storage import draft_folder, move_into_place, read_json, seal, storage_errors, unseal, write_json
+from dreamenv.storage import (
+    draft_folder,
+    move_into_place,
+    read_json,
+    refuse_malformed,
+    seal,
+    storage_errors,
+    unseal,
+    write_json,
+)
 
 __all__ = ["EpisodeDataset"]
 
@@ -124,7 +134,7 @@ class EpisodeDataset(Sequence[Episode]):
         """
         path = Path(path).absolute()
         metadata = _read_metadata(path)
-        try:
+        with refuse_malformed(DatasetError, str(path / "data" / "metadata.json"), _REMEDY):
             own = unseal(metadata["dreamenv"], path / "data" / "metadata.json", DatasetError, _REMEDY)
             if own["version"] > _FORMAT_VERSION:
                 raise DatasetError(
@@ -137,11 +147,7 @@ class EpisodeDataset(Sequence[Episode]):
             self.action_space = space_from_json(own["action_space"])
             self.action_layout = ActionLayout(self.action_space)
             self.frame_shape = check_frame_shape(own["frame_shape"], self.provenance.environment_id)
-            promised = int(metadata["total_episodes"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, DatasetError):
-                raise
-            raise DatasetError(f"{path / 'data' / 'metadata.json'} is damaged: {error!r}. {_REMEDY}") from error
+            promised = check_whole("total_episodes", metadata["total_episodes"], least=0)
         self.records, self._members, self._total_steps = [], None, 0
         self._find_new_episodes()
         if len(self.records) < promised:

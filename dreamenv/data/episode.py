@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dreamenv.checks import check_number, check_whole
 from dreamenv.data.checks import check_rewards
 from dreamenv.errors import EpisodeError
 
@@ -57,15 +58,16 @@ class Episode:
                 f"{len(actions)} actions need {len(actions) + 1} frames and rewards of shape ({len(actions)},), "
                 f"not {len(frames)} frames and rewards of shape {rewards.shape}. The first frame is that of reset."
             )
-        score = None if self.score is None else float(self.score)
-        if score is not None and not np.isfinite(score):
-            raise EpisodeError(f"the score is {score}; it must be a finite number, or None if it is unknown.")
+        most, score = float(np.finfo(np.float64).max), self.score
+        if score is not None:
+            score = float(check_number("score", score, least=-most, most=most, also=", or None", error=EpisodeError))
         for name, value in (("frames", frames), ("actions", actions), ("rewards", rewards)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "terminated", bool(self.terminated))
         object.__setattr__(self, "truncated", bool(self.truncated))
         object.__setattr__(self, "at_episode_start", bool(self.at_episode_start))
-        object.__setattr__(self, "seed", int(self.seed))
+        seed = check_whole("seed", self.seed, least=-(2**63), most=2**64, error=EpisodeError)
+        object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "score", score)
         object.__setattr__(self, "success", None if self.success is None else bool(self.success))
 

@@ -16,14 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 
+from dreamenv.checks import check_flag, check_number, check_typed, check_whole
 from dreamenv.data.episode import Episode
 from dreamenv.errors import DatasetError
-from dreamenv.storage import read_json, seal, unseal, write_json
+from dreamenv.storage import read_json, refuse_malformed, seal, unseal, write_json
 
 __all__ = ["EpisodeRecord", "number_episode", "read_episode", "write_episode"]
 
 _ARROW, _METADATA = "part-0.arrow", "metadata.json"
 _REMEDY = "Restore the folder from a copy, or record the dataset again."
+_MOST = float(np.finfo(np.float64).max)
 _COMPRESSION = "zstd"
 _COMPRESSION_LEVEL = 1  # 75 us and 4.2 kB a frame of Doom at 64x64; level 9: 410 us and 3.0 kB
 
@@ -59,11 +61,21 @@ class EpisodeRecord:
             DatasetError: it is missing, damaged or altered.
         """
         values = {"at_episode_start": True, **_read_metadata(folder)}  # 0.1 wrote none: it took every piece for a start
-        try:
+        with refuse_malformed(DatasetError, str(folder / _METADATA), _REMEDY):
             steps = values["total_steps"]
             return cls(steps=steps, **{name: values[name] for name in cls.__dataclass_fields__ if name != "steps"})
-        except KeyError as error:
-            raise DatasetError(f"{folder / _METADATA} lacks {error}. {_REMEDY}") from error
+
+    def __post_init__(self) -> None:
+        check_whole("total_steps", self.steps)
+        check_whole("seed", self.seed, least=-(2**63), most=2**64)
+        check_number("total_reward", self.total_reward, least=-_MOST, most=_MOST)
+        if self.score is not None:
+            check_number("score", self.score, least=-_MOST, most=_MOST)
+        for name in ("terminated", "truncated", "at_episode_start"):
+            check_flag(name, getattr(self, name))
+        for name in ("policy", "sha256"):
+            check_typed(name, getattr(self, name), str)
+        check_typed("success", self.success, bool | None)
 
 
 def write_episode(folder: Path, episode: Episode, number: int) -> EpisodeRecord:
@@ -110,7 +122,7 @@ def read_episode(
     Raises:
         DatasetError: it is missing, damaged or was changed.
     """
-    try:
+    with refuse_malformed(DatasetError, f"the episode in {folder}", _REMEDY):
         with pa.memory_map(str(folder / _ARROW)) as file:
             table = pa.ipc.open_file(file).read_all()
         terminated, truncated = (_numbers(table[name])[-2] for name in ("terminations", "truncations"))
@@ -126,8 +138,8 @@ def read_episode(
             score=record.score,
             success=record.success,
         )
-    except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
-        raise DatasetError(f"the episode in {folder} cannot be read: {error}. {_REMEDY}") from error
+        if len(episode) != record.steps:
+            raise ValueError(f"it has {len(episode)} steps, and {_METADATA} says {record.steps}")
     if episode.digest() != record.sha256:
         raise DatasetError(
             f"the episode in {folder} was changed after it was recorded: its SHA-256 is {episode.digest()[:12]}…, "

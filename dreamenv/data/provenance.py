@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from dreamenv.checks import settle_types, show
 from dreamenv.errors import ConfigError, DatasetError, WorldMismatchError
 
 __all__ = ["Provenance"]
@@ -46,8 +47,17 @@ class Provenance:
     score: str = ""
 
     def __post_init__(self) -> None:
-        sides = (self.frame_size,) * 2 if isinstance(self.frame_size, int) else tuple(self.frame_size)
-        if len(sides) != 2 or min(sides) < 1:
+        # Tuples become lists, as they would on their way through JSON, so that both sides of a comparison agree.
+        for name, change in {
+            "frame_size": _as_tuple,
+            "action_names": _as_tuple,
+            "action_table": _listed,
+            "environment_kwargs": _listed,
+        }.items():
+            object.__setattr__(self, name, change(getattr(self, name)))
+        settle_types(self)
+        sides = (self.frame_size,) * 2 if isinstance(self.frame_size, int) else self.frame_size
+        if min(sides) < 1:
             raise ConfigError(f"frame_size must be positive, one number or two, not {self.frame_size}.")
         object.__setattr__(self, "frame_size", sides[0] if sides[0] == sides[1] else sides)
         for name in ("frame_skip", "frame_rate"):
@@ -55,10 +65,6 @@ class Provenance:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps must be at least 1 or None, not {self.max_episode_steps}.")
-        # Tuples become lists, as they would on their way through JSON, so that both sides of a comparison agree.
-        object.__setattr__(self, "action_names", tuple(self.action_names))
-        object.__setattr__(self, "action_table", _listed(self.action_table))
-        object.__setattr__(self, "environment_kwargs", _listed(self.environment_kwargs))
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary of JSON values."""
@@ -81,7 +87,7 @@ class Provenance:
     def differences(self, other: Provenance) -> list[str]:
         """Return the settings in which frames or actions differ, with both values."""
         return [
-            f"{name}: {getattr(self, name)} against {getattr(other, name)}"
+            f"{name}: {show(getattr(self, name))} against {show(getattr(other, name))}"
             for name in _COMPARED
             if getattr(self, name) != getattr(other, name)
         ]
@@ -99,6 +105,10 @@ class Provenance:
                 f"{'; '.join(differences)}. Make the environment with "
                 f"{', '.join(f'{k}={v!r}' for k, v in self.environment_kwargs.items()) or 'the same arguments'}."
             )
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _listed(value: Any) -> Any:

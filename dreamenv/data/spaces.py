@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from dreamenv.checks import show
 from dreamenv.errors import ConfigError
 
 __all__ = ["show_space", "space_from_json", "space_to_json"]
@@ -58,7 +59,7 @@ def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:
     """
     kind = values.get("type") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in _MAKERS:
-        raise ConfigError(f"{kind!r} is no known space; the known ones are {', '.join(_MAKERS)}.")
+        raise ConfigError(f"{show(kind)} is no known space; the known ones are {', '.join(_MAKERS)}.")
     try:
         return _MAKERS[kind](values)
     except KeyError as error:
@@ -72,7 +73,8 @@ def space_from_json(values: dict[str, Any]) -> gym.Space[Any]:
 def _box(values: dict[str, Any]) -> gym.Space[Any]:
     dtype = np.dtype(values["dtype"])
     shape = tuple(values["shape"])
-    low, high = (np.array(values[bound], dtype) for bound in ("low", "high"))
+    with np.errstate(over="ignore"):  # beyond the type there is no bound
+        low, high = (np.array(values[bound], dtype) for bound in ("low", "high"))
     if low.shape != shape or high.shape != shape:  # a shape is not believed: it might ask for any memory
         raise ValueError(f"bounds of {low.shape} and {high.shape} are not of the shape {shape}")
     return spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.action_layout import ActionLayout, ActionPart
+from dreamenv.errors import ConfigError
 
 __all__ = ["ActionEncoder", "ActionVector"]
 
 
+_MOST = 2**20  # numbers of a vector
 _WIDEST = 1e4  # distance of bounds; at 1e4, actions of 1 are still told apart by 2e-4
 
 
@@ -46,7 +48,7 @@ class ActionVector(ActionEncoder):
     another, in the order of `dreamenv.action_layout`.
 
     Raises:
-        ConfigError: for other spaces.
+        ConfigError: for other spaces, or one of more than a million choices.
     """
 
     low: Tensor
@@ -67,8 +69,10 @@ class ActionVector(ActionEncoder):
         self.all_bounded = bool(bounded.all())
         self.parts = [_Part(part, layout) for part in layout.parts]
         self.size = sum(part.size for part in self.parts)
+        if self.size > _MOST:
+            raise ConfigError(f"actions of {space} would be vectors of {self.size:,} numbers, more than {_MOST:,}.")
 
-    @cached_property  # a space of a stranger's world may have as many indicators as it says
+    @cached_property
     def discrete(self) -> list[bool]:  # type: ignore[override]
         """Whether each of the ``size`` numbers of a vector is an indicator."""
         return [bool(part.choices) for part in self.parts for _ in range(part.size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -130,4 +131,6 @@ class UNet(nn.Module):
 
 def _groups(channels: int) -> int:
     """Return how many groups are normalised, of `_GROUP` channels or a few more, such that all are of one size."""
-    return next(groups for groups in range(max(1, channels // _GROUP), 0, -1) if channels % groups == 0)
+    most = max(1, channels // _GROUP)
+    small = [low for low in range(1, math.isqrt(channels) + 1) if channels % low == 0]
+    return max(divisor for low in small for divisor in (low, channels // low) if divisor <= most)

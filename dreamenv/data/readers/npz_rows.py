@@ -33,8 +33,8 @@ _DEFAULT_NAMES = {
 class NpzKeys:
     """The names of the arrays; None looks for the usual names.
 
-    ``first``, ``terminal``, ``timeout`` and ``discount`` hold 0 or 1 (a discount may lie between); all arrays but the frames and
-    actions have one number per row.
+    ``first``, ``terminal``, ``timeout`` and ``discount`` hold 0 or 1 (a discount may lie between); all arrays but the
+    frames and actions have one number per row.
 
     Attributes:
         frames: frames.
@@ -236,9 +236,7 @@ class Rows:
         """Return the numbers of the first frames of episodes."""
         if self._keys["first"] is None and self._keys["timeout"] is not None and not self._one_more:
             ended = self.read_terminated() | self._flags("timeout", self._read_steps("timeout"))
-            after = np.flatnonzero(ended) + (
-                1 if self._taken else 2
-            )  # a step leads to its own row's frame, or the next
+            after = np.flatnonzero(ended) + (1 if self._taken else 2)  # the row after the one that tells of the end
             return sorted({0, *after[after < self.frames].tolist()})
         if self._keys["first"] is None:
             inner = np.flatnonzero(self.read_terminated()[:-1])
