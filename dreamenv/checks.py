@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import operator
 import reprlib
@@ -38,6 +37,7 @@ MOST = 2**31 - 1
 """The greatest count that is taken where nothing else limits it."""
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+_TYPES: dict[type, dict[str, Any]] = {}  # of the fields of each dataclass that was checked
 _WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", NoneType: "None", str: "a string"}
 
 
@@ -124,11 +124,12 @@ def settle_types(settings: Any, where: str = "") -> None:
         object.__setattr__(settings, name, check_typed(name, getattr(settings, name), hint, where=where))
 
 
-@functools.cache
 def declared_types(kind: type) -> dict[str, Any]:
     """Return the types that the fields of a dataclass are declared as."""
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    if kind not in _TYPES:
+        hints = typing.get_type_hints(kind)
+        _TYPES[kind] = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return _TYPES[kind]
 
 
 def show(value: Any) -> str:

@@ -17,7 +17,7 @@ from dreamenv.agents.views import find_view
 from dreamenv.backbones.persistence import PersistenceConfig
 from dreamenv.cli import main
 from dreamenv.dream import DreamConfig, DreamEnv
-from dreamenv.errors import ActionError, ConfigError, PolicyError, UnknownKeywordError
+from dreamenv.errors import ActionError, ConfigError, PolicyError, UnknownKeywordError, UnknownNameError
 from dreamenv.world import World
 
 BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -315,3 +315,30 @@ def test_a_target_that_is_neither_a_world_nor_makes_an_environment_is_refused(ta
 def test_numbers_that_cannot_be_are_refused(settings):
     with pytest.raises(ConfigError, match="must be"):
         evaluate(constant(0)[0], make_world(), **{"episodes": 2, **settings})
+
+
+def test_a_policy_that_cannot_be_called_as_policies_are_is_refused_before_it_plays():
+    world = make_world()
+    with pytest.raises(PolicyError, match=r"called with \(observations\).*missing a required argument: 'x'"):
+        evaluate(lambda o, x: o, world, episodes=1, horizon=2)
+
+    class Odd:
+        def predict(self, observation):
+            return np.zeros(len(observation), np.int64), None
+
+    with pytest.raises(PolicyError, match=r"called with \(observations, state, episode_start, deterministic\)"):
+        evaluate(Odd(), world, episodes=1, horizon=2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"horizon": 6}])
+def test_an_unknown_target_is_named_as_such_with_near_names(settings):
+    with pytest.raises(UnknownNameError, match=r"No folder of a world, nor real environment, named 'missing/world'"):
+        evaluate("random", "missing/world", **settings)
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'take_cover'\?"):
+        evaluate("random", "take_covr", **settings)
+
+
+def test_latents_without_bounds_are_shown_as_such_and_not_stacked():
+    stacked = VecFrameStack(DreamVecEnv(make_world(), 1, observation="latent"), 3)
+    with pytest.raises(PolicyError, match=r"space is Box\(-inf, inf, \(6,\), float32\), and here it "):
+        evaluate(Steady(observation_space=stacked.observation_space), make_world(), episodes=1, horizon=2)

@@ -210,3 +210,15 @@ def path_of(head: RecurrentHead, frames: Tensor, actions: Tensor) -> Tensor:
         hidden = head.gru.step(head.gru_proj(torch.cat((seen, actions[:, i]), dim=-1)), hidden)
         path.append(hidden)
     return torch.stack(path, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward_weight": 0.0, "termination_weight": 0.0}, "are both 0, so the head would learn nothing"),
+        ({"termination_weight": 0.0, "terminal_reward": True}, "the reward of a termination is not learned"),
+    ],
+)
+def test_weights_that_leave_settings_without_effect_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        RewardTerminationHeadConfig(**settings)

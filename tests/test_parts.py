@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from dreamenv.backbones.denoising import DenoisingConfig
@@ -150,3 +151,24 @@ def test_unknown_backbones_and_presets_are_refused_with_near_ones():
         make_config("denoising", "tny")
     with pytest.raises(ConfigError, match=r"backbone named 'rssm' is registered already, from dreamenv.backbones.rssm"):
         register_backbone("rssm", "another.module")
+
+
+def test_numbers_of_numpy_become_pythons_own():
+    spoon = Spoon(length=np.int64(4), marks=((np.int32(1), 2),))
+    assert (type(spoon.length), type(spoon.marks[0][0])) == (int, int)
+    assert json.dumps(part_to_json(spoon))
+    assert type(DDIM(eta=np.float32(0.5)).eta) is float
+    assert DDIM(quantize_x0=np.bool_(True)).quantize_x0 is True
+
+
+@pytest.mark.parametrize("value", [2**31, 10**30, 10**400, -(10**30), 10**5000], ids=range(5))
+@pytest.mark.parametrize("part", [DDIM, Spoon])
+def test_numbers_beyond_32_bits_are_refused_with_the_limit(part, value):
+    with pytest.raises(ConfigError, match=r"must be a whole number of at most 2147483647, not "):
+        part(**{"steps" if part is DDIM else "length": value})
+
+
+@pytest.mark.parametrize("value", [1e308, 10**400, -(10**40)], ids=range(3))
+def test_numbers_beyond_float32_are_refused_with_the_limit(value):
+    with pytest.raises(ConfigError, match=r"eta must be a finite number of at most 3.4"):
+        DDIM(eta=value)
