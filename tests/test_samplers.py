@@ -249,10 +249,10 @@ def test_a_learned_variance_must_have_been_learned():
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Euler(steps=0), "steps must be .*at least 1, not 0"),
+        (lambda: Euler(steps=0), "steps must be at least 1, not 0"),
         (lambda: Heun(init_noise_sigma=0.0), "init_noise_sigma must be positive or None, not 0.0"),
         (lambda: DDIM(eta=1.5), "not 1.5"),
-        (lambda: DDIM(steps=0), "steps must be .*at least 1, not 0"),
+        (lambda: DDIM(steps=0), "steps must be at least 1, not 0"),
         (lambda: Ancestral(variance="most"), "'least', 'greatest' or 'learned', not 'most'"),
         (lambda: Ancestral(steps=-1), "steps must be at least 1, not -1"),
     ],

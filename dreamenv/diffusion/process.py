@@ -93,6 +93,8 @@ class VariancePreserving(NoiseProcess, kind="vp"):
     def __post_init__(self) -> None:
         if self.schedule not in _SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(_SCHEDULES)}, not {self.schedule!r}.")
+        if self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
         check_whole("steps", self.steps, most=MAX_STEPS)
         if self.timestep_spacing not in ("trailing", "linspace"):
             raise ConfigError(f"timestep_spacing must be 'trailing' or 'linspace', not {self.timestep_spacing!r}.")

@@ -113,6 +113,8 @@ class Sampler(Part, ABC):
     corrects: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}.")
         check_whole("steps", self.steps, most=MAX_STEPS)
         if self.init_noise_sigma is not None and not self.init_noise_sigma > 0:
             raise ConfigError(f"init_noise_sigma must be positive or None, not {self.init_noise_sigma}.")
