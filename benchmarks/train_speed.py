@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import tyro
 
+from dreamenv.allocator import keep_freed_memory
 from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(settings: TrainSpeed) -> dict[str, Any]:
     """Return ``stages`` (name -> rates and the ratio to a bare loop), ``peak_memory_mib`` and ``parameters``."""
+    keep_freed_memory()  # as training does
     config = TrainConfig(device=settings.device, progress=False)
     fabric = make_fabric(config)
     threads = torch.get_num_threads()

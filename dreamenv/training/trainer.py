@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
+from dreamenv.allocator import keep_freed_memory
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
@@ -80,6 +81,7 @@ def train(
         DivergedError: a loss became infinite or NaN; the last good checkpoint is kept.
         StorageError: the disk refused; what was there is untouched.
     """
+    keep_freed_memory()
     fabric = make_fabric(config)
     with (
         locked_run(Path(out)) if fabric.is_global_zero else nullcontext(),
