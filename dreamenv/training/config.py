@@ -60,8 +60,9 @@ class TrainConfig:
         device: "auto" (an accelerator if there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "float32", or "bfloat16" for mixed precision by autocast.
         optimizer: of every objective.
-        ema_decay: decay of an exponential moving average of the weights, which replaces them at the end of each stage;
-            0 keeps none.
+        ema_decay: decay of an exponential moving average of the weights, which is what is evaluated, and replaces them
+            at the end of each stage, so that the next stage learns from what is saved. It spans a tenth of the steps so
+            far at most. 0 keeps none.
         holdout: share of the episodes kept apart for evaluation, in [0, 1).
         log_every: steps between scalars; each is the mean over them.
         eval_every: steps between evaluations on held-out episodes; 0: at the end of each stage only.
@@ -82,7 +83,7 @@ class TrainConfig:
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
-    ema_decay: float = 0.0
+    ema_decay: float = 0.999
     holdout: float = 0.1
     log_every: int = 50
     eval_every: int = 1000
