@@ -52,6 +52,11 @@ class Codec(nn.Module):
         std = 1.0 if config.latent_scale is None else 1 / config.latent_scale
         self.register_buffer("latent_std", torch.full((self.latent_shape[0], 1, 1), std))
 
+    @property
+    def networks(self) -> tuple[tuple[nn.Module, str], ...]:
+        """What may be compiled while it is trained, see `dreamenv.world_model.Stage`."""
+        return (self.autoencoder, "encode"), (self.autoencoder, "decode")
+
     def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the posterior's mean, normalised.
 
