@@ -61,9 +61,9 @@ class Stepper:
             self._average.update(step)
 
     def rehearse(self, batch: Batch) -> None:
-        """Compute a step's losses and gradients, and change nothing."""
+        """Compute a step's losses and gradients, in all processes together, and change nothing."""
         buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
-        with isolated_streams(self._fabric.device), self._fabric.no_backward_sync(self._module):
+        with isolated_streams(self._fabric.device):
             for objective in self._stage.objectives:
                 if len(self._stage.objectives) > 1:
                     only_trainable(self._module, objective)
