@@ -18,6 +18,7 @@ from dreamenv.devices import compiler_problem
 from dreamenv.errors import CheckpointError, ConfigError
 from dreamenv.training import compiling
 from dreamenv.training.compiling import Compiling, compiled
+from dreamenv.training.stepper import Stepper
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 from dreamenv.world_model import Stage
@@ -241,3 +242,23 @@ def test_a_compiled_run_is_the_eager_one_up_to_rounding(dataset, tmp_path):
     for name, value in expected.items():
         assert torch.allclose(value, found[name], atol=1e-3), name
     assert children() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler_problem(CPU) is not None, reason="there is no compiler here")
+def test_a_compiled_run_that_is_interrupted_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
+    config = settings(compile="on", steps={"rewards": 0})
+    whole = train(config, TrainableConfig(), dataset, tmp_path / "whole")
+    step = Stepper.step
+
+    def interrupted(self, number, *others):
+        if number == 16:
+            raise InterruptedError
+        step(self, number, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", interrupted)
+        with pytest.raises(InterruptedError):
+            train(config, TrainableConfig(), dataset, tmp_path / "cut")
+    assert sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1].name == "step-00000014"
+    assert same_weights(whole.model, train(config, TrainableConfig(), dataset, tmp_path / "cut").model)
