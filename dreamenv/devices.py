@@ -1,14 +1,19 @@
-"""Find devices by name, and refuse unavailable ones early."""
+"""Find devices by name, and refuse unavailable ones early; tell whether networks can be compiled for one."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 
 from dreamenv.errors import DeviceError
 
-__all__ = ["find_device"]
+__all__ = ["compiler_problem", "find_device"]
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -37,6 +42,23 @@ def find_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Return why `torch.compile` cannot work for a device on this machine, and what would help; None if it can."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "there is no Triton; install the package triton."
+    kind, variable = ("C", "CC") if device.type == "cuda" else ("C++", "CXX")
+    usual = {"C": ("gcc", "clang", "cc"), "C++": ("clang++" if sys.platform == "darwin" else "g++",)}[kind]
+    wanted = (os.environ[variable].split()[0],) if os.environ.get(variable, "").strip() else usual
+    if not any(shutil.which(name) for name in wanted):
+        return (
+            f"there is no {kind} compiler ({', '.join(wanted)}); install one (apt-get install g++) or name one in the "
+            f"environment variable {variable}."
+        )
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's header files are missing; install them (apt-get install python3-dev)."
+    return None
 
 
 def _available() -> list[str]:

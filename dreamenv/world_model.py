@@ -196,6 +196,8 @@ class Stage:
             handed over as ``Batch.features`` in place of frames. Stages in a row with the same function share it, so
             it must not depend on what they train. None reads frames.
         crop_at_episode_ends: of windows, see `dreamenv.data.windows`; False only where a step sees later ones.
+        networks: methods, each as (module, name), that do most of the stage's arithmetic, for `torch.compile` to take:
+            functions of tensors whose sizes are the same in every step, and that draw no random numbers.
     """
 
     name: str
@@ -206,6 +208,7 @@ class Stage:
     learning_rate: float
     precompute: Callable[[Tensor], Tensor] | None = None
     crop_at_episode_ends: bool = True
+    networks: Sequence[tuple[nn.Module, str]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from torch import nn
 
 from dreamenv.backbones.rssm import RSSM
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.nn import attention
+from dreamenv.nn import attention, precision
 from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
+from dreamenv.presets import make_config
 from dreamenv.world_model import SupportsBfloat16, WorldModelSpec
 
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
@@ -62,6 +63,23 @@ def test_the_state_keeps_float32(model: RSSM) -> None:
         imagined, state = model.imagine(state, torch.zeros(2, 3, dtype=torch.int64))
     assert state["deter"].dtype == torch.float32
     assert imagined.rewards.dtype == imagined.termination.dtype == torch.float32
+
+
+@pytest.mark.parametrize("preset", ["rssm:tiny", "denoising:diffusion_forcing_like"])
+@pytest.mark.parametrize("native", [True, False])
+def test_features_have_the_precision_of_training(preset: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: native)
+    torch.manual_seed(0)
+    stages = make_config(*preset.split(":")).build(SPEC).eval().stages()
+    encode = next(stage.precompute for stage in stages if stage.precompute is not None)
+    frames = torch.rand(8, 3, 16, 16)
+    with torch.no_grad():
+        found = encode(frames)
+        monkeypatch.setattr(precision, "has_bfloat16", lambda _: False)
+        exact = encode(frames)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, exact) != native
+    assert torch.allclose(found, exact, rtol=0.05, atol=0.05)
 
 
 def test_the_recurrence_has_the_equations_of_torch() -> None:

@@ -158,7 +158,10 @@ from dreamenv.parts import part_from_json
 from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.trainer import train
 import trainable
+from dreamenv.training import compiling
 
+compiling._FEWEST_STEPS, compiling._SHORTEST_SECONDS = 1, 0.0  # so that it is measured whether compiling pays
+compiling.torch.compile = lambda method, **options: method
 data, out, config, backbone = sys.argv[1:]
 world = train(TrainConfig.from_json(json.loads(config)), part_from_json(json.loads(backbone)),
               EpisodeDataset.open(data), out)
@@ -185,6 +188,7 @@ def test_two_processes_share_the_batch_and_end_with_the_same_weights(dataset, tm
     assert [line[1] for line in lines] == ["0", "1"]
     assert lines[0][2:] == lines[1][2:]
     assert lines[0][3] == "2"
+    assert json.loads((tmp_path / "run" / "compile.json").read_text()).keys() == {"images"}
 
 
 # What goes wrong
@@ -331,6 +335,45 @@ def test_biases_and_norms_are_not_decayed(model):
     assert decay[id(model.encode.weight)] == 0.3
     assert decay[id(model.encode.bias)] == decay[id(model.norm.weight)] == 0.0
     assert set(decay) == {id(parameter) for parameter in objective.parameters}
+
+
+def test_a_later_stage_learns_from_the_weights_that_are_saved(dataset, tmp_path, monkeypatch):
+    """An average replaces the encoder's weights before its features are computed, not after."""
+    computed = {}
+
+    def compute(path, frames, precompute, device, **options):
+        picture = torch.from_numpy(frames[:4]).movedim(-1, 1) / 255.0
+        with torch.no_grad():
+            computed["saved"] = picture, precompute(picture)
+        compute_features(path, frames, precompute, device, **options)
+
+    monkeypatch.setattr(trainer, "compute_features", compute)
+    world = train(settings(ema_decay=0.9), TrainableConfig(), dataset, tmp_path / "run")
+    plain = train(settings(ema_decay=0.0, steps={"rewards": 0}), TrainableConfig(), dataset, tmp_path / "plain")
+    picture, features = computed["saved"]
+    with torch.no_grad():
+        assert torch.equal(world.model.features(picture), features)
+        assert not torch.allclose(plain.model.features(picture), features)
+
+
+def test_the_average_covers_statistics_that_are_saved():
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2))
+            self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+            self.register_buffer("table", torch.tensor([-torch.inf]), persistent=False)
+
+    counting = Counting()
+    average = WeightAverage(counting, 0.5)
+    counting.mean.fill_(1.0)
+    counting.count.fill_(7)
+    average.update(100)
+    average.swap()
+    assert counting.mean.tolist() == [0.5, 0.5]
+    assert counting.count.item() == 7
+    assert counting.table.item() == -torch.inf
+    assert set(average.tensors()) == {"mean"}
 
 
 def test_the_average_of_weights_is_the_one_by_hand():

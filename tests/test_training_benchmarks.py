@@ -50,9 +50,12 @@ def test_a_world_that_saw_every_episode_is_not_measured_on_them(tmp_path):
 
 def test_training_speed_is_measured_against_a_bare_loop(tmp_path):
     results = train_speed.measure(
-        train_speed.TrainSpeed(preset="tiny", size=16, steps=1, rounds=1, device="cpu", out=tmp_path / "speed.json")
+        train_speed.TrainSpeed(size=16, steps=1, rounds=1, device="cpu", out=tmp_path / "speed.json"), "tiny"
     )
     assert set(results["stages"]) == {"joint", "dynamics"}
     for stage in results["stages"].values():
         assert stage["frames_per_second"] > 0
         assert stage["trainer_over_bare_loop"] > 0
+        assert stage["gflops_per_second"] > 0
+        assert 0 < stage["share_of_matmul"]["bfloat16"] < 1
+        assert stage["share_of_matmul"]["float32"] > 0

@@ -89,6 +89,7 @@ class Trainable(WorldModel):
         return (
             Stage(
                 name="images", steps=20, **size,
+                networks=[(self.decode, "forward")],
                 objectives=[
                     Objective("maker", maker, self.maker_loss),
                     Objective("critic", list(self.critic.parameters()), self.critic_loss),

@@ -34,6 +34,8 @@ class CodecTraining(Training, kind="codec_training"):
         kl_weight: of the divergence from a standard normal, in nats per value of the picture, next to the squared error
             per value of the picture: both are means over the same values. 1e-6 is latent diffusion's (Rombach et al.
             2022).
+        bfloat16: compute products in bfloat16, where the hardware does so natively; also those of latents that later
+            stages learn from.
 
     Raises:
         ConfigError: a number that cannot be.
@@ -43,6 +45,7 @@ class CodecTraining(Training, kind="codec_training"):
     batch_size: int = 8
     learning_rate: float = 2e-3
     kl_weight: float = 1e-6
+    bfloat16: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dreamenv.codecs.base import AutoencoderConfig, divergence, sample
 from dreamenv.errors import FrameError
+from dreamenv.nn.precision import autocast
 
 __all__ = ["Codec"]
 
@@ -51,6 +52,11 @@ class Codec(nn.Module):
         std = 1.0 if config.latent_scale is None else 1 / config.latent_scale
         self.register_buffer("latent_std", torch.full((self.latent_shape[0], 1, 1), std))
 
+    @property
+    def networks(self) -> tuple[tuple[nn.Module, str], ...]:
+        """What may be compiled while it is trained, see `dreamenv.world_model.Stage`."""
+        return (self.autoencoder, "encode"), (self.autoencoder, "decode")
+
     def encode(self, frames: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the posterior's mean, normalised.
 
@@ -87,6 +93,12 @@ class Codec(nn.Module):
         return ((frames + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
+    def features(self, frames: Tensor) -> Tensor:
+        """Encode frames for other networks to learn from, in the precision of training; see `encode`."""
+        with autocast(frames.device, self.config.training.bfloat16):
+            return self.encode(frames)
+
+    @torch.no_grad()
     def update_statistics(self, mean: Tensor) -> None:
         """Let the latents' mean and deviation follow posterior means (n, C, H, W), as `loss` does in training."""
         variance, centre = torch.var_mean(mean.float(), dim=(0, 2, 3), correction=0)
@@ -110,10 +122,11 @@ class Codec(nn.Module):
             FrameError: frames of another shape or type.
         """
         pictures = self._pictures(frames)
-        mean, log_variance = self.autoencoder.encode(pictures)
+        with autocast(pictures.device, self.config.training.bfloat16 and self.training):
+            mean, log_variance = self.autoencoder.encode(pictures)
+            decoded = self.autoencoder.decode(sample(mean, log_variance, generator))
         if self.training and self.config.latent_scale is None:
             self.update_statistics(mean)
-        decoded = self.autoencoder.decode(sample(mean, log_variance, generator))
         reconstruction = (decoded - pictures).square().mean()
         kl = divergence(mean, log_variance).sum() / pictures.numel()
         psnr = 10 * (4 / reconstruction.detach().clamp_min(1e-10)).log10()  # 4: the square of the range from -1 to 1

@@ -25,6 +25,10 @@ class Pixels(nn.Module):
         del noise
         return 2 * frames - 1
 
+    def features(self, frames: Tensor) -> Tensor:
+        """See `encode`."""
+        return self.encode(frames)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Frames (b, t, c, h, w) in about [-1, 1] -> the same in [0, 1]."""
         return ((latents + 1) / 2).clamp(0, 1)

@@ -139,6 +139,11 @@ class DenoiserConfig(Part, ABC):
 class Denoiser(nn.Module, ABC):
     """Predicts something about noisy frames, given a cache of those before."""
 
+    @property
+    def networks(self) -> tuple[tuple[nn.Module, str], ...]:
+        """What may be compiled while it is trained, see `dreamenv.world_model.Stage`."""
+        return ((self, "forward_sequence"),)
+
     @abstractmethod
     def init_cache(self, frames: Tensor) -> Cache:
         """Return an empty cache for rows of frames like (b, c, h, w).

@@ -55,6 +55,7 @@ class HeadTraining(Training, kind="head_training"):
         batch_size: windows per step.
         sequence_length: steps per window.
         learning_rate: peak rate.
+        bfloat16: compute products in bfloat16, where the hardware does so natively.
 
     Raises:
         ConfigError: a number that is not positive.
@@ -64,6 +65,7 @@ class HeadTraining(Training, kind="head_training"):
     batch_size: int = 8
     sequence_length: int = 32
     learning_rate: float = 3e-4
+    bfloat16: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "sequence_length", "learning_rate"):

@@ -17,7 +17,7 @@ from dreamenv.errors import ConfigError
 from dreamenv.heads.base import Head, HeadConfig, HeadOutput, HeadTraining
 from dreamenv.nn.batching import map_in_chunks
 from dreamenv.nn.diamond_unet import ResidualBlocks, check_resolutions, downsampling
-from dreamenv.nn.precision import Linear
+from dreamenv.nn.precision import Linear, autocast
 from dreamenv.world_model import Batch, DataStatistics
 
 __all__ = ["DiamondHead", "DiamondHeadConfig"]
@@ -44,7 +44,7 @@ class DiamondHeadConfig(HeadConfig, kind="diamond_head"):
     channels: tuple[int, ...] = (32, 32, 32, 32)
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     attention: tuple[bool, ...] = (False, False, False, False)
-    training: HeadTraining = field(default=HeadTraining(learning_rate=1e-4))
+    training: HeadTraining = field(default=HeadTraining(learning_rate=1e-4, bfloat16=False))
 
     def __post_init__(self) -> None:
         check_resolutions(self.channels, self.blocks, self.attention)
@@ -86,6 +86,7 @@ class DiamondHead(Head):
         size = config.hidden_size
         self.entries = {"hidden": size, "cell": size}
         self.embedding_size = size
+        self._bfloat16 = config.training.bfloat16
         self.action = Linear(action_size, config.embed_dim, bias=False)
         self.conv_in = nn.Conv2d(2 * c, config.channels[0], 3, padding=1)
         coarse, finer, stages = config.channels[-1], config.channels[0], []
@@ -137,7 +138,8 @@ class DiamondHead(Head):
     def loss(self, actions: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropies of the reward's sign and of the termination; see `Head`."""
         before = torch.cat((batch.first_frame[:, None], batch.frames[:, :-1]), dim=1)
-        logits, _ = self.predict(before, actions, batch.frames)
+        with autocast(actions.device, self._bfloat16 and self.training):
+            logits = self.predict(before, actions, batch.frames)[0].float()
         total = batch.weight.sum().clamp_min(1e-8)
 
         def mean(logits: Tensor, classes: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class DiamondHead(Head):
 
     def _encode(self, pictures: Tensor, condition: Tensor) -> Tensor:
         """Two frames each (m, 2 c, h, w), and the action between them -> the coarsest maps."""
-        rounded = self.conv_in.weight.dtype == torch.bfloat16
+        rounded = self.conv_in.weight.dtype == torch.bfloat16 or torch.is_autocast_enabled(pictures.device.type)
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=rounded):
             maps = self.conv_in(pictures.contiguous(memory_format=torch.channels_last))
             for downsample, stage in zip(self.downsample, self.stages, strict=True):

@@ -17,7 +17,7 @@ from dreamenv.heads.base import Head, HeadConfig, HeadOutput, HeadTraining
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.dropout import dropout
 from dreamenv.nn.pixels import FrameEncoder
-from dreamenv.nn.precision import Linear
+from dreamenv.nn.precision import Linear, autocast
 from dreamenv.nn.recurrence import GRU
 from dreamenv.world_model import Batch, DataStatistics
 
@@ -117,10 +117,11 @@ class RecurrentHead(Head):
             before = torch.cat((batch.first_frame[:, None], batch.frames[:, :-1]), dim=1)
         else:
             before = batch.features[:, :-1].float()
-        path = self.gru(self._inputs(before, actions))
-        if self.training:
-            path = dropout(path, self.config.dropout, batch.generator)
-        return self.prediction.loss(path, batch)
+        with autocast(actions.device, self.config.training.bfloat16 and self.training):
+            path = self.gru(self._inputs(before, actions))
+            if self.training:
+                path = dropout(path, self.config.dropout, batch.generator)
+            return self.prediction.loss(path, batch)
 
     def _inputs(self, frames: Tensor, actions: Tensor) -> Tensor:
         """Frames (b, t, c, h, w) and the vectors (b, t, a) of the actions taken there -> (b, t, 3 hidden_size)."""

@@ -79,28 +79,32 @@ def only_trainable(model: nn.Module, objective: Objective) -> None:
 
 
 class WeightAverage:
-    """An exponential moving average of parameters, with a faster decay at the start, which reduces its bias.
+    """An exponential moving average of a model's parameters and of the statistics among its buffers.
+
+    The decay rises to its final value as ``(1 + n) / (10 + n)`` after n steps, so that the average spans a tenth of the
+    steps so far at most, and beginnings are forgotten.
 
     Args:
-        model: the model whose parameters are averaged.
-        decay: in (0, 1); the average spans about 1 / (1 - decay) steps.
+        model: what is averaged.
+        decay: in (0, 1); the average spans about 1 / (1 - decay) steps in the end.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._names = [name for name, _ in model.named_parameters()]
-        self._live = [parameter for _, parameter in model.named_parameters()]
-        self._mean = [parameter.detach().clone() for parameter in self._live]
+        saved, every = model.state_dict().keys(), [*model.named_parameters(), *model.named_buffers()]
+        live = {name: tensor for name, tensor in every if name in saved and tensor.is_floating_point()}
+        self._names, self._live = list(live), list(live.values())
+        self._mean = [tensor.detach().clone() for tensor in self._live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average with the weights after optimiser step ``step`` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._mean, [parameter.detach() for parameter in self._live], 1 - decay)
+        torch._foreach_lerp_(self._mean, [tensor.detach() for tensor in self._live], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the model's weights and the average."""
+        """Exchange the model's tensors and the average."""
         for mean, live in zip(self._mean, self._live, strict=True):
             previous = live.detach().clone()
             live.copy_(mean)
@@ -108,12 +112,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Reset the average to the model's current weights."""
+        """Reset the average to the model's current tensors."""
         for mean, live in zip(self._mean, self._live, strict=True):
             mean.copy_(live)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return name -> averaged weight."""
+        """Return name -> averaged tensor."""
         return dict(zip(self._names, self._mean, strict=True))
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ run gets one that nothing else uses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreamenv.training.optimisation import WeightAverage
 
-__all__ = ["derived_seed", "eval_mode", "isolated", "random_state", "set_random_state"]
+__all__ = ["derived_seed", "eval_mode", "isolated", "isolated_streams", "random_state", "set_random_state"]
 
 
 def derived_seed(*words: int) -> int:
@@ -28,7 +28,7 @@ def derived_seed(*words: int) -> int:
 def isolated(seed: int, num_threads: int | None, device: torch.device) -> Iterator[None]:
     """Give a run its own random streams and threads; restore the caller's afterwards."""
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(_accelerators(device)):
+    with isolated_streams(device):
         torch.manual_seed(seed)
         try:
             if num_threads is not None:
@@ -38,11 +38,16 @@ def isolated(seed: int, num_threads: int | None, device: torch.device) -> Iterat
             torch.set_num_threads(threads)
 
 
+def isolated_streams(device: torch.device) -> AbstractContextManager[None]:
+    """Restore torch's global random streams afterwards."""
+    return torch.random.fork_rng([device.index or 0] if device.type == "cuda" else [])
+
+
 @contextmanager
 def eval_mode(model: Any, average: WeightAverage | None, device: torch.device) -> Iterator[None]:
     """Put a model in evaluation mode: no gradients, averaged weights; restore everything afterwards."""
     training = model.training
-    with torch.random.fork_rng(_accelerators(device)), torch.no_grad():
+    with isolated_streams(device), torch.no_grad():
         model.eval()
         if average:
             average.swap()
@@ -67,7 +72,3 @@ def set_random_state(tensors: Mapping[str, Tensor], device: torch.device) -> Non
     torch.set_rng_state(tensors["random/cpu"])
     if device.type == "cuda" and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"], device)
-
-
-def _accelerators(device: torch.device) -> list[int]:
-    return [device.index or 0] if device.type == "cuda" else []

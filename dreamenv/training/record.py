@@ -20,6 +20,7 @@ def make_record(
     training: EpisodeDataset,
     held_out: EpisodeDataset,
     identity: Mapping[str, Any],
+    compiled: Mapping[str, str],
     steps: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def make_record(
         "seconds": round(seconds, 1),
         "optimizer_steps": steps,
         "processes": identity["processes"],
+        "compile": dict(compiled),
         "train_config": config.to_json(),
         "data": {
             "sha256": identity["data"],

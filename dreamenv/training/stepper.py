@@ -13,6 +13,7 @@ from dreamenv.training.checkpoint import flatten_optimizer, restore_optimizer
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.meter import Meter
 from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer, only_trainable
+from dreamenv.training.random_state import isolated_streams
 from dreamenv.world_model import Batch, Stage
 
 __all__ = ["Stepper"]
@@ -58,6 +59,18 @@ class Stepper:
             meter.add(objective.name, loss, logs, norm)
         if self._average:
             self._average.update(step)
+
+    def rehearse(self, batch: Batch) -> None:
+        """Compute a step's losses and gradients, in all processes together, and change nothing."""
+        buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+        with isolated_streams(self._fabric.device):
+            for objective in self._stage.objectives:
+                if len(self._stage.objectives) > 1:
+                    only_trainable(self._module, objective)
+                self._fabric.backward(self._module(partial(objective.loss, batch))[0])
+        self.close()
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the optimisers' states by name."""

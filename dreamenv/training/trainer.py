@@ -1,8 +1,8 @@
 """Train a model: run its stages one after another, whatever the model is.
 
-``out/`` becomes: ``world/`` (the result), ``checkpoints/``, ``tensorboard/``, ``videos/`` and ``features/`` (while a
-stage needs them). Run again with the same settings, an interrupted run resumes from its last checkpoint, and on the CPU
-ends with exactly the weights it would have had.
+``out/`` becomes: ``world/`` (the result), ``checkpoints/``, ``compile.json`` (what was chosen), ``tensorboard/``,
+``videos/`` and ``features/`` (while a stage needs them). Run again with the same settings, an interrupted run resumes
+from its last checkpoint, and on the CPU ends with exactly the weights it would have had.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
+from dreamenv.allocator import keep_freed_memory
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
@@ -33,6 +34,7 @@ from dreamenv.locks import locked_run
 from dreamenv.metrics.verdict import fidelity_verdict
 from dreamenv.parts import part_to_json
 from dreamenv.training.checkpoint import Checkpoint, Checkpoints
+from dreamenv.training.compiling import Compiling
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.evaluation import Evaluator
 from dreamenv.training.features import compute_features, open_features
@@ -80,6 +82,7 @@ def train(
         DivergedError: a loss became infinite or NaN; the last good checkpoint is kept.
         StorageError: the disk refused; what was there is untouched.
     """
+    keep_freed_memory()
     fabric = make_fabric(config)
     with (
         locked_run(Path(out)) if fabric.is_global_zero else nullcontext(),
@@ -130,6 +133,8 @@ class _Run:
         self.trainable = {name: p.requires_grad for name, p in model.named_parameters()}
         self.stages = tuple(self.model.stages())
         check_stages(self.stages, config)
+        self.compiling = Compiling(config, fabric, out)
+        self.compiling.check(self.stages)
         self.module = fabric.setup_module(Runner(model)) if self.stages else fabric.to_device(model)
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         self.evaluator = Evaluator(config, self.held_out, fabric.device)
@@ -201,12 +206,13 @@ class _Run:
             return sampler.batch(step * self.fabric.world_size + self.fabric.global_rank, self.fabric.device)
 
         stepper = self._prepare(index, checkpoint)
-        meter = Meter(stage.name)
         hidden = not (config.progress and self.is_main_process)
         with (
+            self.compiling.stage(stage, steps - first_step, lambda: stepper.rehearse(make(first_step))),
             closing(batches(make, first_step, steps)) as stream,
             tqdm(total=steps, initial=first_step, desc=stage.name, unit="step", disable=hidden, mininterval=0.5) as bar,
         ):
+            meter = Meter(stage.name)
             for step, batch in enumerate(stream, start=first_step):
                 stepper.step(step, batch, meter)
                 self.done += 1
@@ -306,6 +312,7 @@ class _Run:
                 self.checkpoints.clear()
             self.fabric.barrier()
         checkpoint = self.checkpoints.latest()
+        self.compiling.restore(resume=resume)
         if checkpoint is None:
             return 0, None
         different = differences(checkpoint.state["identity"], self.identity)
@@ -349,7 +356,15 @@ class _Run:
                 before_reward=self.config.starts_before_reward,
             ),
             self.dataset.provenance,
-            make_record(self.config, self.training, self.held_out, self.identity, self.done, self._elapsed()),
+            make_record(
+                self.config,
+                self.training,
+                self.held_out,
+                self.identity,
+                self.compiling.choices,
+                self.done,
+                self._elapsed(),
+            ),
             metrics,
         )
         if self.is_main_process:

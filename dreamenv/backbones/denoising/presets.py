@@ -116,7 +116,7 @@ def diamond() -> DenoisingConfig:
         target=EDMPreconditioned(offset_noise=0.3),
         sampler=Euler(steps=3, init_noise_sigma=1.0, quantize_x0=True),
         head=DiamondHeadConfig(
-            training=HeadTraining(steps=400_000, batch_size=32, sequence_length=20, learning_rate=1e-4)
+            training=HeadTraining(steps=400_000, batch_size=32, sequence_length=20, learning_rate=1e-4, bfloat16=False)
         ),
         training=DenoiserTraining(steps=400_000, batch_size=32, sequence_length=8, learning_rate=1e-4, bfloat16=False),
     )

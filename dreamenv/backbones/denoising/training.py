@@ -181,6 +181,7 @@ def make_stage(
 ) -> Stage:
     """Return the stage that trains a module by one loss, for as long as its training says.
 
+    What may be compiled is what the module names as its ``networks``, see `Stage`.
     Where a frame sees later ones of its window it would see padding, too, so those windows lie within their episode.
     """
     return Stage(
@@ -192,6 +193,7 @@ def make_stage(
         learning_rate=training.learning_rate,
         precompute=precompute,
         crop_at_episode_ends=not sees_ahead,
+        networks=getattr(module, "networks", ()),
     )
 
 

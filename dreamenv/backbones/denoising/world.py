@@ -294,7 +294,7 @@ class DenoisingWorld(WorldModel):
 
     def latents(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) in [0, 1] to the codec's latents (n, C, H, W), which later stages learn from."""
-        return self.codec.encode(frames[:, None])[:, 0]
+        return self.codec.features(frames[:, None])[:, 0]
 
     def codec_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruct frames, and measure latents on the way."""
@@ -309,8 +309,7 @@ class DenoisingWorld(WorldModel):
             frames = batch.features.float()
         else:
             first = batch.first_frame[:, None].expand(-1, self.stride, -1, -1, -1)
-            with torch.no_grad():
-                frames = self._encode(torch.cat((first, batch.frames), dim=1))
+            frames = self.codec.features(torch.cat((first, batch.frames), dim=1))
         error, possible = self._loss(self.denoiser, frames, actions, batch.generator)
         kept = (batch.weight * ~batch.terminated).unflatten(1, (-1, self.stride)).amin(2)  # terminal: may be anything
         kept = kept * possible[:, 1:]

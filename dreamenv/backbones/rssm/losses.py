@@ -59,6 +59,11 @@ class RSSMLoss:
         terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
         return loss + terms["reconstruction"] + config.representation_weight * terms["representation"], terms
 
+    def posterior(self, frames: Tensor) -> Tensor:
+        """Encode frames (n, c, h, w) for `dynamics_only`, in the precision of training: log-probabilities (n, v, k)."""
+        with autocast(frames.device, self.config.bfloat16):
+            return self.autoencoder.encode(frames)
+
     def dynamics_only(self, batch: Batch) -> Loss:
         """Recurrence, prior and head, on cached posteriors."""
         assert batch.features is not None

@@ -211,7 +211,7 @@ class RSSM(WorldModel):
                 batch_size=training.dynamics.batch_size,
                 sequence_length=training.dynamics.sequence_length,
                 learning_rate=training.dynamics.learning_rate,
-                precompute=self.autoencoder.encode,
+                precompute=losses.posterior,
             ),
         )
 

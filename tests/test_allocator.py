@@ -1,0 +1,52 @@
+"""Freed memory is kept for the next step, where the C library is glibc."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from dreamenv import allocator
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from dreamenv.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory() and keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24).add(1).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+for _ in range(8):
+    faults()
+print(sum(faults() for _ in range(3)))
+"""
+
+
+def page_faults(argument):
+    unset = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRE"))}
+    child = subprocess.run(
+        [sys.executable, "-c", PAGE_FAULTS, argument], capture_output=True, text=True, check=True, env=unset
+    )
+    return int(child.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_large_buffers_are_not_mapped_anew_at_every_step():
+    kept, mapped = page_faults("keep"), page_faults("map")
+    assert kept < 0.1 * mapped
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_thresholds_of_the_users_own_are_left_alone(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert not allocator.keep_freed_memory.__wrapped__()
+
+
+def test_nothing_is_called_where_the_c_library_is_another(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: pytest.fail("it called the C library"))
+    assert not allocator.keep_freed_memory.__wrapped__()
