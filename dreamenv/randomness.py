@@ -51,8 +51,6 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
         (4, ...) int64, each in [0, 2**32).
     """
     # The paper's round acts on two pairs of words alike, so both travel in one tensor: even = (x0, x2), odd = (x1, x3).
-    if torch.compiler.is_compiling():
-        return _compiled_philox(counter, key)
     even, odd = counter[0::2], counter[1::2]
     trailing = (2,) + (1,) * (even.ndim - 1)
     multipliers, weyl = _words(counter.device)
@@ -63,22 +61,6 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
         odd = (product & _MASK).flip(0)
         key = key + weyl & _MASK
     return torch.stack((even[0], odd[0], even[1], odd[1]))
-
-
-def _compiled_philox(counter: Tensor, key: Tensor) -> Tensor:
-    """Compute `philox4x32` word by word, which `torch.compile` fuses into one pass."""
-    words, keys = list(counter.unbind()), list(key.unbind())
-    first, second = (int(word) for word in _MULTIPLIERS)
-    for _ in range(_ROUNDS):
-        one, two = words[0] * first, words[2] * second
-        words = [
-            (two >> 32 & _MASK) ^ words[1] ^ keys[0],
-            two & _MASK,
-            (one >> 32 & _MASK) ^ words[3] ^ keys[1],
-            one & _MASK,
-        ]
-        keys = [word + int(weyl) & _MASK for word, weyl in zip(keys, _WEYL, strict=True)]
-    return torch.stack(words)
 
 
 @functools.cache
@@ -126,7 +108,7 @@ def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream
         stream: distinguishes the samples of one step; at most 2**32 - 1.
     """
     rows, size = key.shape[0], math.prod(shape)
-    on_host = _on_host(key)
+    on_host = key.device.type == "cpu"
     if on_host and rows <= _FEW_ROWS and size <= _FEW_NUMBERS:
         steps = zip(key.tolist(), counter.tolist(), strict=True)
         ahead = [_uniforms_ahead(one, step // _AHEAD, size, stream)[step % _AHEAD] for one, step in steps]
@@ -158,11 +140,6 @@ def _to_uniform(words: Words) -> NDArray[np.float32]:
         2.0**-23
     )
     return uniforms
-
-
-def _on_host(tensor: Tensor) -> bool:
-    """Whether to hash by numpy, which `torch.compile` does not see through."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def normal(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:
@@ -199,7 +176,7 @@ def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:
 def _bits(key: Tensor, counter: Tensor, size: int, stream: int) -> Tensor:
     """Return (b, size) int64 random 32-bit words: block i of a row hashes (i, stream, counter low, counter high)."""
     rows, blocks = key.shape[0], (size + 3) // 4
-    if _on_host(key):
+    if key.device.type == "cpu":
         hashed = torch.from_numpy(_host_words(key, counter, size, stream).view(np.int64))
     else:
         index = torch.arange(blocks, device=key.device).expand(rows, blocks)
