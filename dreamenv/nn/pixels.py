@@ -74,7 +74,8 @@ class ChannelsToSpace(nn.Module):
     def _blocks(self, features: Tensor) -> Tensor:
         """Return the values as (n, h, factor, w, factor, c); by hand, as einops costs a single row more than it."""
         last = features.permute(0, 2, 3, 1)
-        return last.unflatten(-1, (self.factor, self.factor, -1)).transpose(2, 3)
+        blocks: Tensor = last.unflatten(-1, (self.factor, self.factor, -1))
+        return blocks.transpose(2, 3)
 
 
 class FrameEncoder(nn.Module):
