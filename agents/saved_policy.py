@@ -24,7 +24,6 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from tensordict import TensorDict
 
 from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
@@ -36,6 +35,7 @@ from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import CheckpointDamagedError, ConfigError
 from dreamenv.randomness import categorical, normal, seed_keys
 from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refuse_malformed, write_tensors
+from dreamenv.tensordicts import TensorDict
 
 __all__ = ["PolicyState", "SavedPolicy"]
 

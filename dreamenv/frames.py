@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = ["frames_from_model", "frames_to_model", "frames_to_numpy", "quantize_uint8", "to_float", "to_uint8"]
 
+_BLOCK = 64  # frames converted together
 _ROUNDING = torch.tensor(2.0**23)  # a CPU scalar, which torch combines with tensors of any device
 
 
@@ -47,10 +48,22 @@ def frames_from_model(frames: Tensor) -> Tensor:
     channels_last = last.is_contiguous()
     if channels_last:
         frames = last
-    # Added to 2**23, a float's last bit counts ones, so that the sum is rounded and its lowest byte is the pixel: four
-    # times faster than rounding and converting.
-    pixels = torch.add(_ROUNDING, frames, alpha=255).view(torch.int32).to(torch.uint8)
+    if frames.ndim > 3 and len(frames) > _BLOCK and frames.device.type == "cpu":
+        pixels = torch.empty(frames.shape, dtype=torch.uint8)
+        for values, out in zip(frames.split(_BLOCK), pixels.split(_BLOCK), strict=True):
+            out.copy_(_whole(values))  # what is added fits the cache
+    else:
+        pixels = _whole(frames).to(torch.uint8)
     return pixels if channels_last else torch.stack(pixels.unbind(-3), dim=-1)  # ... h w c
+
+
+def _whole(frames: Tensor) -> Tensor:
+    """Return integers whose lowest byte is 255 x rounded.
+
+    Added to 2**23, a float's last bit counts ones, so that the sum is rounded and its lowest byte is the pixel: four
+    times faster than rounding and converting.
+    """
+    return torch.add(_ROUNDING, frames, alpha=255).view(torch.int32)
 
 
 def frames_to_numpy(frames: Tensor) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = np.array((0xD2511F53, 0xCD9E8D57), np.uint64)  # Salmon et al. 2011, Philox4x32
 _WEYL = np.array((0x9E3779B9, 0xBB67AE85), np.uint64)  # golden ratio and sqrt(3) - 1, as in the paper
 _ROUNDS = 10
+_AHEAD, _FEW_ROWS, _FEW_NUMBERS = 16, 4, 128  # steps whose numbers are sampled together, for at most so many of both
 _SEED_STREAM = 0x5EED  # counter word that separates the hashing of seeds from all sampling
 
 
@@ -107,14 +108,38 @@ def uniform(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream
         stream: distinguishes the samples of one step; at most 2**32 - 1.
     """
     rows, size = key.shape[0], math.prod(shape)
-    # 23 bits and a half step: exactly representable, never 0 and never 1.
-    if key.device.type == "cpu":
-        words = _host_words(key, counter, size, stream)  # 4 b blocks
-        halves = ((words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    on_host = key.device.type == "cpu"
+    if on_host and rows <= _FEW_ROWS and size <= _FEW_NUMBERS:
+        steps = zip(key.tolist(), counter.tolist(), strict=True)
+        ahead = [_uniforms_ahead(one, step // _AHEAD, size, stream)[step % _AHEAD] for one, step in steps]
+        values = torch.from_numpy(np.stack(ahead))
+    elif on_host:
+        halves = _to_uniform(_host_words(key, counter, size, stream))  # 4 b blocks
         values = torch.from_numpy(halves.transpose(1, 2, 0).reshape(rows, -1)[:, :size])
     else:
+        # 23 bits and a half step: exactly representable, never 0 and never 1.
         values = ((_bits(key, counter, size, stream) >> 9).to(torch.float32) + 0.5) * 2.0**-23
     return values.view(rows, *shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _uniforms_ahead(key: int, block: int, size: int, stream: int) -> NDArray[np.float32]:
+    """Return what `uniform` samples of one row in a block of steps, (steps, size), most of them ahead of their use.
+
+    Calls cost more than numbers where these are few, and steps follow each other: a single dream asks for 1/16 of the
+    hashes. A memory of a pure function's results changes nothing else.
+    """
+    keys, steps = torch.full((_AHEAD,), key), torch.arange(block * _AHEAD, (block + 1) * _AHEAD)
+    words = _host_words(keys, steps, size, stream)
+    return np.ascontiguousarray(_to_uniform(words).transpose(1, 2, 0).reshape(_AHEAD, -1)[:, :size])
+
+
+def _to_uniform(words: Words) -> NDArray[np.float32]:
+    """Turn words into uniforms: 23 bits and a half step, exactly representable, never 0 and never 1."""
+    uniforms: NDArray[np.float32] = ((words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(
+        2.0**-23
+    )
+    return uniforms
 
 
 def normal(key: Tensor, counter: Tensor, shape: tuple[int, ...] = (), *, stream: int = 0) -> Tensor:

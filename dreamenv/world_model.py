@@ -22,7 +22,6 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import torch
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from dreamenv.action_layout import ActionLayout
@@ -30,6 +29,7 @@ from dreamenv.checks import check_number, check_whole, settle_types
 from dreamenv.errors import ActionError, ConfigError, FrameError, SeedError, StateError
 from dreamenv.parts import Part
 from dreamenv.randomness import seed_keys
+from dreamenv.tensordicts import TensorDict
 
 __all__ = [
     "BackboneConfig",

@@ -89,3 +89,10 @@ def scales_pixels(node: ast.AST) -> bool:
 def test_only_frames_converts_pixels(path):
     found = [node for node in ast.walk(ast.parse(path.read_text())) if scales_pixels(node)]
     assert [f"{path}:{node.lineno} {ast.unparse(node)}" for node in found] == []
+
+
+def test_many_frames_are_converted_as_each_is_alone():
+    frames = torch.rand(131, 8, 8, 3, generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
+    alone = torch.cat([frames_from_model(one) for one in frames.split(1)])
+    assert torch.equal(frames_from_model(frames), alone)
+    assert torch.equal(frames_from_model(frames.contiguous()), alone)

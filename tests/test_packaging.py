@@ -28,6 +28,7 @@ LAYERS = (
         "randomness",
         "signals",
         "supervisor",
+        "tensordicts",
     },
     {"presets", "version", "world_model"},
     {"frames", "locks", "storage"},
@@ -176,6 +177,21 @@ def test_importing_dreamenv_registers_the_ids_and_imports_nothing_heavy() -> Non
     assert heavy == "[]"
     for name in ("Dream-v0", "VizdoomTakeCover-v0", "VizdoomMyWayHome-v0", "VizdoomHealthGathering-v0"):
         assert f"'dreamenv/{name}'" in ids
+
+
+def test_a_dream_is_made_stepped_and_restarted_without_the_compiler() -> None:
+    code = (
+        "import sys, warnings, gymnasium\n"
+        "env = gymnasium.make('dreamenv:dreamenv/Dream-v0', horizon=2)\n"
+        "env.reset(seed=0)\n"
+        "[env.step(0) for _ in range(2)]\n"
+        "env.reset(seed=1)\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'stable_baselines3'} & set(sys.modules)))\n"
+        "import torch._dynamo\n"
+        "print(torch._dynamo.trace_rules.is_callable_allowed(torch._C._functorch._add_batch_dim))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines() == ["[]", "True"]  # what tensordict tells the compiler is told when it comes
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from dreamenv.action_layout import ActionLayout
 from dreamenv.backbones.rssm import RSSMConfig, RSSMStage, RSSMTraining
 from dreamenv.backbones.rssm.presets import small, tiny
 from dreamenv.errors import ConfigError
+from dreamenv.nn.actions import ActionVector
 from dreamenv.testing import SPEC, WorldModelContract
-from dreamenv.world_model import Batch, DataStatistics, Imagined
+from dreamenv.world_model import Batch, DataStatistics, Imagined, WorldModelSpec
 
 
 def with_head(config: RSSMConfig, **settings: object) -> RSSMConfig:
@@ -93,3 +97,37 @@ def test_a_terminal_reward_is_paid_on_termination_only() -> None:
     assert float(imagined.terminal_rewards[tried].min()) > 0.9
     assert 0.2 < float(imagined.termination[tried].mean()) < 0.8
     assert 0.2 < float(imagined.expected_rewards[tried].mean()) < 0.8
+
+
+def test_frames_decoded_in_blocks_are_those_that_gradients_pass_through() -> None:
+    torch.manual_seed(0)
+    spec = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
+    model = tiny().build(spec).eval()
+    model.autoencoder.mean_frame.copy_(torch.rand(3, 16, 16))
+    latents = torch.randint(0, model.config.classes, (70, model.config.stoch))
+    whole = model.autoencoder.decode(latents)
+    with torch.no_grad():
+        blocks = model.autoencoder.decode(latents)
+    torch.testing.assert_close(blocks, whole.detach(), rtol=1e-5, atol=1e-6)
+    assert whole.requires_grad
+    assert float(blocks.min()) >= 0
+    assert float(blocks.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Discrete(5),
+        gym.spaces.Discrete(4, start=-2),
+        gym.spaces.MultiDiscrete([3, 2]),
+        gym.spaces.Box(-1, 2, (3,)),
+    ],
+    ids=str,
+)
+def test_looked_up_actions_are_the_product_of_their_vectors(space: gym.Space) -> None:
+    encoder, layout = ActionVector(space), ActionLayout(space)
+    weight = torch.randn(7, encoder.size)
+    space.seed(0)
+    for rows in (1, 20):
+        actions = torch.from_numpy(np.stack([[layout.pack(space.sample())] for _ in range(rows)]))
+        torch.testing.assert_close(encoder.project(actions, weight), encoder(actions) @ weight.t())

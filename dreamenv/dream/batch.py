@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tensordict import TensorDict
 from torch import Tensor
 
 from dreamenv.dream.starting import StartStates
@@ -20,6 +19,7 @@ from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import StateError
 from dreamenv.frames import frames_from_model
+from dreamenv.tensordicts import TensorDict, put_rows
 from dreamenv.world_model import Imagined, State, StateBounds, SupportsEmbed, WorldModel
 
 __all__ = ["DreamBatch", "ImaginedStep", "StepResult"]
@@ -132,7 +132,7 @@ class DreamBatch:
         where = self._tensor(rows)
         # A model may hand out state that shares memory with its own; writing into a copy is always right.
         state = self._state.clone()
-        state[where] = fresh
+        put_rows(state, where, fresh)
         self._state = state
         if self.frames is not None:
             self.frames[where] = self._starts.frames[self._tensor(entries)]

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from einops import repeat
 from numpy.typing import NDArray
-from tensordict import TensorDict
 from torch import Tensor
 
 from dreamenv.dream.states import STREAM_BOUNDS
+from dreamenv.tensordicts import TensorDict
 from dreamenv.world_model import (
     Imagined,
     Stage,

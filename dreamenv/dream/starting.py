@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamenv.data.starts import Starts
 from dreamenv.errors import ConfigError, FrameError
 from dreamenv.frames import frames_to_model
+from dreamenv.tensordicts import put_rows, take_rows
 from dreamenv.world_model import State, WorldModel
 
 __all__ = ["StartStates"]
@@ -66,7 +67,7 @@ class StartStates:
             self._fill(entries)
         if self._states is None or not self._caching:
             return _joined([self._filter(entries[i : i + 1]) for i in range(len(entries))])
-        return self._states[torch.from_numpy(entries)]
+        return take_rows(self._states, torch.from_numpy(entries))
 
     def example(self) -> State:
         """Return the state of one row that starts on a first frame, for its layout."""
@@ -83,7 +84,7 @@ class StartStates:
                     self._caching = False
                     return
                 self._states = state[:1].expand(self.count).clone()
-            self._states[torch.from_numpy(members)] = state
+            put_rows(self._states, torch.from_numpy(members), state)
             self._cached[members] = True
 
     def _filter(self, entries: Entries) -> State:
@@ -91,7 +92,7 @@ class StartStates:
         order = np.argsort(self._lengths[entries], kind="stable")
         lengths = self._lengths[entries][order]
         parts = [self._filter_equal(entries[order[lengths == length]], int(length)) for length in np.unique(lengths)]
-        return _joined(parts)[torch.from_numpy(np.argsort(order, kind="stable"))]
+        return take_rows(_joined(parts), torch.from_numpy(np.argsort(order, kind="stable")))
 
     def _filter_equal(self, entries: Entries, length: int) -> State:
         starts, segments = self._starts, self.segment[entries]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from dreamenv.checks import check_whole
 from dreamenv.errors import SeedError, StateError
 from dreamenv.randomness import philox4x32
 from dreamenv.storage import read_sealed_tensors, refuse_malformed, write_sealed_tensors
+from dreamenv.tensordicts import TensorDict, TensorDictBase
 from dreamenv.world_model import State, StateBounds
 
 __all__ = [

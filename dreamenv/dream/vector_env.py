@@ -38,6 +38,7 @@ from dreamenv.dream.rewards import RewardFunction, compute_rewards
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
 from dreamenv.errors import ClosedError, ConfigError, InputError, ResetNeededError
+from dreamenv.tensordicts import take_rows
 from dreamenv.world import World
 from dreamenv.world_model import State
 
@@ -319,7 +320,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             wanted = np.repeat(wanted, copies)
         elif n is not None:
             raise InputError("n goes with a single row; repeat the rows you want several copies of.")
-        state = self.get_state()[torch.from_numpy(wanted).to(self._device)]
+        state = take_rows(self.get_state(), torch.from_numpy(wanted).to(self._device))
         return state if seed is None else branch_state(state, seed)
 
     # Pieces

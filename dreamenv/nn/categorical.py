@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CategoricalLinear", "log_probs"]
+__all__ = ["CategoricalLinear", "log_probs", "mixed_probs"]
 
 
 def log_probs(logits: Tensor, classes: int, unimix: float) -> Tensor:
@@ -22,8 +22,13 @@ def log_probs(logits: Tensor, classes: int, unimix: float) -> Tensor:
         classes: of each variable.
         unimix: share of the uniform distribution that is mixed in, so that no probability is 0 (DreamerV3).
     """
+    return mixed_probs(logits, classes, unimix).log()
+
+
+def mixed_probs(logits: Tensor, classes: int, unimix: float) -> Tensor:
+    """Return the probabilities (..., n, classes) whose logarithms `log_probs` gives."""
     probabilities: Tensor = logits.unflatten(-1, (-1, classes)).softmax(dim=-1)
-    return ((1 - unimix) * probabilities + unimix / classes).log()
+    return (1 - unimix) * probabilities + unimix / classes
 
 
 class CategoricalLinear(nn.Module):
@@ -52,5 +57,10 @@ class CategoricalLinear(nn.Module):
 
     def look_up(self, index: Tensor) -> Tensor:
         """Class numbers (b, n) int64 -> (b, outputs) float32."""
-        rows = functional.embedding_bag(index + self.offsets, self.weight, mode="sum")
-        return rows.float() + self.bias
+        return self.sum_rows(index) + self.bias
+
+    def sum_rows(self, index: Tensor) -> Tensor:
+        """Look up without the bias: class numbers (b, n) int64 -> (b, outputs) float32."""
+        # Of a weight that may need a gradient, torch also writes down what the gradient would need.
+        weight = self.weight if torch.is_grad_enabled() else self.weight.detach()
+        return functional.embedding_bag(index + self.offsets, weight, mode="sum").float()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 
@@ -18,6 +19,7 @@ __all__ = ["ChannelsToSpace", "FrameDecoder", "FrameEncoder", "SpaceToChannels",
 
 _PATCH = 4  # pixels per side that the first and last stage move at once by default
 _SMALLEST = 4  # halve until a side is this long
+_BLOCK = 64  # rows decoded together on a CPU
 
 
 def stage_factors(height: int, width: int, patch: int = _PATCH) -> list[int]:
@@ -61,8 +63,19 @@ class ChannelsToSpace(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, factor**2 c, h, w) -> (n, c, factor h, factor w)."""
-        last = rearrange(features, "n (p q c) h w -> n (h p) (w q) c", p=self.factor, q=self.factor)
-        return last.permute(0, 3, 1, 2)
+        n, _, h, w = features.shape
+        return self._blocks(features).reshape(n, h * self.factor, w * self.factor, -1).permute(0, 3, 1, 2)
+
+    def write(self, features: Tensor, out: Tensor) -> None:
+        """Write the result into ``out`` (n, factor h, factor w, c), contiguous, converting in the same pass."""
+        n, _, h, w = features.shape
+        out.view(n, h, self.factor, w, self.factor, -1).copy_(self._blocks(features))
+
+    def _blocks(self, features: Tensor) -> Tensor:
+        """Return the values as (n, h, factor, w, factor, c); by hand, as einops costs a single row more than it."""
+        last = features.permute(0, 2, 3, 1)
+        blocks: Tensor = last.unflatten(-1, (self.factor, self.factor, -1))
+        return blocks.transpose(2, 3)
 
 
 class FrameEncoder(nn.Module):
@@ -81,7 +94,7 @@ class FrameEncoder(nn.Module):
         for index, factor in enumerate(stage_factors(height, width, patch)):
             outputs = channels[min(index, len(channels) - 1)]
             layers += [SpaceToChannels(factor), nn.Conv2d(inputs * factor**2, outputs, 3, padding=1)]
-            layers += [_Norm(1, outputs), nn.SiLU()]
+            layers += [_Norm(1, outputs), _SiLU()]
             inputs, height, width = outputs, height // factor, width // factor
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features = inputs * height * width
@@ -109,12 +122,13 @@ class FrameDecoder(nn.Module):
         total = _PATCH * 2 ** (len(factors) - 1)
         self.grid = (widths[-1], height // total, width // total)
         self.features = widths[-1] * self.grid[1] * self.grid[2]
-        layers: list[nn.Module] = [_Norm(1, widths[-1]), nn.SiLU()]
+        layers: list[nn.Module] = [_Norm(1, widths[-1]), _SiLU()]
         for index in reversed(range(1, len(factors))):
             finer = widths[index - 1]
             layers += [nn.Conv2d(widths[index], finer * factors[index] ** 2, 3, padding=1)]
-            layers += [ChannelsToSpace(factors[index]), _Norm(1, finer), nn.SiLU()]
+            layers += [ChannelsToSpace(factors[index]), _Norm(1, finer), _SiLU()]
         layers += [nn.Conv2d(widths[0], c * _PATCH**2, 3, padding=1), ChannelsToSpace(_PATCH)]
+        self.frame_shape = frame_shape
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, features: Tensor) -> Tensor:
@@ -123,10 +137,38 @@ class FrameDecoder(nn.Module):
         frames: Tensor = self.layers(grid.contiguous(memory_format=torch.channels_last))
         return frames.float()
 
+    def decode(self, features: Tensor, mean_frame: Tensor) -> Tensor:
+        """(n, features) -> frames (n, c, h, w) in [0, 1], channels last in memory, for which no gradient is known.
+
+        The same as `forward`, added to the mean frame (c, h, w) and clamped, but for layers that run on blocks of rows
+        and write into one result: feature maps of few rows stay in the cache from one layer to the next.
+        """
+        c, height, width = self.frame_shape
+        *layers, last = self.layers
+        assert isinstance(last, ChannelsToSpace)
+        frames = torch.empty((len(features), height, width, c), device=features.device)
+        mean = mean_frame.permute(1, 2, 0)
+        rows = _BLOCK if features.device.type == "cpu" else max(1, len(features))
+        for grid, out in zip(features.split(rows), frames.split(rows), strict=True):
+            maps = grid.to(self.layers[2].weight.dtype).view(-1, *self.grid)
+            maps = maps.contiguous(memory_format=torch.channels_last)
+            for layer in layers:
+                maps = layer(maps)
+            last.write(maps, out)
+            out.add_(mean).clamp_(0.0, 1.0)
+        return frames.permute(0, 3, 1, 2)
+
 
 class _Norm(nn.GroupNorm):
     """Group normalisation whose float32 scale and shift also take bfloat16 features."""
 
     def forward(self, features: Tensor) -> Tensor:
         weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
-        return nn.functional.group_norm(features, self.num_groups, weight, bias, self.eps)
+        return functional.group_norm(features, self.num_groups, weight, bias, self.eps)
+
+
+class _SiLU(nn.Module):
+    """SiLU, in place where no gradient is wanted: its input is the norm's own output."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.silu(features, inplace=not torch.is_grad_enabled())

@@ -44,4 +44,4 @@ class GRU(nn.Module):
         gates, candidate = projected.split((2 * self.size, self.size), dim=-1)
         hidden_gates, hidden_candidate = self.hidden_proj(hidden).float().split((2 * self.size, self.size), dim=-1)
         reset, update = (gates + hidden_gates).sigmoid().chunk(2, dim=-1)
-        return torch.lerp((candidate + reset * hidden_candidate).tanh(), hidden, update)
+        return torch.lerp(torch.addcmul(candidate, reset, hidden_candidate).tanh(), hidden, update)

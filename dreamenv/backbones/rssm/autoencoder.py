@@ -38,7 +38,8 @@ class CategoricalAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.unimix = classes, unimix
-        self.register_buffer("mean_frame", torch.full(frame_shape, 0.5))
+        c, height, width = frame_shape  # channels last in memory, as the decoder's differences are
+        self.register_buffer("mean_frame", torch.full((height, width, c), 0.5).permute(2, 0, 1))
         self.encoder = FrameEncoder(frame_shape, channels)
         self.posterior = Linear(self.encoder.features, variables * classes)
         self.decoder = FrameDecoder(frame_shape, channels)
@@ -55,5 +56,8 @@ class CategoricalAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Class numbers (n, v) int64 -> frames (n, c, h, w) in [0, 1]."""
-        difference: Tensor = self.decoder(self.latent_proj.look_up(latents))
-        return (difference + self.mean_frame).clamp_(0.0, 1.0)
+        features = self.latent_proj.look_up(latents)
+        if torch.is_grad_enabled():
+            difference: Tensor = self.decoder(features)
+            return (difference + self.mean_frame).clamp(0.0, 1.0)
+        return self.decoder.decode(features, self.mean_frame)

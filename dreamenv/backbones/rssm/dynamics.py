@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dreamenv.nn.categorical import CategoricalLinear, log_probs
+from dreamenv.nn.actions import ActionVector
+from dreamenv.nn.categorical import CategoricalLinear, mixed_probs
 from dreamenv.nn.mlp import mlp
 from dreamenv.nn.precision import Linear
 from dreamenv.nn.recurrence import GRU
@@ -48,10 +49,19 @@ class LatentDynamics(nn.Module):
         path: Tensor = self.gru(self.latent_proj(latents) + self.action_proj(actions))
         return path
 
-    def step(self, deter: Tensor, latent: Tensor, action: Tensor) -> Tensor:
-        """Take class numbers (b, v) and the vector of an action (b, a) into what is remembered, (b, d)."""
-        return self.gru.step(self.latent_proj.look_up(latent) + self.action_proj(action), deter)
+    def project(self, action: ActionVector, actions: Tensor) -> Tensor:
+        """Project actions (b, t, *a) into what `step` takes, (b, t, 3 d): all steps at once."""
+        return action.project(actions, self.action_proj.weight) + self.latent_proj.bias
+
+    def step(self, deter: Tensor, latent: Tensor, projected: Tensor) -> Tensor:
+        """Take class numbers (b, v) and a projected action (b, 3 d) into what is remembered, (b, d)."""
+        return self.gru.step(self.latent_proj.sum_rows(latent) + projected, deter)
 
     def prior(self, deter: Tensor) -> Tensor:
         """(..., d) -> the log-probabilities of the next latent, (..., v, k)."""
-        return log_probs(self.prior_logits(deter).float(), self.classes, self.unimix)
+        return self.prior_probs(deter)[1]
+
+    def prior_probs(self, deter: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., d) -> the probabilities of the next latent and their logarithms, (..., v, k) each."""
+        probs = mixed_probs(self.prior_logits(deter).float(), self.classes, self.unimix)
+        return probs, probs.log()

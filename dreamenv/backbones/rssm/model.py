@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,8 +125,8 @@ class RSSM(WorldModel):
         """Remember nothing but the latent of the first frame."""
         check_first_frame(self.spec, first_frame, seed)
         state = new_state(seed, {"deter": torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)})
-        state["stoch"] = _draw(self.autoencoder.encode(first_frame), state)
-        return _stepped(state)
+        stream = _Stream.of(state)
+        return _after(state, state["deter"], stream.draw(self.autoencoder.encode(first_frame)), stream.next())
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Run the recurrence over what happened."""
@@ -133,38 +134,37 @@ class RSSM(WorldModel):
         check_frames(self.spec, actions, frames)
         check_state(state, actions, ("deter", "stoch"))
         posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        vectors = self.action(actions)
-        state = state.copy()
+        projected = self.dynamics.project(self.action, actions)
+        deter, latent, stream = state["deter"], state["stoch"], _Stream.of(state)
         for i in range(actions.shape[1]):
-            state["deter"] = self.dynamics.step(state["deter"], state["stoch"], vectors[:, i])
-            state["stoch"] = _draw(posterior[:, i], state)
-            state = _stepped(state)
-        return state
+            deter = self.dynamics.step(deter, latent, projected[:, i])
+            latent = stream.draw(posterior[:, i])
+            stream = stream.next()
+        return _after(state, deter, latent, stream)
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw each next latent from the prior. ``uncertainty`` is the prior's entropy per variable, in nats."""
         check_actions(self.spec, actions)
         check_state(state, actions, ("deter", "stoch"))
-        vectors = self.action(actions)
-        state = state.copy()
+        projected = self.dynamics.project(self.action, actions)
+        # Plain tensors from here on: at a few rows, every call counts.
+        deter, latent, stream = state["deter"], state["stoch"], _Stream.of(state)
         path, latents, entropies = [], [], []
         for i in range(actions.shape[1]):
-            state["deter"] = deter = self.dynamics.step(state["deter"], state["stoch"], vectors[:, i])
-            prior = self.dynamics.prior(deter)
-            state["stoch"] = latent = _draw(prior, state)
-            state = _stepped(state)
+            deter, latent, entropy = self._imagine_step(deter, latent, projected[:, i], stream)
+            stream = stream.next()
             path.append(deter)
             latents.append(latent)
-            entropies.append((prior.exp() * prior).sum(dim=(-2, -1)) / -self.config.stoch)
-        predicted = self.head(torch.stack(path, dim=1))
+            entropies.append(entropy)
+        predicted = self.head(_stack(path))
         imagined = Imagined(
-            frames=self._decode(torch.stack(latents, dim=1)) if decode else None,
+            frames=self._decode(_stack(latents)) if decode else None,
             rewards=predicted.rewards,
             termination=predicted.termination,
-            uncertainty=torch.stack(entropies, dim=1),
+            uncertainty=_stack(entropies),
             terminal_rewards=predicted.terminal_rewards,
         )
-        return imagined, state
+        return imagined, _after(state, deter, latent, stream)
 
     def embed(self, state: State) -> Tensor:
         """Recurrent state and one-hot latent, (b, deter + stoch * classes)."""
@@ -215,17 +215,46 @@ class RSSM(WorldModel):
             ),
         )
 
+    def _imagine_step(
+        self, deter: Tensor, latent: Tensor, projected: Tensor, stream: _Stream
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the next deter (b, d) and latent (b, v), and the prior's entropy per variable (b,) in nats."""
+        deter = self.dynamics.step(deter, latent, projected)
+        probs, prior = self.dynamics.prior_probs(deter)
+        entropy = (probs * prior).sum(dim=(-2, -1)) / -self.config.stoch
+        return deter, stream.draw(prior), entropy
+
     def _decode(self, latents: Tensor) -> Tensor:
         """Class numbers (b, k, v) to frames (b, k, c, h, w) in [0, 1]."""
         frames: Tensor = self.autoencoder.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return frames
 
 
-def _draw(log_probs: Tensor, state: State) -> Tensor:
-    """Draw latents (b, stoch) of each row's own stream."""
-    return categorical(log_probs, state["temperature"], state["rng_key"], state["rng_counter"], stream=_LATENT_STREAM)
+class _Stream(NamedTuple):
+    """The rows' random streams and temperatures, (b,) each."""
+
+    key: Tensor
+    counter: Tensor
+    temperature: Tensor
+
+    @classmethod
+    def of(cls, state: State) -> _Stream:
+        return cls(state["rng_key"], state["rng_counter"], state["temperature"])
+
+    def draw(self, log_probs: Tensor) -> Tensor:
+        """Draw latents (b, stoch) of each row's own stream."""
+        return categorical(log_probs, self.temperature, self.key, self.counter, stream=_LATENT_STREAM)
+
+    def next(self) -> _Stream:
+        return self._replace(counter=self.counter + 1)
 
 
-def _stepped(state: State) -> State:
-    state["rng_counter"] = state["rng_counter"] + 1
-    return state
+def _after(state: State, deter: Tensor, latent: Tensor, stream: _Stream) -> State:
+    entries = dict(state.items())
+    entries.update(deter=deter, stoch=latent, rng_counter=stream.counter)
+    return State(entries, batch_size=state.batch_size)
+
+
+def _stack(steps: list[Tensor]) -> Tensor:
+    """Join what k steps gave, (b, ...) each, to (b, k, ...)."""
+    return steps[0].unsqueeze(1) if len(steps) == 1 else torch.stack(steps, dim=1)
