@@ -6,8 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["CastConv", "ConvBlock"]
+__all__ = ["CastConv", "ConvBlock", "FiLMBlock"]
 
 _GROUPS = 8  # of channels normalised together, where they divide the channels
 
@@ -33,31 +34,33 @@ class ConvBlock(nn.Module):
 
     Args:
         channels: of its maps.
-        condition: width of a vector that scales and shifts the normalised maps (FiLM, Perez et al. 2018); 0: none.
     """
 
-    def __init__(self, channels: int, condition: int = 0) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
         self.norm2 = nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
         self.conv1, self.conv2 = CastConv(channels, channels, 3), CastConv(channels, channels, 3)
-        self.film = nn.Linear(condition, 2 * channels) if condition else None
-        nn.init.zeros_(self.conv2.weight)
-        if self.film is not None:
-            nn.init.zeros_(self.film.weight)
-            nn.init.zeros_(self.film.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, maps: Tensor, vector: Tensor | None = None) -> Tensor:
-        """Maps (n, channels, h, w) and vectors (n, condition) -> maps."""
-        inner = self.conv1(nn.functional.silu(_normalise(self.norm1, maps)))
-        inner = _normalise(self.norm2, inner)
-        if self.film is not None:
-            scale, shift = self.film(vector)[..., None, None].chunk(2, dim=1)
-            inner = torch.addcmul(inner + shift, inner, scale)
-        return maps + self.conv2(nn.functional.silu(inner)).to(maps.dtype)
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, channels, h, w)."""
+        inner = self.conv1(functional.silu(_normalise(self.norm1, maps)))
+        return maps + self.conv2(functional.silu(_normalise(self.norm2, inner))).to(maps.dtype)
+
+
+class FiLMBlock(ConvBlock):
+    """A block whose second normalisation is scaled and shifted by a vector (FiLM, Perez et al. 2018)."""
+
+    def forward(self, maps: Tensor, film: Tensor) -> Tensor:  # type: ignore[override]
+        """Maps (n, channels, h, w), scales less 1 and shifts (n, 2 channels) -> maps."""
+        inner = _normalise(self.norm2, self.conv1(functional.silu(_normalise(self.norm1, maps))))
+        scale, shift = film.to(inner.dtype)[..., None, None].chunk(2, dim=1)
+        return maps + self.conv2(functional.silu(torch.addcmul(inner + shift, inner, scale))).to(maps.dtype)
 
 
 def _normalise(norm: nn.GroupNorm, maps: Tensor) -> Tensor:
     """Normalise in the maps' own precision, whatever that of the scale and shift."""
     weight, bias = norm.weight.to(maps.dtype), norm.bias.to(maps.dtype)
-    return nn.functional.group_norm(maps, norm.num_groups, weight, bias, norm.eps)
+    return functional.group_norm(maps, norm.num_groups, weight, bias, norm.eps)

@@ -63,7 +63,7 @@ class GridRSSMLoss:
         prior = self.prior
         drawn = torch.randint(prior.groups, (len(codes), 1, 1, 1), generator=generator, device=codes.device)
         mask = (prior.group < drawn).float()
-        log_probs = prior(deter, prior.remember(deter), before, self.autoencoder.values(codes) * mask, mask)
+        log_probs = prior(prior.context(deter, before), self.autoencoder.values(codes) * mask, mask)
         nats = -log_probs.gather(-1, codes[..., None]).squeeze(-1) * (prior.group == drawn)
         return nats.flatten(1).sum(dim=1) * prior.groups
 

@@ -99,8 +99,8 @@ class GridRSSM(WorldModel):
         spec: what it shows and accepts.
 
     Raises:
-        ConfigError: a frame that the codec cannot take, more groups than there are scalars, or actions that no vector
-            stands for.
+        ConfigError: a frame that the codec cannot take, more groups than its grid has, or actions that no vector stands
+            for.
     """
 
     estimates_uncertainty = True
@@ -115,9 +115,6 @@ class GridRSSM(WorldModel):
         self.prior = GridPrior(
             grid, levels, config.deter, config.prior_channels, config.prior_blocks, config.groups, config.unimix
         )
-        if len(self.prior.group.unique()) < config.groups:
-            raise ConfigError(f"groups must be at most the scalars of a frame, {self.prior.group.numel()}, "
-                              f"and its pattern must reach all of them; not {config.groups}.")
         self.head = config.head.build(config.deter)
         self.embedding_size = config.deter + self.prior.group.numel()
 
@@ -161,10 +158,8 @@ class GridRSSM(WorldModel):
             values.append(before)
             entropies.append(entropy)
         predicted = self.head(torch.stack(path, dim=1))
-        k = len(path)
-        frames = self.autoencoder.decode(torch.stack(values, dim=1).flatten(0, 1)).unflatten(0, (-1, k)) if decode else None
         imagined = Imagined(
-            frames=frames,
+            frames=self._decode(torch.stack(values, dim=1)) if decode else None,
             rewards=predicted.rewards,
             termination=predicted.termination,
             uncertainty=torch.stack(entropies, dim=1),
@@ -219,15 +214,18 @@ class GridRSSM(WorldModel):
             ),
         )
 
+    def _decode(self, values: Tensor) -> Tensor:
+        """Values (b, k, s, y, x) to frames (b, k, c, h, w) in [0, 1]."""
+        frames: Tensor = self.autoencoder.decode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        return frames
+
     def _draw(self, deter: Tensor, before: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,)."""
-        prior = self.prior
-        laid_out = prior.remember(deter)
+        prior, context = self.prior, self.prior.context(deter, before)
         codes = torch.zeros(before.shape, dtype=torch.int64, device=before.device)
         known, entropy = torch.zeros_like(before), before.new_zeros(len(before))
         for index in range(prior.groups):
-            mask = (prior.group < index).to(before.dtype)
-            log_probs = prior(deter, laid_out, before, known, mask)
+            log_probs = prior(context, known, (prior.group < index).to(before.dtype))
             chosen = prior.group == index
             picked = log_probs[:, chosen]  # b n levels
             codes[:, chosen] = categorical(

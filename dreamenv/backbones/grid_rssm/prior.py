@@ -10,15 +10,32 @@ Letters: ``s`` scalars per place, ``y x`` places, ``d`` width of h.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import Linear
-from dreamenv.nn.residual import CastConv, ConvBlock
+from dreamenv.nn.residual import CastConv, FiLMBlock
 
-__all__ = ["GridPrior"]
+__all__ = ["GridPrior", "PriorContext"]
 
 _MEMORY_CHANNELS = 16  # in which h is laid out over the grid
+
+
+@dataclass(frozen=True, slots=True)
+class PriorContext:
+    """What all groups of a frame are drawn from.
+
+    Attributes:
+        maps: (n, channels, y, x), the frame before and what is remembered.
+        films: of each residual block, (n, 2 channels).
+    """
+
+    maps: Tensor
+    films: Sequence[Tensor]
 
 
 class GridPrior(nn.Module):
@@ -32,6 +49,12 @@ class GridPrior(nn.Module):
         blocks: residual blocks.
         groups: passes.
         unimix: share of the uniform distribution in each.
+
+    Attributes:
+        group: (s, y, x), the number of each scalar's group.
+
+    Raises:
+        ConfigError: more groups than the pattern has.
     """
 
     group: Tensor
@@ -44,33 +67,44 @@ class GridPrior(nn.Module):
         s, y, x = grid
         self.grid, self.levels, self.groups, self.unimix = grid, levels, groups, unimix
         self.memory_proj = Linear(deter, _MEMORY_CHANNELS * y * x)
-        self.stem = CastConv(3 * s + _MEMORY_CHANNELS, channels, 3)
+        self.context_conv = CastConv(s + _MEMORY_CHANNELS, channels, 3)
+        self.known_conv = CastConv(2 * s, channels, 3)
         self.position = nn.Parameter(torch.zeros(channels, y, x))
-        self.blocks = nn.ModuleList(ConvBlock(channels, deter) for _ in range(blocks))
+        self.films = Linear(deter, 2 * channels * blocks)
+        self.blocks = nn.ModuleList(FiLMBlock(channels) for _ in range(blocks))
         self.logits = CastConv(channels, s * levels, 1)
+        for parameter in self.films.parameters():
+            nn.init.zeros_(parameter)
         scalar, row, column = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
         pattern = (column + max(1, groups // 2) * row + scalar) % groups
-        self.register_buffer("group", pattern, persistent=False)  # (s, y, x)
+        if len(pattern.unique()) < groups:
+            raise ConfigError(f"groups must be at most {len(pattern.unique())} on a grid of {grid}, not {groups}.")
+        self.register_buffer("group", pattern, persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def remember(self, deter: Tensor) -> Tensor:
-        """Lay h (n, d) out over the grid, (n, channels, y, x), once for all groups."""
-        return self.memory_proj(deter).unflatten(1, (_MEMORY_CHANNELS, *self.grid[1:]))
+    def context(self, deter: Tensor, before: Tensor) -> PriorContext:
+        """Prepare what all groups are drawn from.
 
-    def forward(self, deter: Tensor, laid_out: Tensor, before: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        Args:
+            deter: (n, d), what is remembered.
+            before: (n, s, y, x), the values of the frame before.
+        """
+        laid_out = self.memory_proj(deter).unflatten(1, (_MEMORY_CHANNELS, *self.grid[1:]))
+        inputs = torch.cat((before, laid_out.to(before.dtype)), dim=1).contiguous(memory_format=torch.channels_last)
+        return PriorContext(self.context_conv(inputs) + self.position, self.films(deter).chunk(len(self.blocks), dim=1))
+
+    def forward(self, context: PriorContext, known: Tensor, mask: Tensor) -> Tensor:
         """Return the log-probabilities of every scalar's levels, (n, s, y, x, levels) float32.
 
         Args:
-            deter: (n, d).
-            laid_out: what `remember` made of it.
-            before: (n, s, y, x), the values of the frame before.
-            known: (n, s, y, x), those of the frame that are drawn already, others 0.
+            context: see `context`.
+            known: (n, s, y, x), the values of the frame that are drawn already, others 0.
             mask: (s, y, x) or (n, s, y, x) float32, 1 where they are.
         """
-        inputs = torch.cat((before, known, mask.expand_as(known), laid_out.to(before.dtype)), dim=1)
-        maps = self.stem(inputs.contiguous(memory_format=torch.channels_last)) + self.position
-        for block in self.blocks:
-            maps = block(maps, deter)
-        logits = self.logits(nn.functional.silu(maps)).float()
-        probabilities = logits.unflatten(1, (-1, self.levels)).movedim(2, -1).softmax(dim=-1)
+        inputs = torch.cat((known, mask.expand_as(known)), dim=1).contiguous(memory_format=torch.channels_last)
+        maps = context.maps + self.known_conv(inputs)
+        for block, film in zip(self.blocks, context.films, strict=True):
+            maps = block(maps, film)
+        logits = self.logits(nn.functional.silu(maps)).float().unflatten(1, (self.grid[0], self.levels))
+        probabilities = logits.movedim(2, -1).softmax(dim=-1)
         return ((1 - self.unimix) * probabilities + self.unimix / self.levels).log()
