@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "score a policy in a dream or in a real environment",
     "play": "control a dream with the keyboard, or write a video of one",
     "info": "describe a world, a recording or a policy",
+    "worlds": "list the worlds in the package",
     "doctor": "check what can run on this machine, and how to fix the rest",
     "demo": "run the whole loop on one task, and write a report",
 }

@@ -5,17 +5,14 @@ Importing this imports no torch, so that a path can be looked at before anything
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from dreamenv.errors import WorldNotFoundError
+from dreamenv.shipped import DEFAULT_WORLD, shipped_worlds
 from dreamenv.storage import recover
 from dreamenv.world_files import require_world
 
-__all__ = ["DEFAULT_WORLD", "check_world", "find_world_folder", "is_world_name", "shipped_worlds", "within_run"]
-
-DEFAULT_WORLD = "take_cover"
-"""The world that is used when none is named, or "default"."""
+__all__ = ["check_world", "find_world_folder", "is_world_name", "within_run"]
 
 _HUB, _DEFAULT = "hf://", "default"
 
@@ -61,16 +58,6 @@ def check_world(path: str | Path) -> None:
     """
     if not str(path).startswith(_HUB):
         require_world(find_world_folder(path), shipped_worlds())
-
-
-def shipped_worlds() -> dict[str, Path]:
-    """Return the worlds that ship with dreamenv, by name."""
-    folder = _shipped_folder()
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
-
-
-def _shipped_folder() -> Path:
-    return Path(str(files("dreamenv"))) / "worlds"
 
 
 def _download(name: str) -> Path:

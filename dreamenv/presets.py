@@ -18,6 +18,7 @@ __all__ = ["backbone_names", "make_config", "preset_names", "register_backbone"]
 
 _BACKBONES = {
     "denoising": "dreamenv.backbones.denoising.presets",
+    "grid_rssm": "dreamenv.backbones.grid_rssm.presets",
     "persistence": "dreamenv.backbones.persistence",
     "rssm": "dreamenv.backbones.rssm.presets",
 }

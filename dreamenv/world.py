@@ -26,9 +26,10 @@ from dreamenv.errors import (
     WorldDamagedError,
     WorldVersionError,
 )
-from dreamenv.folders import DEFAULT_WORLD, find_world_folder, shipped_worlds
+from dreamenv.folders import find_world_folder
 from dreamenv.model_card import make_model_card
 from dreamenv.parts import part_from_json, part_to_json
+from dreamenv.shipped import DEFAULT_WORLD, shipped_worlds
 from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refuse_malformed, write_tensors
 from dreamenv.world_files import CARD, MODEL, REMEDY, STARTS, WORLD, read_description
 from dreamenv.world_model import BackboneConfig, WorldModel, WorldModelSpec

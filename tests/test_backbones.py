@@ -21,6 +21,7 @@ from tiny_worlds import (
 )
 
 from dreamenv.backbones import persistence
+from dreamenv.backbones.grid_rssm import presets as grid_rssm
 from dreamenv.codecs.vit_vae import ViTVAEConfig
 from dreamenv.diffusion.context_noise import NoiseAugmentation, Stabilization
 from dreamenv.diffusion.guidance import Guidance
@@ -40,6 +41,11 @@ class SlowToOverfit(WorldModelContract):
     @pytest.mark.slow
     def test_one_batch_can_be_overfitted(self, model: WorldModel) -> None:
         super().test_one_batch_can_be_overfitted(model)
+
+
+class TestGridRSSM(WorldModelContract):
+    config = grid_rssm.tiny()
+    overfit_steps = 400
 
 
 class TestDenoising(WorldModelContract):

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
+from PIL import Image
 
 import dreamenv.envs
 from dreamenv import World
@@ -24,9 +25,11 @@ from dreamenv.commands import doctor
 from dreamenv.commands.arguments import in_flags
 from dreamenv.commands.keyboard import choose_action, describe_keys
 from dreamenv.commands.script import scripted_actions
+from dreamenv.commands.worlds import terminal_picture
 from dreamenv.envs import FAMILIES, find_task, make_real, task_names
 from dreamenv.envs.families import family_of
 from dreamenv.errors import CheckpointError, ConfigError, DreamenvError, UnavailableError, UnknownNameError
+from dreamenv.shipped import shipped_worlds
 
 WALK = ("noop", "turn_left", "turn_right", "forward", "forward_left", "forward_right")
 
@@ -481,3 +484,29 @@ def test_chance_is_evaluated_by_its_name(target: str, in_loop: Path) -> None:
     result = evaluate("random", target, episodes=2, **settings)
     assert result.episodes == 2
     assert result.returns == evaluate("random", target, episodes=2, num_envs=1, **settings).returns
+
+
+def test_worlds_lists_what_ships_with_an_id_and_a_picture_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["worlds", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert set(listed) == set(shipped_worlds())
+    assert [name for name, world in listed.items() if world["default"]] == ["take_cover"]
+    for world in listed.values():
+        env = gym.make(world["id"])
+        assert list(env.observation_space.shape) == world["frame"]
+        env.close()
+    assert main(["worlds", "--pictures", str(tmp_path / "pictures")]) == 0
+    assert all(name in capsys.readouterr().out for name in list(listed)[:1])
+    for name in listed:
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
+            assert picture.width > 6 * picture.height  # seven frames in a row
+
+
+def test_a_terminal_shows_two_pixels_in_a_character() -> None:
+    frame = np.zeros((1, 4, 2, 3), np.uint8)
+    frame[0, 0, 0], frame[0, 1, 0] = (1, 2, 3), (4, 5, 6)
+    lines = terminal_picture(frame).split("\n")
+    assert len(lines) == 2
+    assert lines[0].startswith("\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m\u2580")

@@ -26,6 +26,7 @@ LAYERS = (
         "lazy",
         "parts",
         "randomness",
+        "shipped",
         "signals",
         "supervisor",
         "tensordicts",

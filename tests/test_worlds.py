@@ -26,8 +26,8 @@ from dreamenv.errors import (
     WorldNotFoundError,
     WorldVersionError,
 )
-from dreamenv.folders import shipped_worlds
 from dreamenv.model_card import make_model_card
+from dreamenv.shipped import shipped_worlds
 from dreamenv.storage import seal, write_json
 from dreamenv.testing import SPEC
 from dreamenv.world import World
@@ -373,7 +373,7 @@ def test_a_world_refuses_environments_set_up_otherwise(saved):
 
 def test_shipped_worlds_are_found_by_name(saved, tmp_path, monkeypatch):
     shutil.copytree(saved, tmp_path / "worlds" / "take_cover")
-    monkeypatch.setattr("dreamenv.folders._shipped_folder", lambda: tmp_path / "worlds")
+    monkeypatch.setattr("dreamenv.shipped._shipped_folder", lambda: tmp_path / "worlds")
     monkeypatch.chdir(tmp_path / "worlds")
     monkeypatch.chdir(tmp_path)
     assert list(shipped_worlds()) == ["take_cover"]

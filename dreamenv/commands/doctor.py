@@ -120,7 +120,7 @@ def check_devices() -> Iterator[Finding]:
 
 def check_worlds() -> Iterator[Finding]:
     """Load every world that ships in the package, and dream one step in it."""
-    from dreamenv.folders import DEFAULT_WORLD, shipped_worlds
+    from dreamenv.shipped import DEFAULT_WORLD, shipped_worlds
 
     for name in sorted({DEFAULT_WORLD, *shipped_worlds()}):
         try:

@@ -1,0 +1,241 @@
+"""A recurrent state-space model whose latent is a grid of finite scalars, drawn in a few passes.
+
+As `dreamenv.backbones.rssm`, with the same recurrence and heads, but
+
+- the latent keeps where things are: a frame is a grid of places, each with a few scalars of a few levels (FSQ, Mentzer
+  et al. 2023). It learns small things several times as fast as a vector of categorical variables;
+- the prior is a convolutional network that sees the frame before, and draws the scalars in groups, each given those
+  before it, so that neighbours agree.
+
+State: ``deter`` (b, d), which is h, and ``codes`` (b, s, y, x) int64, which is z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamenv.backbones.grid_rssm.losses import GridRSSMLoss
+from dreamenv.backbones.grid_rssm.memory import GridMemory
+from dreamenv.backbones.grid_rssm.prior import GridPrior
+from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
+from dreamenv.codecs.fsq import FSQConfig
+from dreamenv.errors import ConfigError
+from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
+from dreamenv.nn.actions import ActionVector
+from dreamenv.nn.precision import store_in_bfloat16
+from dreamenv.randomness import categorical
+from dreamenv.world_model import (
+    BackboneConfig,
+    DataStatistics,
+    Imagined,
+    Objective,
+    Stage,
+    State,
+    StateBounds,
+    WorldModel,
+    WorldModelSpec,
+    check_actions,
+    check_first_frame,
+    check_frames,
+    check_state,
+    new_state,
+)
+
+__all__ = ["GridRSSM", "GridRSSMConfig"]
+
+_MOST_DETER = 1.001  # a mean of hyperbolic tangents, and rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
+    """Settings.
+
+    Attributes:
+        deter: width of the recurrent state h.
+        hidden: width of the layer through which a frame and an action enter it.
+        codec: the autoencoder.
+        prior_channels: of the prior's maps.
+        prior_blocks: residual blocks of the prior.
+        groups: passes in which a frame's scalars are drawn; 1 draws them independently.
+        unimix: share of the uniform distribution mixed into every scalar's.
+        head: of reward and termination.
+        training: the stages.
+
+    Raises:
+        ConfigError: a size or share that cannot be.
+    """
+
+    deter: int = 512
+    hidden: int = 512
+    codec: FSQConfig = FSQConfig()
+    prior_channels: int = 64
+    prior_blocks: int = 2
+    groups: int = 2
+    unimix: float = 0.001
+    head: RewardTerminationHeadConfig = RewardTerminationHeadConfig()
+    training: GridRSSMTraining = GridRSSMTraining()
+
+    def __post_init__(self) -> None:
+        for name in ("deter", "hidden", "prior_channels", "prior_blocks", "groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.unimix < 1:
+            raise ConfigError(f"unimix must be in [0, 1), not {self.unimix}.")
+
+    def build(self, spec: WorldModelSpec) -> GridRSSM:
+        """See `BackboneConfig`."""
+        return GridRSSM(self, spec)
+
+
+class GridRSSM(WorldModel):
+    """The model. Parameters only; memory travels in the state.
+
+    Args:
+        config: its settings.
+        spec: what it shows and accepts.
+
+    Raises:
+        ConfigError: a frame that the codec cannot take, more groups than its grid has, or actions that no vector stands
+            for.
+    """
+
+    estimates_uncertainty = True
+
+    def __init__(self, config: GridRSSMConfig, spec: WorldModelSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.autoencoder = config.codec.build(spec.frame_shape)
+        grid, levels = self.autoencoder.grid, config.codec.levels
+        self.action = ActionVector(spec.action_space)
+        self.memory = GridMemory(grid, self.action.size, config.deter, config.hidden)
+        self.prior = GridPrior(
+            grid, levels, config.deter, config.prior_channels, config.prior_blocks, config.groups, config.unimix
+        )
+        self.head = config.head.build(config.deter)
+        self.embedding_size = config.deter + self.prior.group.numel()
+
+    # The contract
+
+    def start(self, first_frame: Tensor, seed: Tensor) -> State:
+        """Remember nothing but the codes of the first frame."""
+        check_first_frame(self.spec, first_frame, seed)
+        deter = torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)
+        state = new_state(seed, {"deter": deter, "codes": self.autoencoder.encode(first_frame)})
+        return _stepped(state)
+
+    def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
+        """Run the recurrence over what happened."""
+        check_actions(self.spec, actions)
+        check_frames(self.spec, actions, frames)
+        check_state(state, actions, ("deter", "codes"))
+        codes = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        vectors = self.action(actions)
+        state = state.copy()
+        for i in range(actions.shape[1]):
+            state["deter"] = self.memory.step(state["deter"], self.autoencoder.values(state["codes"]), vectors[:, i])
+            state["codes"] = codes[:, i]
+            state = _stepped(state)
+        return state
+
+    def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
+        """Draw each next frame's codes from the prior. ``uncertainty`` is its entropy per scalar, in nats."""
+        check_actions(self.spec, actions)
+        check_state(state, actions, ("deter", "codes"))
+        vectors = self.action(actions)
+        state = state.copy()
+        before = self.autoencoder.values(state["codes"])
+        path, values, entropies = [], [], []
+        for i in range(actions.shape[1]):
+            state["deter"] = deter = self.memory.step(state["deter"], before, vectors[:, i])
+            state["codes"], entropy = self._draw(deter, before, state)
+            state = _stepped(state)
+            before = self.autoencoder.values(state["codes"])
+            path.append(deter)
+            values.append(before)
+            entropies.append(entropy)
+        predicted = self.head(torch.stack(path, dim=1))
+        imagined = Imagined(
+            frames=self._decode(torch.stack(values, dim=1)) if decode else None,
+            rewards=predicted.rewards,
+            termination=predicted.termination,
+            uncertainty=torch.stack(entropies, dim=1),
+            terminal_rewards=predicted.terminal_rewards,
+        )
+        return imagined, state
+
+    def embed(self, state: State) -> Tensor:
+        """Recurrent state and the values of the frame, (b, d + s * y * x)."""
+        return torch.cat((state["deter"], self.autoencoder.values(state["codes"]).flatten(1)), dim=1)
+
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """See `SupportsReconstruct`."""
+        return self.autoencoder.decode(self.autoencoder.values(self.autoencoder.encode(frames)))
+
+    def calibrate(self, statistics: DataStatistics) -> None:
+        """Take the mean frame, the range of rewards and the usual values from the data."""
+        self.autoencoder.mean_frame.copy_(statistics.frame_mean)
+        self.head.calibrate(statistics)
+
+    def store_in_bfloat16(self) -> None:
+        """See `SupportsBfloat16`."""
+        store_in_bfloat16(self)
+
+    def state_bounds(self) -> StateBounds:
+        """A level per scalar, and means of hyperbolic tangents."""
+        return {("codes",): (0, self.config.codec.levels - 1), ("deter",): (-_MOST_DETER, _MOST_DETER)}
+
+    def stages(self) -> Sequence[Stage]:
+        """The autoencoder on frames, then memory, prior and head on cached codes."""
+        training = self.config.training
+        losses = GridRSSMLoss(training, self.autoencoder, self.action, self.memory, self.prior, self.head)
+        second = [*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters()]
+        codec = list(self.autoencoder.parameters())
+        return (
+            Stage(
+                name="codec",
+                objectives=[Objective("codec", codec, losses.codec)],
+                steps=training.codec.steps,
+                batch_size=training.codec.batch_size,
+                sequence_length=training.codec.sequence_length,
+                learning_rate=training.codec.learning_rate,
+            ),
+            Stage(
+                name="dynamics",
+                objectives=[Objective("dynamics", second, losses.dynamics)],
+                steps=training.dynamics.steps,
+                batch_size=training.dynamics.batch_size,
+                sequence_length=training.dynamics.sequence_length,
+                learning_rate=training.dynamics.learning_rate,
+                precompute=self.autoencoder.encode,
+            ),
+        )
+
+    def _decode(self, values: Tensor) -> Tensor:
+        """Values (b, k, s, y, x) to frames (b, k, c, h, w) in [0, 1]."""
+        frames: Tensor = self.autoencoder.decode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        return frames
+
+    def _draw(self, deter: Tensor, before: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,)."""
+        prior, context = self.prior, self.prior.context(deter, before)
+        codes = torch.zeros(before.shape, dtype=torch.int64, device=before.device)
+        known, entropy = torch.zeros_like(before), before.new_zeros(len(before))
+        for index in range(prior.groups):
+            log_probs = prior(context, known, (prior.group < index).to(before.dtype))
+            chosen = prior.group == index
+            picked = log_probs[:, chosen]  # b n levels
+            codes[:, chosen] = categorical(
+                picked, state["temperature"], state["rng_key"], state["rng_counter"], stream=index
+            )
+            known = self.autoencoder.values(codes) * (prior.group <= index)
+            entropy = entropy - (picked.exp() * picked).sum(dim=(-2, -1))
+        return codes, entropy / prior.group.numel()
+
+
+def _stepped(state: State) -> State:
+    state["rng_counter"] = state["rng_counter"] + 1
+    return state

@@ -1,0 +1,41 @@
+"""How the grid RSSM is trained: its two stages, and what they weigh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dreamenv.backbones.rssm.training import RSSMStage
+from dreamenv.errors import ConfigError
+from dreamenv.parts import Training
+
+__all__ = ["GridRSSMTraining"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRSSMTraining(Training, kind="grid_rssm_training"):
+    """Both stages and their losses.
+
+    Attributes:
+        codec: the first stage: the autoencoder, on frames.
+        dynamics: the second stage: memory, prior and head, on cached codes.
+        dropout: share of what is remembered that is hidden from what is learned; terminations are few, and without it
+            they are learned by heart.
+        code_noise: the largest share of the codes of past frames that move to a neighbouring level; the share is drawn
+            per window. A dream's own codes are not quite those of real frames.
+        bfloat16: compute products in bfloat16, where the hardware does so natively.
+
+    Raises:
+        ConfigError: a share that cannot be.
+    """
+
+    codec: RSSMStage = RSSMStage(steps=6000, batch_size=4, sequence_length=15, learning_rate=1e-3)
+    dynamics: RSSMStage = RSSMStage(steps=3000, batch_size=16, sequence_length=48, learning_rate=6e-4)
+    dropout: float = 0.1
+    code_noise: float = 0.1
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "code_noise"):
+            if not 0 <= getattr(self, name) < 1 or math.isnan(getattr(self, name)):
+                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")

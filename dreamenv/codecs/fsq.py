@@ -1,0 +1,150 @@
+"""Frames to a grid of finite scalars and back: FSQ, finite scalar quantization (Mentzer et al. 2023).
+
+Every place of the grid holds a few scalars, each rounded to one of a few levels between -1 and 1. There is no codebook
+to learn, and gradients pass the rounding as if it were not there. Letters: ``s`` scalars per place, ``y x`` places.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dreamenv.errors import ConfigError
+from dreamenv.nn.batching import map_in_chunks
+from dreamenv.nn.pixels import ChannelsToSpace, SpaceToChannels
+from dreamenv.nn.residual import CastConv, ConvBlock
+from dreamenv.parts import Part
+
+__all__ = ["FSQAutoencoder", "FSQConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FSQConfig(Part, kind="fsq"):
+    """Settings.
+
+    Attributes:
+        scalars: per place.
+        levels: of each scalar; odd, so that one of them is 0.
+        patch: pixels per side that the first stage moves into channels at once; each later stage moves two.
+        channels: after each stage, finest first: a place is ``patch * 2**(stages - 1)`` pixels per side.
+        blocks: residual blocks per stage and direction.
+        foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|, so that small moving
+            things are not smoothed away against a still background.
+
+    Raises:
+        ConfigError: a size or weight that cannot be.
+    """
+
+    scalars: int = 4
+    levels: int = 5
+    patch: int = 4
+    channels: tuple[int, ...] = (32, 64)
+    blocks: int = 1
+    foreground_weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("scalars", "patch", "blocks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.levels < 3 or self.levels % 2 == 0:
+            raise ConfigError(f"levels must be odd and at least 3, not {self.levels}.")
+        if not self.channels or min(self.channels) < 1:
+            raise ConfigError(f"channels must be positive sizes, finest stage first, not {self.channels}.")
+        if not 0 <= self.foreground_weight < math.inf:
+            raise ConfigError(f"foreground_weight must be at least 0, not {self.foreground_weight}.")
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per side of a place."""
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+    def build(self, frame_shape: tuple[int, int, int]) -> FSQAutoencoder:
+        """Return the untrained autoencoder of frames (c, h, w).
+
+        Raises:
+            ConfigError: frames whose sides are no multiples of ``downsample``.
+        """
+        return FSQAutoencoder(self, frame_shape)
+
+
+class FSQAutoencoder(nn.Module):
+    """The autoencoder, which decodes differences from the mean frame of the data.
+
+    Args:
+        config: its settings.
+        frame_shape: (c, h, w).
+
+    Attributes:
+        grid: (s, y, x).
+
+    Raises:
+        ConfigError: frames whose sides are no multiples of ``config.downsample``.
+    """
+
+    mean_frame: Tensor
+
+    def __init__(self, config: FSQConfig, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        c, height, width = frame_shape
+        if height % config.downsample or width % config.downsample:
+            raise ConfigError(
+                f"frame height and width must be multiples of {config.downsample}, not {height}x{width}; resize them, "
+                "or take another patch or number of channels."
+            )
+        self.config, self.levels = config, config.levels
+        self.grid = config.scalars, height // config.downsample, width // config.downsample
+        self.register_buffer("mean_frame", torch.full(frame_shape, 0.5))
+        widths = config.channels
+        factors = [config.patch] + [2] * (len(widths) - 1)
+        self._largest = max(widths[0], c * config.patch**2) * height * width // config.patch**2
+        down: list[nn.Module] = []
+        inputs = c
+        for factor, outputs in zip(factors, widths, strict=True):
+            down += [SpaceToChannels(factor), CastConv(inputs * factor**2, outputs, 3)]
+            down += [ConvBlock(outputs) for _ in range(config.blocks)]
+            inputs = outputs
+        down += [nn.SiLU(), CastConv(inputs, config.scalars, 1)]
+        up: list[nn.Module] = [CastConv(config.scalars, widths[-1], 3)]
+        for index in reversed(range(len(widths))):
+            finer = widths[index - 1] if index else c
+            up += [ConvBlock(widths[index]) for _ in range(config.blocks)]
+            up += [nn.SiLU(), CastConv(widths[index], finer * factors[index] ** 2, 3), ChannelsToSpace(factors[index])]
+        self.down, self.up = nn.Sequential(*down), nn.Sequential(*up)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) in [0, 1] -> levels (n, s, y, x) int64, from 0."""
+        half = self.levels // 2
+        return (self._bounded(frames).detach() * half).round().long() + half
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Levels (..., s, y, x) int64 -> values float32 from -1 to 1."""
+        half = self.levels // 2
+        return (codes - half).float() / half
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Values (n, s, y, x) -> frames (n, c, h, w) in [0, 1]."""
+        difference = map_in_chunks(self.up, self._largest, values)
+        return difference.float().add_(self.mean_frame).clamp_(0.0, 1.0)
+
+    def loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted squared error of a reconstruction, summed over a frame, and ``psnr_db`` to log.
+
+        Args:
+            frames: (n, c, h, w) in [0, 1].
+        """
+        exact, half = self._bounded(frames), self.levels // 2
+        rounded = exact + ((exact * half).round() / half - exact).detach()  # straight through
+        decoded = self.up(rounded).float() + self.mean_frame
+        squared = (decoded - frames).square()
+        weight = 1.0 + self.config.foreground_weight * (frames - self.mean_frame).abs()
+        error = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
+        return (weight * squared).flatten(1).sum(dim=1).mean(), {"psnr_db": (-10 * error.log10()).mean()}
+
+    def _bounded(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""
+        centred = (frames - 0.5).contiguous(memory_format=torch.channels_last)
+        return map_in_chunks(self.down, self._largest, centred).float().tanh()
