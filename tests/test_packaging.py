@@ -16,7 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = ("agents", "envs", "benchmarks")
 
 LAYERS = (
-    {"action_layout", "checks", "devices", "errors", "extras", "lazy", "parts", "randomness", "shipped", "signals", "supervisor"},
+    {
+        "action_layout",
+        "checks",
+        "devices",
+        "errors",
+        "extras",
+        "lazy",
+        "parts",
+        "randomness",
+        "shipped",
+        "signals",
+        "supervisor",
+    },
     {"presets", "version", "world_model"},
     {"frames", "locks", "storage"},
     {"data", "envs", "nn"},

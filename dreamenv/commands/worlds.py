@@ -86,9 +86,7 @@ def terminal_picture(frames: Frames) -> str:
     joined = np.concatenate(list(small), axis=1)
     above, below = joined[0 : len(joined) // 2 * 2 : 2], joined[1::2]
     lines = (
-        "".join(
-            "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m\u2580".format(*a, *b) for a, b in zip(top, bottom, strict=True)
-        )
+        "".join("\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m\u2580".format(*a, *b) for a, b in zip(top, bottom, strict=True))
         for top, bottom in zip(above.tolist(), below.tolist(), strict=True)
     )
     return "\n".join(f"{line}\x1b[0m" for line in lines)
