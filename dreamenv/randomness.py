@@ -164,7 +164,7 @@ def categorical(logits: Tensor, temperature: Tensor, key: Tensor, counter: Tenso
     cumulative = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
     # Scaling by the last value keeps float rounding from ever choosing past the end.
     threshold = uniform(key, counter, (logits.shape[1], 1), stream=stream) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, threshold).squeeze(-1)
+    return torch.searchsorted(cumulative, threshold.contiguous()).squeeze(-1)
 
 
 def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:

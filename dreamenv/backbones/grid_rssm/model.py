@@ -227,7 +227,7 @@ class GridRSSM(WorldModel):
         for index in range(prior.groups):
             log_probs = prior(context, known, (prior.group < index).to(before.dtype))
             chosen = prior.group == index
-            picked = log_probs[:, chosen]  # b n levels
+            picked = log_probs[:, chosen].contiguous()  # b n levels
             codes[:, chosen] = categorical(
                 picked, state["temperature"], state["rng_key"], state["rng_counter"], stream=index
             )

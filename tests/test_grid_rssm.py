@@ -1,0 +1,207 @@
+"""The grid RSSM: its codec keeps small things, and what it draws group by group is one exact distribution."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
+import pytest
+import torch
+from torch import Tensor
+
+from dreamenv.backbones.grid_rssm import GridRSSM, GridRSSMConfig
+from dreamenv.backbones.grid_rssm.presets import tiny
+from dreamenv.backbones.grid_rssm.prior import GridPrior
+from dreamenv.codecs.fsq import FSQConfig
+from dreamenv.errors import ConfigError
+from dreamenv.testing import SPEC
+from dreamenv.world_model import Batch, DataStatistics, WorldModelSpec
+
+
+def make_prior(groups: int, grid: tuple[int, int, int] = (4, 3, 5)) -> GridPrior:
+    torch.manual_seed(0)
+    prior = GridPrior(grid, 5, deter=8, channels=16, blocks=1, groups=groups, unimix=0.0)
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # what begins at 0 would hide a mistake
+    return prior.eval()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_group_depends_on_those_before_it_alone(groups: int) -> None:
+    prior = make_prior(groups)
+    deter, before, frame = torch.randn(2, 8), torch.randn(2, 4, 3, 5), torch.randn(2, 4, 3, 5)
+    context = prior.context(deter, before)
+    for index in range(groups):
+        mask = (prior.group < index).float()
+        given = prior(context, frame * mask, mask)
+        other = torch.where(prior.group < index, frame, torch.randn_like(frame))
+        assert torch.equal(prior(context, other * mask, mask), given)
+        assert index == 0 or not torch.allclose(prior(context, -frame * mask, mask), given, atol=1e-3)
+    assert torch.allclose(given.exp().sum(dim=-1), torch.ones(2, 4, 3, 5))
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_neighbours_and_scalars_of_a_place_are_in_different_groups(groups: int) -> None:
+    group = make_prior(groups).group
+    assert bool((group[:, :, 1:] != group[:, :, :-1]).all())
+    assert bool((group[1:] != group[:-1]).all())
+    if groups == 4:  # the scalars of a place are drawn one after another
+        assert all(len(set(group[:, y, x].tolist())) == 4 for y in range(3) for x in range(5))
+
+
+def test_more_groups_than_the_grid_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"groups must be at most 2 on a grid of \(1, 1, 2\), not 3"):
+        GridPrior((1, 1, 2), 5, deter=8, channels=8, blocks=1, groups=3, unimix=0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": 4}, "levels must be odd and at least 3, not 4"),
+        ({"levels": 1}, "levels must be odd and at least 3, not 1"),
+        ({"scalars": 0}, "scalars must be at least 1, not 0"),
+        ({"channels": ()}, "channels must be positive sizes"),
+        ({"foreground_weight": -1.0}, "foreground_weight must be at least 0"),
+    ],
+)
+def test_a_codec_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FSQConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_frame_that_places_do_not_divide_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"multiples of 8, not 12x16; resize them"):
+        FSQConfig().build((3, 12, 16))
+
+
+def test_values_are_rounded_to_levels_and_gradients_pass() -> None:
+    torch.manual_seed(0)
+    codec = FSQConfig(channels=(8, 8)).build((3, 16, 16))
+    frames = torch.rand(5, 3, 16, 16)
+    codes = codec.encode(frames)
+    assert codes.shape == (5, 4, 2, 2)
+    assert codes.dtype == torch.int64
+    assert int(codes.min()) >= 0
+    assert int(codes.max()) <= 4
+    assert set(codec.values(torch.arange(5).view(5, 1, 1, 1)).flatten().tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}
+    loss, _ = codec.loss(frames)
+    loss.backward()
+    assert all(
+        parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in codec.down[-1].parameters()
+    )
+
+
+def test_the_codec_keeps_a_small_moving_thing() -> None:
+    """A square of 2 x 2 pixels, anywhere: smoothed away, the error of the mean frame would stay."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    codec = FSQConfig(patch=2, channels=(24, 32)).build((1, 16, 16))
+    optimizer = torch.optim.Adam(codec.parameters(), 3e-3)
+    codec.mean_frame.fill_(4 / 256)
+    for _ in range(300):
+        loss, logged = codec.loss(squares(64, generator))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    frames = squares(64, generator)
+    with torch.no_grad():
+        decoded = codec.decode(codec.values(codec.encode(frames)))
+    inside = decoded[frames == 1]
+    assert float(inside.mean()) > 0.7
+    assert float((decoded[frames == 0] > 0.5).float().mean()) < 0.005
+    assert float(logged["psnr_db"]) > 25
+
+
+def squares(count: int, generator: torch.Generator) -> Tensor:
+    """White squares of 2 x 2 pixels on black, (n, 1, 16, 16)."""
+    frames = torch.zeros(count, 1, 16, 16)
+    for frame, (y, x) in zip(frames, torch.randint(15, (count, 2), generator=generator).tolist(), strict=True):
+        frame[:, y : y + 2, x : x + 2] = 1
+    return frames
+
+
+def test_groups_make_what_lies_side_by_side_agree() -> None:
+    """Every next frame is all black or all white, by chance: scalars drawn independently would mix both."""
+    spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
+    agreement = {groups: share_of_plain_frames(spec, groups) for groups in (1, 4)}
+    assert agreement[4] > 0.9
+    assert agreement[1] < 0.5
+
+
+def share_of_plain_frames(spec: WorldModelSpec, groups: int) -> float:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    config = dataclasses.replace(tiny(), groups=groups, codec=FSQConfig(channels=(8, 8), foreground_weight=0.0))
+    model = config.build(spec)
+    assert isinstance(model, GridRSSM)
+    model.calibrate(DataStatistics(torch.full(spec.frame_shape, 0.5), 0.0, 0.0, 0.0, 0.0, 0.0))
+    codec, dynamics = model.stages()
+    model.train()
+    for stage, steps in ((codec, 100), (dynamics, 150)):
+        optimizer = torch.optim.Adam(stage.objectives[0].parameters, 5e-3)
+        for _ in range(steps):
+            batch = coin_flips(spec, generator)
+            if stage.precompute is not None:
+                frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)
+                batch = dataclasses.replace(
+                    batch, features=model.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, (-1, 5))
+                )
+            loss, _ = stage.objectives[0].loss(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        state = model.start(torch.zeros(200, *spec.frame_shape), torch.arange(200))
+        imagined, _ = model.imagine(state, torch.zeros(200, 1, dtype=torch.int64))
+    assert imagined.frames is not None
+    bright = imagined.frames.flatten(1).mean(dim=1)
+    return float(((bright < 0.1) | (bright > 0.9)).float().mean())
+
+
+def coin_flips(spec: WorldModelSpec, generator: torch.Generator) -> Batch:
+    """Eight episodes of four steps, whose frames are black or white by chance."""
+    plain = torch.randint(2, (8, 5, 1, 1, 1), generator=generator).float().expand(8, 5, *spec.frame_shape).contiguous()
+    zeros = torch.zeros(8, 4)
+    return Batch(
+        first_frame=plain[:, 0], frames=plain[:, 1:], actions=zeros.long(), rewards=zeros, terminated=zeros.bool(),
+        weight=torch.ones(8, 4), generator=generator,
+    )  # fmt: skip
+
+
+def test_the_exact_prior_is_estimated_without_bias() -> None:
+    """Training draws one group per frame; over many draws its mean is the sum over groups."""
+    torch.manual_seed(0)
+    model = (
+        GridRSSMConfig(
+            deter=16,
+            hidden=16,
+            codec=FSQConfig(channels=(8, 8)),
+            prior_channels=8,
+            prior_blocks=1,
+            groups=4,
+            unimix=0.1,
+        )
+        .build(SPEC)
+        .eval()
+    )
+    prior = model.prior
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    deter, codes = torch.randn(1, 16), torch.randint(5, (1, *prior.grid))
+    before, values = torch.randn(1, *prior.grid), model.autoencoder.values(codes)
+    with torch.no_grad():
+        context, exact = prior.context(deter, before), 0.0
+        for index in range(prior.groups):
+            mask = (prior.group < index).float()
+            nats = -prior(context, values * mask, mask).gather(-1, codes[..., None])[..., 0]
+            exact += float(nats[0][prior.group == index].sum())
+        n = 4000
+        losses = model.stages()[1].objectives[0].loss.__self__
+        drawn = losses._nats(
+            deter.expand(n, -1),
+            before.expand(n, -1, -1, -1),
+            codes.expand(n, -1, -1, -1),
+            torch.Generator().manual_seed(0),
+        )
+    assert abs(float(drawn.mean()) / exact - 1) < 0.03
