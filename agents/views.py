@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamenv.agents.observations import ObservationConfig
+from dreamenv.capabilities import SupportsEmbed
 from dreamenv.data.spaces import show_space
 from dreamenv.dream.latents import latent_space
 from dreamenv.errors import ConfigError, PolicyError
 from dreamenv.world import World
-from dreamenv.world_model import SupportsEmbed
 
 __all__ = ["View", "check_view", "find_view", "read_view"]
 

@@ -24,13 +24,13 @@ import torch
 import tyro
 
 from dreamenv.benchmarks.common import envelope, interleaved, peak_memory_mib, print_table, write_json
+from dreamenv.capabilities import SupportsEmbed
 from dreamenv.dream import DreamVectorEnv
 from dreamenv.dream.batch import DreamBatch
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError
 from dreamenv.world import World
-from dreamenv.world_model import SupportsEmbed
 
 __all__ = ["DreamSpeedConfig", "main", "measure_long_dream", "measure_speed"]
 

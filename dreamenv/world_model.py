@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import torch
@@ -40,12 +40,6 @@ __all__ = [
     "Stage",
     "State",
     "StateBounds",
-    "SupportsBfloat16",
-    "SupportsCalibrate",
-    "SupportsCompile",
-    "SupportsEmbed",
-    "SupportsJump",
-    "SupportsReconstruct",
     "WorldModel",
     "WorldModelSpec",
     "check_actions",
@@ -265,71 +259,6 @@ class WorldModel(nn.Module, ABC):
     def state_bounds(self) -> StateBounds:
         """Return the bounds of what counts or indexes in a state, by which states from elsewhere are checked."""
         return {}
-
-
-@runtime_checkable
-class SupportsEmbed(Protocol):
-    """Capability: a compact state for policies, no decoding needed."""
-
-    embedding_size: int
-
-    def embed(self, state: State) -> Tensor:
-        """Return (b, embedding_size) float32."""
-        ...
-
-
-@runtime_checkable
-class SupportsReconstruct(Protocol):
-    """Capability: reconstructs frames by encoding and decoding them."""
-
-    def reconstruct(self, frames: Tensor) -> Tensor:
-        """Return reconstructions of frames (n, c, h, w) float32 in [0, 1], of the same shape."""
-        ...
-
-
-@runtime_checkable
-class SupportsJump(Protocol):
-    """Capability: predicts a frame several steps ahead without the frames in between."""
-
-    @property
-    def max_time_shift(self) -> int:
-        """The largest number of steps ahead in training; 1 if only the next frame was predicted."""
-        ...
-
-    def predict_ahead(self, state: State, actions: Tensor) -> Tensor:
-        """Return the frame (b, c, h, w) in [0, 1] that actions (b, k, *a) lead to; the state is not changed.
-
-        Raises:
-            ActionError: more steps than ``max_time_shift``.
-        """
-        ...
-
-
-@runtime_checkable
-class SupportsCalibrate(Protocol):
-    """Capability: sets constants of the model (buffers, initial biases) from the data before training starts."""
-
-    def calibrate(self, statistics: DataStatistics) -> None:
-        """Set up from the training set's statistics."""
-        ...
-
-
-@runtime_checkable
-class SupportsBfloat16(Protocol):
-    """Capability: faster dreams with rounded weights."""
-
-    def store_in_bfloat16(self) -> None:
-        """Round the weights of matrix products, in place; what accumulates over a dream stays float32."""
-        ...
-
-
-@runtime_checkable
-class SupportsCompile(Protocol):
-    """Capability: faster dreams by `torch.compile`."""
-
-    def compile_networks(self) -> None:
-        """Compile what runs at every step, when it is first called."""
-        ...
 
 
 def new_state(seed: Tensor, memory: Mapping[str, Tensor]) -> State:

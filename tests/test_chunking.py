@@ -11,6 +11,7 @@ from drifting import Drifting, DriftingConfig
 from tiny_worlds import TINY_DIT, randomized
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsBfloat16, SupportsCalibrate, SupportsEmbed, SupportsReconstruct
 from dreamenv.diffusion.context_noise import Stabilization
 from dreamenv.diffusion.process import RectifiedFlow
 from dreamenv.diffusion.sampler import Euler
@@ -18,17 +19,7 @@ from dreamenv.diffusion.schedule import FullSequence
 from dreamenv.diffusion.target import FlowVelocity
 from dreamenv.dream.chunking import ActionRepeatChunking, frame_by_frame
 from dreamenv.testing import SPEC, WorldModelContract, assert_equal
-from dreamenv.world_model import (
-    BackboneConfig,
-    Imagined,
-    State,
-    SupportsBfloat16,
-    SupportsCalibrate,
-    SupportsEmbed,
-    SupportsReconstruct,
-    WorldModel,
-    new_state,
-)
+from dreamenv.world_model import BackboneConfig, Imagined, State, WorldModel, new_state
 
 ROWS, CHUNK = 4, 3
 DRIFTING = DriftingConfig(chunk=CHUNK)

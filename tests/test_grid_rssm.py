@@ -124,8 +124,8 @@ def test_groups_make_what_lies_side_by_side_agree() -> None:
     """Every next frame is all black or all white, by chance: scalars drawn independently would mix both."""
     spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
     agreement = {groups: share_of_plain_frames(spec, groups) for groups in (1, 4)}
-    assert agreement[4] > 0.9
-    assert agreement[1] < 0.5
+    assert agreement[4] > 0.7
+    assert agreement[1] < 0.3
 
 
 def share_of_plain_frames(spec: WorldModelSpec, groups: int) -> float:

@@ -31,7 +31,7 @@ LAYERS = (
         "supervisor",
         "tensordicts",
     },
-    {"presets", "version", "world_model"},
+    {"capabilities", "presets", "version", "world_model"},
     {"frames", "locks", "storage"},
     {"data", "envs", "nn"},
     {"codecs", "diffusion", "heads"},

@@ -11,12 +11,13 @@ from torch import nn
 
 from dreamenv.backbones.rssm import RSSM
 from dreamenv.backbones.rssm.presets import tiny
+from dreamenv.capabilities import SupportsBfloat16
 from dreamenv.nn import attention, precision
 from dreamenv.nn.attention import attend
 from dreamenv.nn.categorical import CategoricalLinear
 from dreamenv.nn.recurrence import GRU
 from dreamenv.presets import make_config
-from dreamenv.world_model import SupportsBfloat16, WorldModelSpec
+from dreamenv.world_model import WorldModelSpec
 
 SPEC = WorldModelSpec(frame_shape=(3, 16, 16), action_space=gym.spaces.Discrete(3), frame_rate=10.0)
 

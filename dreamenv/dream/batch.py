@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsEmbed
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import StateError
 from dreamenv.frames import frames_from_model
 from dreamenv.tensordicts import TensorDict, put_rows
-from dreamenv.world_model import Imagined, State, StateBounds, SupportsEmbed, WorldModel
+from dreamenv.world_model import Imagined, State, StateBounds, WorldModel
 
 __all__ = ["DreamBatch", "ImaginedStep", "StepResult"]
 

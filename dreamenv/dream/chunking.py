@@ -23,6 +23,7 @@ from einops import repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsBfloat16, SupportsCalibrate, SupportsEmbed, SupportsReconstruct
 from dreamenv.dream.states import STREAM_BOUNDS
 from dreamenv.tensordicts import TensorDict
 from dreamenv.world_model import (
@@ -30,10 +31,6 @@ from dreamenv.world_model import (
     Stage,
     State,
     StateBounds,
-    SupportsBfloat16,
-    SupportsCalibrate,
-    SupportsEmbed,
-    SupportsReconstruct,
     WorldModel,
     check_actions,
     check_first_frame,

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsEmbed
 from dreamenv.checks import check_whole, to_array
 from dreamenv.dream.actions import ActionReader, one_row
 from dreamenv.dream.options import read_seeds
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
 from dreamenv.frames import frames_to_model
 from dreamenv.world import World
-from dreamenv.world_model import State, SupportsEmbed
+from dreamenv.world_model import State
 
 __all__ = ["LatentFilter", "LatentObservation", "latent_space"]
 

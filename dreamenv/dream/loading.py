@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from dreamenv.capabilities import SupportsBfloat16, SupportsCompile
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.dream.config import DreamConfig, require
 from dreamenv.world import World
-from dreamenv.world_model import SupportsBfloat16, SupportsCompile, WorldModel
+from dreamenv.world_model import WorldModel
 
 __all__ = ["compiled", "find_world", "in_bfloat16", "prepare_model"]
 

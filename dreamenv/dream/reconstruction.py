@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dreamenv.capabilities import SupportsReconstruct
 from dreamenv.errors import ConfigError
 from dreamenv.frames import frames_from_model, frames_to_model
 from dreamenv.world import World
-from dreamenv.world_model import SupportsReconstruct
 
 __all__ = ["NEEDS_WORLD", "Reconstruction"]
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsCalibrate
 from dreamenv.data import Episode, EpisodeDataset, FrameStore, Provenance
 from dreamenv.data.windows import WindowSampler
 from dreamenv.frames import frames_to_model, to_float
-from dreamenv.world_model import Stage, SupportsCalibrate, WorldModel, WorldModelSpec
+from dreamenv.world_model import Stage, WorldModel, WorldModelSpec
 
 __all__ = ["ChancePrediction", "learn", "predict", "record_chance"]
 

@@ -13,21 +13,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsCalibrate, SupportsEmbed, SupportsReconstruct
 from dreamenv.data import FrameStore
 from dreamenv.errors import ActionError, FrameError, SeedError, StateError
 from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.testing.chance import learn, predict, record_chance
-from dreamenv.world_model import (
-    BackboneConfig,
-    Batch,
-    DataStatistics,
-    State,
-    SupportsCalibrate,
-    SupportsEmbed,
-    SupportsReconstruct,
-    WorldModel,
-    WorldModelSpec,
-)
+from dreamenv.world_model import BackboneConfig, Batch, DataStatistics, State, WorldModel, WorldModelSpec
 
 __all__ = ["ROWS", "SPEC", "STEPS", "WorldModelContract", "assert_equal"]
 

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
 from dreamenv.allocator import keep_freed_memory
+from dreamenv.capabilities import SupportsCalibrate
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
@@ -47,7 +48,7 @@ from dreamenv.training.record import differences, make_record
 from dreamenv.training.stepper import Stepper
 from dreamenv.training.tensorboard_logger import TensorBoardLogger
 from dreamenv.world import World
-from dreamenv.world_model import BackboneConfig, Stage, SupportsCalibrate, WorldModelSpec
+from dreamenv.world_model import BackboneConfig, Stage, WorldModelSpec
 
 __all__ = ["train"]
 
