@@ -16,8 +16,9 @@ import tyro
 
 from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.errors import DatasetError
+from dreamenv.errors import DatasetError, FrameError, UnknownNameError
 from dreamenv.metrics.fidelity import HORIZONS, fidelity
+from dreamenv.metrics.objects import object_fidelity
 from dreamenv.world import World
 
 __all__ = ["Fidelity", "held_out_of", "main", "measure"]
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"log loss {termination['log_loss']:.4f} nats (base rate {termination['log_loss_base_rate']:.4f}), calibration "
         f"error {termination['expected_calibration_error']:.4f}"
     )
+    _print_objects(results["objects"])
     print(f"wrote {write_json(settings.out, envelope('fidelity', results, vars(settings)))}", file=sys.stderr)
 
 
@@ -99,7 +101,22 @@ def measure(settings: Fidelity) -> dict[str, Any]:
         device=settings.device,
     )
     data = {"episodes": len(episodes), "steps": episodes.total_steps, "which": which, "sha256": dataset.content_hash()}
-    return report | {"data": data, "world": world.content_hash()}
+    return report | {"objects": _objects(world, episodes, settings), "data": data, "world": world.content_hash()}
+
+
+def _objects(world: World, episodes: EpisodeDataset, settings: Fidelity) -> dict[str, Any]:
+    """Return `dreamenv.metrics.objects.object_fidelity`, or under ``not_measured`` why there is none."""
+    try:
+        return object_fidelity(
+            world,
+            episodes,
+            moments=settings.windows,
+            context=settings.context,
+            seed=settings.seed,
+            device=settings.device,
+        )
+    except (UnknownNameError, DatasetError, FrameError) as error:
+        return {"not_measured": str(error)}
 
 
 def held_out_of(world: World, dataset: EpisodeDataset) -> tuple[EpisodeDataset, str]:
@@ -119,6 +136,29 @@ def held_out_of(world: World, dataset: EpisodeDataset) -> tuple[EpisodeDataset, 
             f"{dataset.provenance.environment_id}."
         )
     return held_out, "held out"
+
+
+def _print_objects(objects: dict[str, Any]) -> None:
+    if "not_measured" in objects:
+        print(f"\nobjects: not measured: {objects['not_measured']}")
+        return
+    print(f"\n{', '.join(objects['kinds'])} that were in sight when the dream began")
+    rows = [
+        (step, entry["moments"], name, *(_percent(entry[name][what]) for what in ("found", "present", "false")))
+        for step, entry in objects["steps"].items()
+        for name in ("dream", "codec", "persistence")
+        if name in entry
+    ]
+    real = [
+        (step, entry["moments"], "reality", "100%", _percent(entry["present"]), "0%")
+        for step, entry in objects["steps"].items()
+    ]
+    names = ("step", "moments", "of", "found at their places", "frames with any", "false ones a frame")
+    print_table(names, sorted(rows + real, key=lambda row: int(row[0])))
+
+
+def _percent(entry: dict[str, float] | None) -> str:
+    return "-" if entry is None else f"{entry['mean']:.0%} [{entry['low']:.0%}, {entry['high']:.0%}]"
 
 
 def _interval(entry: dict[str, float]) -> str:
