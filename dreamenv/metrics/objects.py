@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dreamenv.codecs.codec import Codec
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.errors import ConfigError, DatasetError
@@ -25,8 +24,7 @@ from dreamenv.frames import frames_to_numpy
 from dreamenv.metrics.detectors import Detections, Detector, match
 from dreamenv.metrics.known_objects import detector_for
 from dreamenv.metrics.statistics import ratio_interval
-from dreamenv.metrics.windows import dreamed_ends
-from dreamenv.world_model import SupportsReconstruct
+from dreamenv.metrics.windows import dreamed_ends, reconstructed
 
 __all__ = ["OBJECT_STEPS", "compare_objects", "object_fidelity"]
 
@@ -34,7 +32,6 @@ OBJECT_STEPS = (1, 8, 30)
 """Steps into the dream at which objects are looked for."""
 
 _BLOCK = 256  # frames searched at a time
-_FRAMES = 64  # reconstructed at a time
 
 
 def object_fidelity(
@@ -85,7 +82,7 @@ def object_fidelity(
         dream, truth, last, valid = (torch.cat(column) for column in zip(*parts, strict=True))
         if bool(valid.any()):
             shown = {"dream": dream[valid], "persistence": last[valid]}
-            coded = _reconstruct(model, truth[valid], device)
+            coded = reconstructed(model, truth[valid], device)
             if coded is not None:
                 shown["codec"] = coded
             result[str(step)] = compare_objects(detector, truth[valid], shown, seed=seed)
@@ -165,20 +162,3 @@ def _moments(
         if len(found) >= count:
             break
     return np.sort(np.asarray(found[:count], np.int64))
-
-
-@torch.no_grad()
-def _reconstruct(model: Any, frames: Tensor, device: torch.device | str) -> Tensor | None:
-    """Return frames as the model's codec alone shows them; None if it has none that works frame by frame."""
-    codec = getattr(model, "codec", None)
-
-    def reconstruct(part: Tensor) -> Tensor:
-        if isinstance(model, SupportsReconstruct):
-            return model.reconstruct(part)
-        assert isinstance(codec, Codec)
-        return codec.decode(codec.encode(part[:, None]))[:, 0]
-
-    if not isinstance(model, SupportsReconstruct) and not (isinstance(codec, Codec) and codec.stride == 1):
-        return None
-    blocks = [reconstruct(frames[i : i + _FRAMES].to(device)).cpu() for i in range(0, len(frames), _FRAMES)]
-    return torch.cat(blocks)
