@@ -24,7 +24,14 @@ from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.frames import frames_to_model
 from dreamenv.storage import atomic_file, read_tensors, write_tensors
 
-__all__ = ["FRAMES", "InverseDynamics", "InverseDynamicsConfig", "train_inverse_dynamics"]
+__all__ = [
+    "FRAMES",
+    "InverseDynamics",
+    "InverseDynamicsConfig",
+    "action_rows",
+    "frames_before",
+    "train_inverse_dynamics",
+]
 
 FRAMES = 3
 """Frames that the network sees: two before the action, for the speed that it is taken at, and the one after."""
