@@ -26,7 +26,7 @@ from dreamenv.extras import require
 
 __all__ = ["DemoConfig", "main", "run", "show"]
 
-_SECONDS = {"record": 20, "world": 520, "agent": 140, "rival": 60, "evaluate": 75, "report": 10}
+_SECONDS = {"record": 20, "world": 520, "agent": 140, "rival": 60, "evaluate": 130, "report": 10}
 """Of take_cover's steps at full effort on two cores; other tasks and machines take up to a few times as long."""
 
 
@@ -85,10 +85,12 @@ def run(config: DemoConfig) -> Path:
 
     from dreamenv.benchmarks.common import envelope, peak_memory_mib, write_json
     from dreamenv.benchmarks.demo_page import Scores, make_page, make_videos, verdict
+    from dreamenv.benchmarks.fidelity import what_agents_need
     from dreamenv.benchmarks.loop import Loop
     from dreamenv.benchmarks.recipes import recipe_for
     from dreamenv.benchmarks.report import write_page
     from dreamenv.metrics.fidelity import fidelity
+    from dreamenv.metrics.inverse_dynamics import InverseDynamicsConfig
     from dreamenv.training import TrainConfig
 
     recipe = recipe_for(config.task).in_rounds(config.rounds)
@@ -122,8 +124,12 @@ def run(config: DemoConfig) -> Path:
             dreamer=_summary(loop.measure(name, policy, world=world)),
             in_dream=_summary(loop.measure(name, policy, dream=world)),
         )  # fmt: skip
-        held_out = dataset.split(TrainConfig().holdout, TrainConfig().seed)[1]
+        training, held_out = dataset.split(TrainConfig().holdout, TrainConfig().seed)
         likeness = fidelity(world, held_out)
+        # A third of the benchmark's training: half a minute, and enough to tell actions apart.
+        likeness |= what_agents_need(
+            world, held_out, training, windows=128, inverse=InverseDynamicsConfig(steps=700), cache=folder / "measures"
+        )
     settings = dataclasses.asdict(config)
     with stages.stage("report"):
         videos = make_videos(loop, world, policy, held_out, folder / "videos")

@@ -25,6 +25,7 @@ from dreamenv.benchmarks.showing import (
 )
 from dreamenv.data import EpisodeDataset
 from dreamenv.metrics.statistics import Summary
+from dreamenv.metrics.summary import HOW_TO_READ, summary_table
 from dreamenv.metrics.verdict import fidelity_verdict
 from dreamenv.training.video import side_by_side, write_mp4
 from dreamenv.world import World
@@ -141,7 +142,7 @@ def make_page(
         recipe: what was done.
         dataset: the recording.
         scores: of the policies.
-        likeness: what `dreamenv.metrics.fidelity` measured on held-out episodes.
+        likeness: what `dreamenv.metrics.fidelity` and `what_agents_need` measured on held-out episodes.
         seconds: by step.
         folder: of the loop, in which TensorBoard files lie.
         videos: what `make_videos` returned.
@@ -193,6 +194,7 @@ def make_page(
                     *(Video(path=path, caption="Reality left, dream right.") for path in videos["comparisons"]),
                 ],
             ),
+            _needs(likeness),
             Section(
                 title="How long the dream stays true", text=fidelity_verdict(likeness), parts=fidelity_curves(likeness)
             ),
@@ -205,6 +207,24 @@ def make_page(
             ),
             Section(title="Where the time went", parts=[spent]),
         ],
+    )
+
+
+def _needs(likeness: Mapping[str, Any]) -> Section:
+    """Show what a policy needs of a dream: its objects, its actions, sharp pictures."""
+    header, rows = summary_table(likeness)
+    rfvd = likeness.get("rfvd")
+    distance = (
+        f" As videos, dreams are {rfvd['dream']:.1f} away from real ones, where other real ones are "
+        f"{rfvd['floor']:.1f} away and a picture that stands still {rfvd['persistence']:.1f} (Fréchet distance in a "
+        "network of random weights, comparable only with itself)."
+        if rfvd
+        else ""
+    )
+    return Section(
+        title="Does the dream show what a policy needs?",
+        text=HOW_TO_READ + distance,
+        parts=[Table(header=header, rows=rows)] if rows else [],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from dreamenv.data import Episode, EpisodeDataset
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.extras import require
 from dreamenv.frames import frames_to_model, frames_to_numpy
+from dreamenv.storage import write_file
 from dreamenv.training.video import side_by_side, strip, write_mp4
 from dreamenv.world import World
 
@@ -34,6 +36,7 @@ __all__ = [
     "video_of_real_episode",
     "write_sheet",
     "write_side_by_side",
+    "write_strip",
 ]
 
 CONTEXT = 8
@@ -88,6 +91,26 @@ def write_side_by_side(folder: Path, world: World, held_out: EpisodeDataset, *, 
     write_mp4(folder / "side_by_side.mp4", side_by_side(real, dreamt), world.spec.frame_rate, scale=2)
     steps = [step - 1 for step in SHOWN_STEPS if step <= len(pairs[0][0])]
     Image.fromarray(strip(pairs[0], steps, scale=2)).save(folder / "side_by_side.png")
+
+
+def write_strip(path: Path, world: World, held_out: EpisodeDataset, *, examples: int = 3) -> Path:
+    """Write an image of held-out episodes after `SHOWN_STEPS`: for each reality, and below it the dream.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    rows = []
+    for episode in longest_episodes(held_out, examples, CONTEXT + SHOWN_STEPS[-1] + 2):
+        if len(episode.actions) > CONTEXT + 1:
+            rows.append(dream_along(world, episode, context=CONTEXT, steps=SHOWN_STEPS[-1]))
+    if rows:
+        length = min(len(real) for real, _ in rows)
+        steps = [step - 1 for step in SHOWN_STEPS if step <= length]
+        picture = io.BytesIO()
+        frames = [one[:length] for pair in rows for one in pair]
+        Image.fromarray(strip(frames, steps, scale=2).squeeze()).save(picture, "PNG", optimize=True)
+        write_file(path, picture.getvalue())
+    return path
 
 
 def write_sheet(path: Path, folders: dict[str, Path]) -> None:

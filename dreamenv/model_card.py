@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dreamenv.metrics.summary import HOW_TO_READ, summary_table
+
 __all__ = ["make_model_card"]
 
 
@@ -41,13 +43,23 @@ def make_model_card(name: str, description: Mapping[str, Any]) -> str:
         "```python\nimport gymnasium as gym\n\n"
         f'env = gym.make("dreamenv:dreamenv/Dream-v0", world={json.dumps(name)})\n```',
         f"| | |\n|---|---|\n{rows}",
+        _measures(description.get("metrics") or {}),
         _section("Settings of the backbone", backbone),
         _section("How it was trained", description.get("record") or {}),
-        _section("Measured on held-out episodes", description.get("metrics") or {}),
+        _section("All measurements on held-out episodes", description.get("metrics") or {}),
         "## Limits\n\nIt knows only what its recordings show. Dreams drift from reality as they get longer, and a "
         "policy trained in them may learn to exploit their mistakes: evaluate it in the real environment.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _measures(metrics: Mapping[str, Any]) -> str:
+    header, rows = summary_table(metrics)
+    if not rows:
+        return ""
+    lines = [header, tuple("---" for _ in header), *rows]
+    table = "\n".join(f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines)
+    return f"## How good its dreams are\n\n{HOW_TO_READ}\n\n{table}"
 
 
 def _section(title: str, values: Mapping[str, Any]) -> str:

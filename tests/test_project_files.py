@@ -29,7 +29,8 @@ def config() -> configparser.ConfigParser:
 def test_the_changelog_has_one_heading_for_this_version_and_each_kind_of_change_once(config):
     text = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
-    assert versions[0] == config["metadata"]["version"]
+    assert next(name for name in versions if name != "Unreleased") == config["metadata"]["version"]
+    assert "Unreleased" not in versions[1:]
     assert len(set(versions)) == len(versions)
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         kinds = re.findall(r"^### (.+)$", section, re.MULTILINE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 from test_training_resumes import settings
 from toy import toy_dataset
 from trainable import TrainableConfig
 
 from dreamenv.benchmarks import fidelity, train_speed
-from dreamenv.errors import DatasetError
+from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 
@@ -26,13 +27,28 @@ def trained(tmp_path_factory):
 def test_fidelity_is_measured_on_held_out_episodes_only(trained, tmp_path, capsys):
     dataset, world = trained
     out = tmp_path / "fidelity.json"
-    fidelity.main(f"--world {world} --data {dataset.path} --out {out} --horizons 1 2 --windows 5 --context 1".split())
+    options = f"--horizons 1 2 --windows 5 --context 1 --inverse-steps 2 --cache {tmp_path} --into-world"
+    fidelity.main(f"--world {world} --data {dataset.path} --out {out} {options}".split())
     written = json.loads(out.read_text())
     assert written["results"]["data"]["which"] == "held out"
     assert written["results"]["data"]["episodes"] == World.load(world).record["data"]["held_out_episodes"]
     assert set(written["results"]["horizons"]) == {"1", "2"}
     assert written["settings"]["windows"] == 5
     assert "PSNR (dB)" in capsys.readouterr().out
+    assert "No object detector" in written["results"]["objects"]["not_measured"]
+    assert set(written["results"]["actions"]["steps"]) <= {"1", "5", "15", "30"}
+    assert World.load(world).metrics["actions"] == written["results"]["actions"]
+    assert "How good its dreams are" in (world / "README.md").read_text()
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert picture.height > 2 * 16
+
+
+def test_a_recording_that_is_too_small_to_hold_anything_out_is_refused(trained, tmp_path):
+    other = toy_dataset(tmp_path / "one", 1)
+    with pytest.raises(DatasetError, match=r"1 episode, which is too small to hold anything out.*Record at least 2"):
+        fidelity.measure(fidelity.Fidelity(world=str(trained[1]), data=other.path))
+    with pytest.raises(ConfigError, match="into_world needs the folder"):
+        fidelity.Fidelity(world="take_cover", data=other.path, into_world=True)
 
 
 def test_another_recording_is_measured_whole(trained, tmp_path):

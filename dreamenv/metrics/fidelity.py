@@ -18,7 +18,7 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import windows_for_evaluation
 from dreamenv.metrics.calibration import reward_calibration, termination_calibration
-from dreamenv.metrics.images import brightness, contrast, psnr, sharpness, ssim
+from dreamenv.metrics.images import brightness, contrast, gradient_energy, psnr, sharpness, ssim
 from dreamenv.metrics.statistics import mean_intervals
 from dreamenv.metrics.windows import dreamed_ends, longest_horizon, predict_one_step
 
@@ -131,12 +131,13 @@ def drift(dream: Tensor, truth: Tensor) -> dict[str, Any]:
         dream, truth: (n, c, h, w) in [0, 1].
 
     Returns:
-        ``sharpness_ratio`` and ``contrast_ratio`` (dream over reality; 1 is faithful, below 1 is blurred or washed
-        out; None where reality has none) and ``brightness_shift`` (dream less reality, in [-1, 1]), all of means over
-        frames.
+        ``sharpness_ratio``, ``gradient_energy_ratio`` and ``contrast_ratio`` (dream over reality; 1 is faithful, below
+        1 is blurred or washed out; None where reality has none) and ``brightness_shift`` (dream less reality, in
+        [-1, 1]), all of means over frames.
     """
     return {
         "sharpness_ratio": _ratio(sharpness(dream), sharpness(truth)),
+        "gradient_energy_ratio": _ratio(gradient_energy(dream), gradient_energy(truth)),
         "contrast_ratio": _ratio(contrast(dream), contrast(truth)),
         "brightness_shift": float(brightness(dream).mean() - brightness(truth).mean()),
     }

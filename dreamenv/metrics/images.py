@@ -1,4 +1,4 @@
-"""Image metrics, frame by frame: PSNR, SSIM, brightness, contrast and sharpness.
+"""Image metrics, frame by frame: PSNR, SSIM, brightness, contrast, sharpness and gradient energy.
 
 Frames are float32 in [0, 1], (..., c, h, w); every function returns one value per frame, (...).
 """
@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dreamenv.errors import FrameError
 
-__all__ = ["PSNR_CEILING", "brightness", "contrast", "psnr", "sharpness", "ssim"]
+__all__ = ["PSNR_CEILING", "brightness", "contrast", "gradient_energy", "psnr", "sharpness", "ssim"]
 
 PSNR_CEILING = 100.0
 """Decibels assigned to equal frames, whose ratio would be infinite."""
@@ -61,6 +61,13 @@ def sharpness(frames: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbouring pixels, in [0, 1]; blur lowers it."""
     across = frames.diff(dim=-1).abs().mean(dim=(-3, -2, -1))
     down = frames.diff(dim=-2).abs().mean(dim=(-3, -2, -1))
+    return (across + down) / 2
+
+
+def gradient_energy(frames: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels, in [0, 1]; blurred edges lower it most."""
+    across = frames.diff(dim=-1).square().mean(dim=(-3, -2, -1))
+    down = frames.diff(dim=-2).square().mean(dim=(-3, -2, -1))
     return (across + down) / 2
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from dreamenv.errors import InputError
 
-__all__ = ["Summary", "interquartile_mean", "mean_intervals", "mean_iqm_interval", "wilson_interval"]
+__all__ = ["Summary", "interquartile_mean", "mean_intervals", "mean_iqm_interval", "ratio_interval", "wilson_interval"]
 
 _RESAMPLES = 2000
 _BATCH = 200  # resamples held in memory at once
@@ -125,6 +125,32 @@ def mean_intervals(
     tail = (1 - confidence) / 2
     intervals: npt.NDArray[np.float64] = np.quantile(counts @ data / n, [tail, 1 - tail], axis=0).T
     return intervals
+
+
+def ratio_interval(
+    parts: npt.ArrayLike, wholes: npt.ArrayLike, seed: int = 0, *, confidence: float = 0.95, resamples: int = _RESAMPLES
+) -> dict[str, float] | None:
+    """Return the ratio of two sums over the same units, with its percentile bootstrap interval, units resampled.
+
+    Args:
+        parts: (n,) finite numbers, such as how many of a unit's objects were found.
+        wholes: (n,) numbers of at least 0, such as how many there are; all 1 for a mean.
+        seed: of the resampling.
+        confidence: in (0, 1).
+        resamples: how many times the units are resampled; those in which the wholes sum to 0 do not count.
+
+    Returns:
+        ``mean`` (the ratio), ``low`` and ``high``; None if the wholes sum to 0.
+    """
+    numerator, denominator = _checked(parts), _checked(wholes)
+    n = len(numerator)
+    if denominator.sum() == 0:
+        return None
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    above, below = counts @ numerator, counts @ denominator
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
+    return {"mean": float(numerator.sum() / denominator.sum()), "low": float(low), "high": float(high)}
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -10,15 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dreamenv.codecs.codec import Codec
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import read_windows
 from dreamenv.errors import DatasetError
 from dreamenv.frames import frames_to_model
-from dreamenv.world_model import Batch, State
+from dreamenv.world_model import Batch, State, SupportsReconstruct
 
-__all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step"]
+__all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step", "reconstructed"]
 
 _ROWS = 16  # windows at a time: 84 MB of 64x64 frames for 108 steps
+_FRAMES = 64  # frames reconstructed at a time
 _EPISODES, _STEPS = 64, 16  # episodes and steps at a time when predicting one step ahead
 
 
@@ -143,6 +145,23 @@ def predict_one_step(
                 "termination": terminations[inside],
                 "real_termination": store.terminated[rows][inside].astype(np.float64),
             }
+
+
+@torch.no_grad()
+def reconstructed(model: Any, frames: Tensor, device: torch.device | str) -> Tensor | None:
+    """Return frames as the model's codec alone shows them; None if it has none that works frame by frame."""
+    codec = getattr(model, "codec", None)
+
+    def reconstruct(part: Tensor) -> Tensor:
+        if isinstance(model, SupportsReconstruct):
+            return model.reconstruct(part)
+        assert isinstance(codec, Codec)
+        return codec.decode(codec.encode(part[:, None]))[:, 0]
+
+    if not isinstance(model, SupportsReconstruct) and not (isinstance(codec, Codec) and codec.stride == 1):
+        return None
+    blocks = [reconstruct(frames[i : i + _FRAMES].to(device)).cpu() for i in range(0, len(frames), _FRAMES)]
+    return torch.cat(blocks)
 
 
 def _after_context(model: Any, batch: Batch, context: int, first_row: int, seed: int) -> State:

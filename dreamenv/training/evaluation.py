@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from einops import pack, unpack
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler, windows_for_evaluation
+from dreamenv.errors import DatasetError, FrameError, UnknownNameError
 from dreamenv.frames import frames_to_numpy
 from dreamenv.metrics.fidelity import HORIZONS, calibration, dream_fidelity
+from dreamenv.metrics.objects import object_fidelity
 from dreamenv.metrics.windows import dreamed, longest_horizon
 from dreamenv.training.config import TrainConfig
 from dreamenv.training.tensorboard_logger import TensorBoardLogger
@@ -101,6 +104,15 @@ class Evaluator:
         report = dream_fidelity(
             model, self._store, windows=_FINAL_WINDOWS, context=self._context, seed=seed, device=self._device
         )
+        with contextlib.suppress(UnknownNameError, DatasetError, FrameError):  # none to find in these frames
+            report["objects"] = object_fidelity(
+                model,
+                self._store.dataset,
+                moments=_FINAL_WINDOWS,
+                context=self._context,
+                seed=seed,
+                device=self._device,
+            )
         return report | calibration(model, self._store, steps=_CALIBRATION_STEPS, seed=seed, device=self._device)
 
     def _losses(self, stage: Stage) -> dict[str, float]:

@@ -44,6 +44,9 @@ class VizdoomEnv(RealEnv):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 35}  # noqa: RUF012 - gymnasium's
     task: VizdoomTask
+    label_objects = False
+    """Whether the engine also tells which pixels show which object, for `find_objects`; set it before the first reset.
+    It costs a little time."""
 
     def __init__(
         self, task: str, *, config: str | Path | None = None, solved: float | None = None, **settings: Any
@@ -73,6 +76,19 @@ class VizdoomEnv(RealEnv):
         if self._game is not None:
             self._game = None
             self._finalizer()
+
+    def find_objects(self, name: str) -> list[NDArray[np.bool_]]:
+        """Return which pixels of the native screen show each visible object of a name, such as "Medikit".
+
+        Raises:
+            ConfigError: the engine was not asked to tell them, see `label_objects`.
+        """
+        if not self.label_objects:
+            raise ConfigError("find_objects needs label_objects = True, set before the first reset.")
+        state = self._game.get_state() if self._game is not None else None
+        if state is None or state.labels is None or state.labels_buffer is None:
+            return []
+        return [np.equal(state.labels_buffer, label.value) for label in state.labels if label.object_name == name]
 
     def _reset_sim(self, seed: int) -> SimStep:
         game = self._game = self._game or self._start_engine()
@@ -145,6 +161,7 @@ class VizdoomEnv(RealEnv):
         game.set_episode_timeout(0)  # RealEnv truncates: the engine has no frame at its own time limit
         game.set_sound_enabled(False)  # OpenAL ends the process where there is no audio device
         game.set_audio_buffer_enabled(False)
+        game.set_labels_buffer_enabled(self.label_objects)
         game.set_mode(vizdoom.Mode.PLAYER)
         game.set_window_visible(self.render_mode == "human")
         with _STARTING:
