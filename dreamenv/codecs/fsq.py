@@ -18,7 +18,7 @@ from dreamenv.nn.pixels import ChannelsToSpace, SpaceToChannels
 from dreamenv.nn.residual import CastConv, ConvBlock
 from dreamenv.parts import Part
 
-__all__ = ["FSQAutoencoder", "FSQConfig"]
+__all__ = ["FSQAutoencoder", "FSQConfig", "disturb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +130,20 @@ class FSQAutoencoder(nn.Module):
         difference = map_in_chunks(self.up, self._largest, values)
         return difference.float().add_(self.mean_frame).clamp_(0.0, 1.0)
 
-    def loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, frames: Tensor, code_noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted squared error of a reconstruction, summed over a frame, and ``psnr_db`` to log.
 
         Args:
             frames: (n, c, h, w) in [0, 1].
+            code_noise: see `disturb`: so that levels side by side come to stand for frames that look alike, and codes
+                that a world predicts not quite right for frames not quite right.
+            generator: of the noise.
         """
         exact, half = self._bounded(frames), self.levels // 2
-        rounded = exact + ((exact * half).round() / half - exact).detach()  # straight through
+        codes = disturb((exact.detach() * half).round().long() + half, self.levels, code_noise, generator)
+        rounded = exact + (self.values(codes) - exact).detach()  # straight through
         decoded = self.up(rounded).float() + self.mean_frame
         squared = (decoded - frames).square()
         weight = 1.0 + self.config.foreground_weight * (frames - self.mean_frame).abs()
@@ -148,3 +154,13 @@ class FSQAutoencoder(nn.Module):
         """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""
         centred = (frames - 0.5).contiguous(memory_format=torch.channels_last)
         return map_in_chunks(self.down, self._largest, centred).float().tanh()
+
+
+def disturb(codes: Tensor, levels: int, share: float, generator: torch.Generator | None) -> Tensor:
+    """Move up to a share of the codes (n, ...) up or down by one level; how many is drawn per row."""
+    if share == 0:
+        return codes
+    own = share * torch.rand(len(codes), *[1] * (codes.ndim - 1), generator=generator, device=codes.device)
+    chance = torch.rand(codes.shape, generator=generator, device=codes.device)
+    step = (chance < own / 2).long() - (chance > 1 - own / 2).long()
+    return (codes + step).clamp_(0, levels - 1)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dreamenv.capabilities import SupportsReconstruct
 from dreamenv.codecs.codec import Codec
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import read_windows
 from dreamenv.errors import DatasetError
 from dreamenv.frames import frames_to_model
-from dreamenv.world_model import Batch, State, SupportsReconstruct
+from dreamenv.world_model import Batch, State
 
 __all__ = ["dreamed", "dreamed_ends", "longest_horizon", "predict_one_step", "reconstructed"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamenv.backbones.grid_rssm.memory import GridMemory
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
-from dreamenv.codecs.fsq import FSQAutoencoder
+from dreamenv.codecs.fsq import FSQAutoencoder, disturb
 from dreamenv.heads.reward_termination import RewardTerminationHead
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.dropout import dropout
@@ -39,20 +39,24 @@ class GridRSSMLoss:
         kept = batch.weight * ~batch.terminated > 0
         kept = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
         with autocast(frames.device, self.config.bfloat16 and self.autoencoder.training):
-            return self.autoencoder.loss(frames[kept])
+            noise = self.config.code_noise if self.autoencoder.training else 0.0
+            return self.autoencoder.loss(frames[kept], noise, batch.generator)
 
     def dynamics(self, batch: Batch) -> Loss:
         """Memory, prior and head, on cached codes."""
         assert batch.features is not None
         codes = batch.features.long()  # b t+1 s y x
         config, training = self.config, self.memory.training
-        before = self.autoencoder.values(self._disturbed(codes[:, :-1], batch.generator) if training else codes[:, :-1])
+        before = self.autoencoder.values(
+            disturb(codes[:, :-1], self.autoencoder.levels, config.code_noise if training else 0.0, batch.generator)
+        )
+        two = torch.cat((before, torch.cat((before[:, :1], before[:, :-1]), dim=1)), dim=2)  # as at a dream's start
         after = codes[:, 1:].flatten(0, 1)
         with autocast(before.device, config.bfloat16 and training):
             path = self.memory(before, self.action(batch.actions))  # b t d
             path = dropout(path, config.dropout if training else 0.0, batch.generator)
             head, terms = self.head.loss(path, batch)
-            nats = self._nats(path.flatten(0, 1), before.flatten(0, 1), after, batch.generator)
+            nats = self._nats(path.flatten(0, 1), two.flatten(0, 1), after, batch.generator)
         weight = (batch.weight * ~batch.terminated).flatten()
         terms["prior"] = (nats * weight).sum() / weight.sum().clamp_min(1e-8)
         places = self.autoencoder.grid[1] * self.autoencoder.grid[2]
@@ -66,10 +70,3 @@ class GridRSSMLoss:
         log_probs = prior(prior.context(deter, before), self.autoencoder.values(codes) * mask, mask)
         nats = -log_probs.gather(-1, codes[..., None]).squeeze(-1) * (prior.group == drawn)
         return nats.flatten(1).sum(dim=1) * prior.groups
-
-    def _disturbed(self, codes: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Move a share of the codes (b, t, s, y, x) up or down by one level."""
-        share = self.config.code_noise * torch.rand(len(codes), 1, 1, 1, 1, generator=generator, device=codes.device)
-        chance = torch.rand(codes.shape, generator=generator, device=codes.device)
-        step = (chance < share / 2).long() - (chance > 1 - share / 2).long()
-        return (codes + step).clamp_(0, self.autoencoder.levels - 1)

@@ -4,10 +4,10 @@ As `dreamenv.backbones.rssm`, with the same recurrence and heads, but
 
 - the latent keeps where things are: a frame is a grid of places, each with a few scalars of a few levels (FSQ, Mentzer
   et al. 2023). It learns small things several times as fast as a vector of categorical variables;
-- the prior is a convolutional network that sees the frame before, and draws the scalars in groups, each given those
-  before it, so that neighbours agree.
+- the prior is a convolutional network that sees the two frames before, and draws the scalars in groups, each given
+  those before it, so that neighbours agree.
 
-State: ``deter`` (b, d), which is h, and ``codes`` (b, s, y, x) int64, which is z.
+State: ``deter`` (b, d), which is h, and ``codes`` (b, 2, s, y, x) int64, which are z_t and z_{t-1}.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class GridRSSM(WorldModel):
         """Remember nothing but the codes of the first frame."""
         check_first_frame(self.spec, first_frame, seed)
         deter = torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)
-        state = new_state(seed, {"deter": deter, "codes": self.autoencoder.encode(first_frame)})
+        codes = self.autoencoder.encode(first_frame)
+        state = new_state(seed, {"deter": deter, "codes": torch.stack((codes, codes), dim=1)})
         return _stepped(state)
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
@@ -136,8 +137,9 @@ class GridRSSM(WorldModel):
         vectors = self.action(actions)
         state = state.copy()
         for i in range(actions.shape[1]):
-            state["deter"] = self.memory.step(state["deter"], self.autoencoder.values(state["codes"]), vectors[:, i])
-            state["codes"] = codes[:, i]
+            present = state["codes"][:, 0]
+            state["deter"] = self.memory.step(state["deter"], self.autoencoder.values(present), vectors[:, i])
+            state["codes"] = torch.stack((codes[:, i], present), dim=1)
             state = _stepped(state)
         return state
 
@@ -150,12 +152,13 @@ class GridRSSM(WorldModel):
         before = self.autoencoder.values(state["codes"])
         path, values, entropies = [], [], []
         for i in range(actions.shape[1]):
-            state["deter"] = deter = self.memory.step(state["deter"], before, vectors[:, i])
-            state["codes"], entropy = self._draw(deter, before, state)
+            state["deter"] = deter = self.memory.step(state["deter"], before[:, 0], vectors[:, i])
+            codes, entropy = self._draw(deter, before.flatten(1, 2), state)
+            state["codes"] = torch.stack((codes, state["codes"][:, 0]), dim=1)
             state = _stepped(state)
             before = self.autoencoder.values(state["codes"])
             path.append(deter)
-            values.append(before)
+            values.append(before[:, 0])
             entropies.append(entropy)
         predicted = self.head(torch.stack(path, dim=1))
         imagined = Imagined(
@@ -169,7 +172,7 @@ class GridRSSM(WorldModel):
 
     def embed(self, state: State) -> Tensor:
         """Recurrent state and the values of the frame, (b, d + s * y * x)."""
-        return torch.cat((state["deter"], self.autoencoder.values(state["codes"]).flatten(1)), dim=1)
+        return torch.cat((state["deter"], self.autoencoder.values(state["codes"][:, 0]).flatten(1)), dim=1)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """See `SupportsReconstruct`."""
@@ -220,10 +223,13 @@ class GridRSSM(WorldModel):
         return frames
 
     def _draw(self, deter: Tensor, before: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,)."""
+        """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,).
+
+        ``before`` (b, 2 s, y, x) are the values of the two frames before.
+        """
         prior, context = self.prior, self.prior.context(deter, before)
-        codes = torch.zeros(before.shape, dtype=torch.int64, device=before.device)
-        known, entropy = torch.zeros_like(before), before.new_zeros(len(before))
+        codes = torch.zeros((len(before), *prior.grid), dtype=torch.int64, device=before.device)
+        known, entropy = torch.zeros(codes.shape, device=before.device), before.new_zeros(len(before))
         for index in range(prior.groups):
             log_probs = prior(context, known, (prior.group < index).to(before.dtype))
             chosen = prior.group == index

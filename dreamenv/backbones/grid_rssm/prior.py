@@ -1,4 +1,4 @@
-"""The prior ``p(z_t | h_t, z_{t-1})`` of a grid of codes, drawn group by group.
+"""The prior ``p(z_t | h_t, z_{t-1}, z_{t-2})`` of a grid of codes, drawn group by group.
 
 The scalars of a frame are dealt into a few groups, in a pattern in which neighbours are in different ones. A group is
 drawn given all groups before it, so that what lies side by side agrees, in as many passes as there are groups
@@ -30,7 +30,7 @@ class PriorContext:
     """What all groups of a frame are drawn from.
 
     Attributes:
-        maps: (n, channels, y, x), the frame before and what is remembered.
+        maps: (n, channels, y, x), the two frames before and what is remembered.
         films: of each residual block, (n, 2 channels).
     """
 
@@ -67,7 +67,7 @@ class GridPrior(nn.Module):
         s, y, x = grid
         self.grid, self.levels, self.groups, self.unimix = grid, levels, groups, unimix
         self.memory_proj = Linear(deter, _MEMORY_CHANNELS * y * x)
-        self.context_conv = CastConv(s + _MEMORY_CHANNELS, channels, 3)
+        self.context_conv = CastConv(2 * s + _MEMORY_CHANNELS, channels, 3)
         self.known_conv = CastConv(2 * s, channels, 3)
         self.position = nn.Parameter(torch.zeros(channels, y, x))
         self.films = Linear(deter, 2 * channels * blocks)
@@ -87,7 +87,7 @@ class GridPrior(nn.Module):
 
         Args:
             deter: (n, d), what is remembered.
-            before: (n, s, y, x), the values of the frame before.
+            before: (n, 2 s, y, x), the values of the frame before, and of the one before that, which shows what moves.
         """
         laid_out = self.memory_proj(deter).unflatten(1, (_MEMORY_CHANNELS, *self.grid[1:]))
         inputs = torch.cat((before, laid_out.to(before.dtype)), dim=1).contiguous(memory_format=torch.channels_last)

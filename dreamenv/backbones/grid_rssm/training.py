@@ -21,8 +21,9 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
         dynamics: the second stage: memory, prior and head, on cached codes.
         dropout: share of what is remembered that is hidden from what is learned; terminations are few, and without it
             they are learned by heart.
-        code_noise: the largest share of the codes of past frames that move to a neighbouring level; the share is drawn
-            per window. A dream's own codes are not quite those of real frames.
+        code_noise: the largest share of the codes that move to a neighbouring level while the codec learns to decode
+            them and the dynamics to go on from them; the share is drawn per frame and per window. A dream's own codes
+            are not quite those of real frames.
         bfloat16: compute products in bfloat16, where the hardware does so natively.
 
     Raises:
