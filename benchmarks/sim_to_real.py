@@ -50,6 +50,7 @@ class SimToReal:
 
     Attributes:
         task: which real environment.
+        world: a world to train policies in, by its folder or its name in the package; None records and trains one.
         out: folder of everything; None takes runs/sim_to_real/<task>.
         seeds: policy seeds per arm.
         episodes: real episodes per policy.
@@ -60,6 +61,7 @@ class SimToReal:
     """
 
     task: TaskName = "take_cover"
+    world: str | None = None
     out: Path | None = None
     seeds: Annotated[int, tyro.conf.arg(help="policy seeds per arm")] = 3
     episodes: int = 100
@@ -90,22 +92,22 @@ def run(config: SimToReal) -> Path:
         "dream_frames": recipe.frame_agent,
     }
     results: dict[str, Any] = {}
+    given = World.load(config.world) if config.world is not None else None
     world: World | None = None
-    facts: dict[str, Any] = {"frames": frames}
+    facts: dict[str, Any] = {"frames": frames} if given is None else {}
     for arm in config.arms:
         plan = plans[arm]
         # Arms trained in reality alone need neither recording nor world, so they can run in parallel with the others.
-        place = loop.last_world() if plan is None or plan.where == "dream" else None
+        in_dream = plan is None or plan.where == "dream"
+        place = (given or loop.last_world()) if in_dream else None
         world = place or world
         results[arm] = _measure_arm(loop, arm, plan, place, config)
         if place is not None:
-            facts |= {
-                "recorded_episodes": len(loop.record(loop.rounds)),
-                "score": place.provenance.score if place.provenance else "",
-                "world": place.content_hash(),
-            }
+            facts |= {"score": place.provenance.score if place.provenance else "", "world": place.content_hash()}
+            if given is None:
+                facts["recorded_episodes"] = len(loop.record(loop.rounds))
         _print(results)
-    if world is not None:
+    if world is not None and given is None:
         write_side_by_side(folder, world, loop.record(loop.rounds).split(TrainConfig().holdout, TrainConfig().seed)[1])
     settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
     results_path = folder / "sim_to_real.json"

@@ -22,6 +22,7 @@ from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
 from dreamenv.errors import ConfigError, UnknownNameError
 from dreamenv.metrics.statistics import Summary
+from dreamenv.world import World
 
 
 @pytest.fixture
@@ -126,6 +127,24 @@ def test_a_page_can_be_read_on_a_narrow_screen(tmp_path: Path) -> None:
     assert "@media (max-width: 40rem)" in text
     assert "<p class=verdict>a &lt; b</p>" in text
     assert "width: 128px" not in text.replace("max-width: 128px", "")
+
+
+def test_sim_to_real_takes_a_world_that_is_there(small_recipe: recipes.Recipe, tmp_path: Path) -> None:
+    config = sim_to_real.SimToReal(
+        world="take_cover",
+        out=tmp_path,
+        seeds=1,
+        episodes=2,
+        arms=("dream_latents",),
+        sampled=False,
+        workers=0,
+        threads=1,
+    )
+    results = json.loads(sim_to_real.run(config).read_text())["results"]
+    assert results["facts"]["world"] == World.load("take_cover").content_hash()
+    assert results["arms"]["dream_latents"]["real"]["count"] == small_recipe.episodes
+    assert not (tmp_path / "recording").exists()
+    assert not list(tmp_path.glob("world-*"))
 
 
 def test_sim_to_real_reports_every_arm_by_seed(small_recipe: recipes.Recipe, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_script_and_the_processes_it_starts_give_its_class_one_name(tmp_path: 
     ("environment", "settings", "error", "said"),
     [
         ("OwnDott-v0", {}, UnknownNameError, "'OwnDot-v0'.*import the module that registers it, or write package:id"),
-        ("nobody_has_this", {}, UnknownNameError, "take_cover.*package:Class"),
+        ("nobody_has_this", {}, UnknownNameError, "crafter.*package:Class"),
         ("own_envs:Dott", {}, UnknownNameError, "Did you mean 'own_envs:Dot'"),
         ("no_such_package_at_all:Dot", {}, ConfigError, "cannot be imported.*Install it, or run in the folder"),
         ("OwnMissing-v0", {}, UnavailableError, "no_such_package_at_all"),

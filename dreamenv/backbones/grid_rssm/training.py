@@ -30,8 +30,8 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
         ConfigError: a share that cannot be.
     """
 
-    codec: RSSMStage = RSSMStage(steps=6000, batch_size=4, sequence_length=15, learning_rate=1e-3)
-    dynamics: RSSMStage = RSSMStage(steps=3000, batch_size=16, sequence_length=48, learning_rate=6e-4)
+    codec: RSSMStage = RSSMStage(steps=4000, batch_size=4, sequence_length=15, learning_rate=1e-3)
+    dynamics: RSSMStage = RSSMStage(steps=3500, batch_size=16, sequence_length=48, learning_rate=8e-4)
     dropout: float = 0.1
     code_noise: float = 0.1
     bfloat16: bool = True
