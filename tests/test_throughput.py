@@ -1,13 +1,17 @@
-"""The benchmark of all presets' speed measures what it says."""
+"""The benchmark of all presets' speed measures what it says, and the script for a GPU can be tried without one."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
+from toy import toy_dataset
 
+from dreamenv.benchmarks import gpu
 from dreamenv.benchmarks.throughput import Throughput, main
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, DeviceError
+from dreamenv.world import World
 
 
 def test_every_preset_is_timed_alone_and_in_batches_and_chunks_also_under_changing_actions(tmp_path, capsys):
@@ -33,3 +37,22 @@ def test_settings_that_cannot_work_are_refused():
         Throughput(batches=())
     with pytest.raises(ConfigError, match="rounds must be at least 1, not 0"):
         Throughput(rounds=0)
+
+
+def test_the_script_for_a_gpu_runs_on_the_cpu_and_keeps_every_part(tmp_path):
+    toy_dataset(tmp_path / "data", episodes=4)
+    settings = gpu.GPU(
+        data=tmp_path / "data", out=tmp_path / "gpu", device="cpu", presets=("rssm:tiny", "denoising:tiny"),
+        trained="rssm:tiny", minutes=0.01, batches=(1, 2), seconds=0.01,
+    )  # fmt: skip
+    results = json.loads(gpu.run(settings).read_text())["results"]
+    assert results["equal"] == {name: {"1": 0.0, "8": 0.0} for name in settings.presets}
+    assert {row["batch"] for row in results["throughput"]["rows"]} == {1, 2}
+    assert results["trained"]["verdict"].startswith("World against repeating the last frame")
+    assert World.load(tmp_path / "gpu" / "world").spec.frame_shape == (3, 16, 16)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_script_for_a_gpu_says_that_there_is_none(tmp_path):
+    with pytest.raises(DeviceError, match=r"'cuda' is not available here. Available: cpu"):
+        gpu.run(gpu.GPU(out=tmp_path))
