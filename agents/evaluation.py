@@ -28,7 +28,8 @@ from dreamenv.envs import EnvironmentMaker
 from dreamenv.envs.lookup import REMEDY, near_names
 from dreamenv.envs.make import full_id
 from dreamenv.errors import ConfigError, PolicyError, SeedError, UnknownNameError
-from dreamenv.folders import is_world_name, shipped_worlds
+from dreamenv.folders import is_world_name
+from dreamenv.shipped import shipped_worlds
 from dreamenv.world import World
 
 __all__ = ["evaluate"]

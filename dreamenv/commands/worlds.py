@@ -147,4 +147,5 @@ def _dream(name: str) -> Frames:
             imagined, state = model.imagine(state, actions[:, step : step + 1])
             assert imagined.frames is not None
             frames.append(imagined.frames)
-    return frames_to_numpy(torch.cat(frames, dim=1))[0]
+    dreamt: Frames = frames_to_numpy(torch.cat(frames, dim=1))[0]
+    return dreamt

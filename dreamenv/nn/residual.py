@@ -47,7 +47,8 @@ class ConvBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(n, channels, h, w) -> (n, channels, h, w)."""
         inner = self.conv1(functional.silu(_normalise(self.norm1, maps)))
-        return maps + self.conv2(functional.silu(_normalise(self.norm2, inner))).to(maps.dtype)
+        change: Tensor = self.conv2(functional.silu(_normalise(self.norm2, inner)))
+        return maps + change.to(maps.dtype)
 
 
 class FiLMBlock(ConvBlock):
@@ -57,7 +58,8 @@ class FiLMBlock(ConvBlock):
         """Maps (n, channels, h, w), scales less 1 and shifts (n, 2 channels) -> maps."""
         inner = _normalise(self.norm2, self.conv1(functional.silu(_normalise(self.norm1, maps))))
         scale, shift = film.to(inner.dtype)[..., None, None].chunk(2, dim=1)
-        return maps + self.conv2(functional.silu(torch.addcmul(inner + shift, inner, scale))).to(maps.dtype)
+        change: Tensor = self.conv2(functional.silu(torch.addcmul(inner + shift, inner, scale)))
+        return maps + change.to(maps.dtype)
 
 
 def _normalise(norm: nn.GroupNorm, maps: Tensor) -> Tensor:

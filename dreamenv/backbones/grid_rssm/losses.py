@@ -69,4 +69,5 @@ class GridRSSMLoss:
         mask = (prior.group < drawn).float()
         log_probs = prior(prior.context(deter, before), self.autoencoder.values(codes) * mask, mask)
         nats = -log_probs.gather(-1, codes[..., None]).squeeze(-1) * (prior.group == drawn)
-        return nats.flatten(1).sum(dim=1) * prior.groups
+        total: Tensor = nats.flatten(1).sum(dim=1) * prior.groups
+        return total

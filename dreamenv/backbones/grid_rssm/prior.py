@@ -107,4 +107,5 @@ class GridPrior(nn.Module):
             maps = block(maps, film)
         logits = self.logits(nn.functional.silu(maps)).float().unflatten(1, (self.grid[0], self.levels))
         probabilities = logits.movedim(2, -1).softmax(dim=-1)
-        return ((1 - self.unimix) * probabilities + self.unimix / self.levels).log()
+        log_probs: Tensor = ((1 - self.unimix) * probabilities + self.unimix / self.levels).log()
+        return log_probs
