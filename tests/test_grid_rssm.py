@@ -206,3 +206,22 @@ def test_the_exact_prior_is_estimated_without_bias() -> None:
             torch.Generator().manual_seed(0),
         )
     assert abs(float(drawn.mean()) / exact - 1) < 0.03
+
+
+def test_min_p_leaves_out_unlikely_levels() -> None:
+    spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
+    torch.manual_seed(0)
+    model = tiny().build(spec).eval()
+    greedy = dataclasses.replace(tiny(), min_p=1.0).build(spec).eval()
+    assert isinstance(model, GridRSSM)
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        greedy.load_state_dict(model.state_dict())
+        state, actions = model.start(torch.rand(50, *spec.frame_shape), torch.arange(50)), torch.zeros(50, 1).long()
+        drawn = model.imagine(state, actions)[1]["codes"]
+        likeliest = model.imagine(state.replace(temperature=torch.zeros(50)), actions)[1]["codes"]
+        assert torch.equal(greedy.imagine(state, actions)[1]["codes"], likeliest)
+    assert not torch.equal(drawn, likeliest)
+    with pytest.raises(ConfigError, match=r"min_p must be in \[0, 1\], not 1.5"):
+        dataclasses.replace(tiny(), min_p=1.5)

@@ -38,7 +38,7 @@ OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
     "context_noise": (Stabilization(stabilization_level=0.5), NoiseAugmentation(max_std=0.5)),
     "codec": (ConvVAEConfig(channels=(8, 8)),),
 }
-FAR = {"free_nats": (1e4,)}
+FAR = {"free_nats": (1e4,), "min_p": (1.0,)}
 """Values of bounds that an untrained world does not come near."""
 
 ROWS, STEPS = 2, 20

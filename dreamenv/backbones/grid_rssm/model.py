@@ -12,6 +12,7 @@ State: ``deter`` (b, d), which is h, and ``codes`` (b, 2, s, y, x) int64, which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
         prior_blocks: residual blocks of the prior.
         groups: passes in which a frame's scalars are drawn; 1 draws them independently.
         unimix: share of the uniform distribution mixed into every scalar's.
+        min_p: levels less probable than this share of the most probable one are never drawn (Nguyen et al. 2024): many
+            scalars, each with a small chance of an odd level, make every frame odd somewhere. 0 draws as learned.
         head: of reward and termination.
         training: the stages.
 
@@ -76,6 +79,7 @@ class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
     prior_blocks: int = 2
     groups: int = 2
     unimix: float = 0.001
+    min_p: float = 0.0
     head: RewardTerminationHeadConfig = RewardTerminationHeadConfig()
     training: GridRSSMTraining = GridRSSMTraining()
 
@@ -85,6 +89,8 @@ class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.unimix < 1:
             raise ConfigError(f"unimix must be in [0, 1), not {self.unimix}.")
+        if not 0 <= self.min_p <= 1:
+            raise ConfigError(f"min_p must be in [0, 1], not {self.min_p}.")
 
     def build(self, spec: WorldModelSpec) -> GridRSSM:
         """See `BackboneConfig`."""
@@ -117,6 +123,7 @@ class GridRSSM(WorldModel):
         )
         self.head = config.head.build(config.deter)
         self.embedding_size = config.deter + self.prior.group.numel()
+        self._log_min_p = math.log(config.min_p) if config.min_p > 0 else -math.inf
 
     # The contract
 
@@ -234,9 +241,11 @@ class GridRSSM(WorldModel):
             log_probs = prior(context, known, (prior.group < index).to(before.dtype))
             chosen = prior.group == index
             picked = log_probs[:, chosen].contiguous()  # b n levels
+            least = picked.amax(dim=-1, keepdim=True) + self._log_min_p
             codes[:, chosen] = categorical(
-                picked, state["temperature"], state["rng_key"], state["rng_counter"], stream=index
-            )
+                picked.masked_fill(picked < least, -math.inf),
+                state["temperature"], state["rng_key"], state["rng_counter"], stream=index,
+            )  # fmt: skip
             known = self.autoencoder.values(codes) * (prior.group <= index)
             entropy = entropy - (picked.exp() * picked).sum(dim=(-2, -1))
         return codes, entropy / prior.group.numel()
