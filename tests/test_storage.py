@@ -359,3 +359,11 @@ def test_only_storage_moves_flushes_locks_or_hashes_files(path):
         flushes = name in {"fsync", "fdatasync", "flock", "lockf", "file_digest", "save_file"}
         forbidden = moves or flushes
         assert not forbidden, f"{path}:{node.lineno} does what dreamenv.storage is for: {call}"
+
+
+def test_tensors_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_text("")
+    storage.write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(2)})
+    storage.write_sealed_tensors(tmp_path / "b.safetensors", {"x": torch.zeros(2)})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

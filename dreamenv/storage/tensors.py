@@ -30,7 +30,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     save_file(_storable(tensors), path)
+    path.chmod(mode)  # safetensors makes files that other users cannot read
 
 
 def read_tensors(path: Path, error: type[DreamenvError], remedy: str) -> dict[str, Tensor]:
