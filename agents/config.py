@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dreamenv.agents.observations import ObservationConfig
-from dreamenv.checks import check_flag, check_number, check_whole
+from dreamenv.checks import check_flag, check_number, check_typed, check_whole, declared_types
 from dreamenv.dream.config import DreamConfig, require
 from dreamenv.errors import UnknownNameError
 
@@ -135,6 +135,8 @@ class AgentConfig:
     eval_episodes: int = 20
 
     def __post_init__(self) -> None:
+        for name in ("algorithm", "where", "observation", "ppo", "network", "dream", "device"):
+            check_typed(name, getattr(self, name), declared_types(AgentConfig)[name])
         if self.algorithm not in ("ppo", "recurrent_ppo"):
             raise UnknownNameError("algorithm", self.algorithm, ("ppo", "recurrent_ppo"))
         if self.where not in ("dream", "real", "mixed"):

@@ -20,7 +20,7 @@ from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
 from dreamenv.agents.views import View, check_view, find_view, read_view
-from dreamenv.checks import check_whole
+from dreamenv.checks import check_instance, check_whole, show, to_array
 from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.reconstruction import NEEDS_WORLD
 from dreamenv.dream.rewards import RewardFunction
@@ -35,6 +35,7 @@ from dreamenv.world import World
 __all__ = ["evaluate"]
 
 _LAST_SEED = 2**62
+_MOST_EPISODES = 10**6
 
 
 def evaluate(
@@ -82,6 +83,8 @@ def evaluate(
         ConfigError, UnknownKeywordError: no episodes, latents without a world, or settings that cannot work.
     """
     chosen = _read_seeds(episodes, seed, seeds)
+    if config is not None:
+        check_instance("config", config, DreamConfig)
     dream = DreamConfig.resolve(config or DreamConfig(episode_starts_only=True), settings, caller=evaluate)
     if isinstance(policy, str | Path) and policy != "random":
         policy = SavedPolicy.load(policy)
@@ -133,7 +136,10 @@ def evaluate(
 def _read_seeds(episodes: int, seed: int, seeds: Sequence[int] | None) -> list[int]:
     if seeds is None:
         first = check_whole("seed", seed, least=0, most=_LAST_SEED, error=SeedError)
-        return list(range(first, first + check_whole("episodes", episodes)))
+        return list(range(first, first + check_whole("episodes", episodes, most=_MOST_EPISODES)))
+    every = to_array("seeds", seeds, error=SeedError)
+    if every.ndim != 1:
+        raise SeedError(f"seeds must be a list of whole numbers, not {show(seeds)}.")
     chosen = [check_whole("seeds", one, least=0, most=_LAST_SEED, error=SeedError) for one in seeds]
     if not chosen:
         raise ConfigError("seeds must hold at least 1, one for each episode, not none.")

@@ -33,7 +33,7 @@ def find_policy_folder(path: str | Path) -> Path:
         CheckpointError: no policy is there.
     """
     folder = within_run(path, POLICY.kind)
-    for file in (folder, folder.with_name(f"{folder.name}.zip")):  # stable-baselines3 leaves ".zip" out where it can
+    for file in (folder, folder.parent / f"{folder.name}.zip"):  # stable-baselines3 leaves ".zip" out where it can
         if file.suffix == ".zip" and file.is_file():
             raise PolicyError(
                 f"{file} is a file of stable-baselines3, which holds pickles: unpickling runs whatever code is in "

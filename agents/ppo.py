@@ -35,6 +35,7 @@ from dreamenv.agents.real import RealVecEnv
 from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.checks import check_flag, check_instance, check_path
 from dreamenv.data.provenance import Provenance
 from dreamenv.devices import find_device
 from dreamenv.dream.config import DreamConfig
@@ -89,9 +90,12 @@ def train_agent(
         WorldMismatchError: the real environment is not the world's.
         StorageError: the disk refused; checkpoints already there are untouched.
     """
-    out = Path(out)
+    check_instance("config", config, AgentConfig)
+    out, resume = check_path("out", out), check_flag("resume", resume)
     device = find_device(config.device)
     world = World.load(world, config.device) if isinstance(world, str | Path) else world
+    if world is not None:
+        check_instance("world", world, World)
     with locked_run(out), _own_randomness(config):
         rows = make_training_env(config, world=world, real=real, reward_fn=reward_fn)
         callback: _TrainingCallback | None = None

@@ -29,10 +29,10 @@ from dreamenv.agents.actions import PolicyActions
 from dreamenv.agents.config import AgentConfig
 from dreamenv.agents.networks import build_policy, load_tensors, tensors_of
 from dreamenv.agents.policy_folder import POLICY, POLICY_REMEDY, TENSORS, find_policy_folder
-from dreamenv.checks import check_typed
+from dreamenv.checks import check_path, check_typed, show, to_array
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import CheckpointDamagedError, ConfigError
+from dreamenv.errors import CheckpointDamagedError, ConfigError, InputError, SeedError, StorageError
 from dreamenv.randomness import categorical, normal, seed_keys
 from dreamenv.storage import build_for_weights, read_shapes, read_tensors, refuse_malformed, write_tensors
 from dreamenv.tensordicts import TensorDict
@@ -74,13 +74,16 @@ class SavedPolicy:
     def start(self, seeds: NDArray[np.int64]) -> PolicyState:
         """Return the state of rows at their episodes' start, one seed (b,) each."""
         device = self.network.device
-        seed = torch.as_tensor(seeds, dtype=torch.int64, device=device)
+        values = to_array("seeds", seeds, error=SeedError)
+        if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and values.min() < 0):
+            raise SeedError(f"seeds must be (b,) whole numbers of at least 0, not {show(seeds)}.")
+        seed = torch.as_tensor(values.astype(np.int64), device=device)
         state = {"rng_key": seed_keys(seed), "rng_counter": torch.zeros_like(seed)}
         if isinstance(self.network, RecurrentActorCriticPolicy):
             layers, _, width = self.network.lstm_hidden_state_shape
-            state["hidden"] = torch.zeros(len(seeds), layers, width, device=device)
-            state["cell"] = torch.zeros(len(seeds), layers, width, device=device)
-        return TensorDict(state, batch_size=[len(seeds)])
+            state["hidden"] = torch.zeros(len(seed), layers, width, device=device)
+            state["cell"] = torch.zeros(len(seed), layers, width, device=device)
+        return TensorDict(state, batch_size=[len(seed)])
 
     @torch.no_grad()  # not inference_mode: callers may write into the state that comes back
     def act(
@@ -93,12 +96,24 @@ class SavedPolicy:
             state: of as many rows.
             deterministic: act greedily instead of sampling.
 
+        Raises:
+            InputError: observations of another shape or kind.
+
         Returns:
             (b, ...) actions of the policy's own space (``policy_actions`` turns them into the environment's), and the
             rows' next state.
         """
         network = self.network
         network.set_training_mode(False)
+        observations = to_array("observations", observations)
+        if (
+            observations.shape != (*state.batch_size, *self.observation_space.shape)
+            or observations.dtype.kind not in "biuf"
+        ):
+            raise InputError(
+                f"observations must be numbers {(*state.batch_size, *self.observation_space.shape)}, not "
+                f"{observations.shape} {observations.dtype}."
+            )
         seen: Any = network.obs_to_tensor(observations)[0]
         following = state.clone(recurse=False)
         distribution: Any
@@ -124,7 +139,7 @@ class SavedPolicy:
         Raises:
             StorageError: the disk refused, or something that is no policy is in the way.
         """
-        path = Path(path)
+        path = check_path("where to save the policy", path, error=StorageError)
         values = {
             "config": self.config.to_json(),
             "observation_space": space_to_json(self.observation_space),

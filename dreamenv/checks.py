@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import math
 import operator
+import os
 import reprlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal
 
@@ -24,7 +26,9 @@ from dreamenv.errors import ConfigError, InputError
 __all__ = [
     "check_choice",
     "check_flag",
+    "check_instance",
     "check_number",
+    "check_path",
     "check_typed",
     "check_whole",
     "declared_types",
@@ -36,6 +40,7 @@ __all__ = [
 MOST = 2**31 - 1
 """The greatest count that is taken where nothing else limits it."""
 
+_LONGEST = 255  # bytes in the name of a file or a folder
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 _TYPES: dict[type, dict[str, Any]] = {}  # of the fields of each dataclass that was checked
 _WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", NoneType: "None", str: "a string"}
@@ -99,6 +104,23 @@ def check_flag(name: str, value: Any, *, error: type[Exception] = ConfigError) -
     return bool(value)
 
 
+def check_path(name: str, value: Any, *, error: type[Exception] = ConfigError) -> Path:
+    """Return the path that a string or a path-like object is; raise on anything else, or what no file can be called."""
+    try:
+        text = os.fsdecode(value)
+    except (TypeError, ValueError):
+        raise error(f"{name} must be a path, not {show(value)}.") from None
+    if not text or "\0" in text or any(len(part.encode(errors="replace")) > _LONGEST for part in text.split("/")):
+        raise error(f"{name} must be a path that a file can have, not {show(text)}.")
+    return Path(text)
+
+
+def check_instance(name: str, value: Any, kind: type, *, error: type[Exception] = ConfigError) -> None:
+    """Raise unless the value is of this class."""
+    if not isinstance(value, kind):
+        raise error(f"{name} must be {_article(kind.__name__)}, not {show(value)}.")
+
+
 def check_typed(name: str, value: Any, hint: Any, *, where: str = "") -> Any:
     """Return a value of the type that a setting is declared as, numbers as Python's own.
 
@@ -118,10 +140,11 @@ def check_typed(name: str, value: Any, hint: Any, *, where: str = "") -> Any:
         raise ConfigError(f"{name} must be {_describe(hint)}{most}, not {show(value)}{where}.") from None
 
 
-def settle_types(settings: Any, where: str = "") -> None:
-    """Check every field of a frozen dataclass as `check_typed` does, and make its numbers Python's own."""
+def settle_types(settings: Any, where: str = "", *, but: Collection[str] = ()) -> None:
+    """Check every field of a frozen dataclass, but those, as `check_typed` does; make its numbers Python's own."""
     for name, hint in declared_types(type(settings)).items():
-        object.__setattr__(settings, name, check_typed(name, getattr(settings, name), hint, where=where))
+        if name not in but:
+            object.__setattr__(settings, name, check_typed(name, getattr(settings, name), hint, where=where))
 
 
 def declared_types(kind: type) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from dreamenv.errors import DreamenvError, UnknownNameError
+from dreamenv.errors import ConfigError, DreamenvError, UnknownNameError
 from dreamenv.signals import Interrupted, interrupted_by_signals
 
 __all__ = ["COMMANDS", "main"]
@@ -73,6 +73,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         elif command not in COMMANDS:
             raise UnknownNameError("command", command, COMMANDS)
         else:
+            _refuse_empty(rest)
             importlib.import_module(f"dreamenv.commands.{_MODULES.get(command, command)}").main(rest)
     except DreamenvError as error:
         if os.environ.get("DREAMENV_DEBUG"):
@@ -94,3 +95,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is not set: an empty path would be the folder one stands in."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            flag = argument.rstrip("=") or (before if before.startswith("--") else "")
+            raise ConfigError(f"{flag or 'an argument'} is empty; is a variable of the shell not set?")

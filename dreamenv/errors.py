@@ -245,6 +245,7 @@ class UnavailableError(DreamenvError, RuntimeError):
 
 def _hint(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
+    name = name if isinstance(name, str) else ""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"

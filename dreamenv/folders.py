@@ -5,9 +5,11 @@ Importing this imports no torch, so that a path can be looked at before anything
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from dreamenv.errors import WorldNotFoundError
+from dreamenv.checks import check_path
+from dreamenv.errors import CheckpointError, WorldNotFoundError
 from dreamenv.shipped import DEFAULT_WORLD, shipped_worlds
 from dreamenv.storage import recover
 from dreamenv.world_files import require_world
@@ -15,11 +17,14 @@ from dreamenv.world_files import require_world
 __all__ = ["check_world", "find_world_folder", "is_world_name", "within_run"]
 
 _HUB, _DEFAULT = "hf://", "default"
+_MISSING = {"world": WorldNotFoundError, "policy": CheckpointError}
 
 
 def within_run(path: str | Path, kind: str) -> Path:
     """Return the folder of a "world" or a "policy": the given one, or the one in the folder of a training run."""
-    folder = Path(path).expanduser()
+    folder = check_path(f"where a {kind} is", path, error=_MISSING[kind])
+    with suppress(RuntimeError):  # no such user's home
+        folder = folder.expanduser()
     inner = folder / kind
     recover(folder)
     recover(inner)
@@ -28,7 +33,10 @@ def within_run(path: str | Path, kind: str) -> Path:
 
 def is_world_name(name: str | Path) -> bool:
     """Tell whether a name is a world's rather than a real environment's: ``hf://...``, "default" or a folder."""
-    return str(name).startswith(_HUB) or str(name) == _DEFAULT or Path(name).expanduser().is_dir()
+    try:
+        return str(name).startswith(_HUB) or str(name) == _DEFAULT or Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError):  # too long a name, no such user's home
+        return False
 
 
 def find_world_folder(path: str | Path) -> Path:
@@ -69,6 +77,6 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(repo_id, revision=revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise WorldNotFoundError(
-            f"no world could be loaded from {_HUB}{name}: {error} "
+            f"no world could be loaded from {_HUB}{name}: {' '.join(str(error).split())} "
             "Check the name and the network, or log in with `hf auth login`."
         ) from error

@@ -62,13 +62,13 @@ def make_config(backbone: str, preset: str | None = None, **settings: Any) -> Ba
     """
     presets = _presets(backbone)
     chosen = next(iter(presets)) if preset is None else preset
-    if chosen not in presets:
+    if not isinstance(chosen, str) or chosen not in presets:
         raise UnknownNameError(f"preset of backbone {backbone!r}", chosen, presets)
     return dataclasses.replace(presets[chosen](), **settings)
 
 
 def _presets(backbone: str) -> Mapping[str, Callable[[], BackboneConfig]]:
-    if backbone not in _BACKBONES:
+    if not isinstance(backbone, str) or backbone not in _BACKBONES:
         raise UnknownNameError("backbone", backbone, _BACKBONES)
     presets: Mapping[str, Callable[[], BackboneConfig]] = importlib.import_module(_BACKBONES[backbone]).PRESETS
     return presets

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dreamenv.checks import check_path
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.errors import (
     ConfigError,
+    StorageError,
     UnknownNameError,
     WorldDamagedError,
     WorldVersionError,
@@ -94,7 +96,7 @@ class World:
         Raises:
             StorageError: the disk refused, or something that is no world is in the way.
         """
-        path = Path(path)
+        path = check_path("where to save the world", path, error=StorageError)
         WORLD.write(path, functools.partial(self._write, name=path.name, half=half))
         return path
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.checks import check_instance, check_whole, show
 from dreamenv.data.provenance import Provenance
 from dreamenv.envs.families import family_of, find_task, is_task
 from dreamenv.envs.lookup import Maker, check_arguments, find_maker, is_registered, name_of
@@ -67,7 +68,17 @@ def make_real(
         ConfigError: an argument is not valid, or the environment has no image or no actions that can be recorded.
     """
     register()
-    arguments = {**kwargs, **(env_kwargs or {})}
+    _check_maker(environment)
+    if seed is not None:
+        seed = check_whole("seed", seed, least=0, most=2**63 - 1, also=", or None")
+    if max_episode_steps is not None:
+        max_episode_steps = check_whole("max_episode_steps", max_episode_steps, also=", or None")
+    for name, value, kind in (("frames", frames, str), ("reward", reward, str), ("render_mode", render_mode, str)):
+        if value is not None:
+            check_instance(name, value, kind)
+    if env_kwargs is not None:
+        check_instance("env_kwargs", env_kwargs, Mapping)
+    arguments = {**kwargs, **({} if env_kwargs is None else env_kwargs)}
     if reward is not None:
         arguments["reward"] = reward
     settings: dict[str, Any] = {
@@ -109,12 +120,19 @@ def full_id(environment: EnvironmentMaker) -> str:
     Raises:
         UnknownNameError, ConfigError: there is no such environment.
     """
+    _check_maker(environment)
     if not isinstance(environment, str):
         return name_of(environment)
     if is_task(environment):
         return find_task(environment).id
     find_maker(environment)
     return environment
+
+
+def _check_maker(environment: Any) -> None:
+    if not isinstance(environment, str) and not callable(environment):
+        what = "a name, or a class or function that makes one"
+        raise ConfigError(f"a real environment must be given as {what}, not {show(environment)}.")
 
 
 def build(task: str, **kwargs: Any) -> gym.Env[Any, Any]:

@@ -271,9 +271,14 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     for wrong, message in (
         ({}, "either steps or episodes"),
         ({"steps": 1, "episodes": 1}, "either steps or episodes"),
-        ({"steps": 0}, "at least 1, not 0"),
+        ({"steps": 0}, "steps must be a whole number, at least 1, not 0"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"episodes": "ten"}, "episodes must be a whole number"),
         ({"episodes": 2, "num_workers": -1}, "num_workers"),
+        ({"episodes": 2, "num_workers": None}, "num_workers"),
+        ({"episodes": 2, "num_workers": 100_000}, "num_workers must be at most 1024"),
         ({"episodes": 2, "seed": -1}, "seed"),
+        ({"episodes": 2, "seed": None}, "seed"),
     ):
         with pytest.raises(ConfigError, match=message):
             collect(ToyEnv, sticky, tmp_path / "d", **wrong)

@@ -111,6 +111,12 @@ def test_an_unknown_command_suggests_a_near_one(capsys: pytest.CaptureFixture[st
         (["collect", "take_covr", "--out", "out", "--steps", "1"], "take_cover"),
         (["collect", "take_cover", "--out", "out", "--steps", "1", "--policy", "sticky=0,random=1"], "positive share"),
         (["agent", "--out", "out", "--world", "no/such/world"], "no/such/world"),
+        (["collect", "take_cover", "--out", "out", "--steps", "0"], "--steps must be a whole number, at least 1"),
+        (["collect", "take_cover", "--out", "out", "--steps", "9", "--workers", "100000"], "--workers must be at most"),
+        (["collect", "vizdoom", "--out", "out", "--steps", "9"], "vizdoom needs a configuration file: --config"),
+        (["collect", "take_cover", "--out", "", "--steps", "9"], "--out is empty"),
+        (["train", "", "--out", "out"], "an argument is empty"),
+        (["agent", "--out=", "--world", "default"], "--out is empty"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(

@@ -241,7 +241,7 @@ def test_a_disk_that_refuses_ends_every_command_with_one_line(template, tmp_path
     data = toy_dataset(tmp_path / "data", 6).path
     few = ["--model.training.joint.steps", "2", "--model.training.dynamics.steps", "2", "--preset", "tiny"]
     arguments = {
-        "collect": ["minigrid_empty", "--out", str(out), "--steps", "50", "--workers", "0"],
+        "collect": ["minigrid_door_key", "--out", str(out), "--steps", "50", "--workers", "0"],
         "train": [str(data), "--out", str(out), *few],
         "agent": ["--out", str(out), "--world", str(template), "--total-steps", "64", "--ppo.n-steps", "16"],
         "play": [str(template), "--headless", "--steps", "20", "--out", str(out / "a.mp4")],

@@ -24,7 +24,7 @@ Command = TypeVar("Command")
 _PARSED: ContextVar[tuple[Any, str]] = ContextVar("parsed", default=(None, ""))
 """The command's type (a process runs one), and the part of it that was refused, such as "config.ppo"."""
 
-_PHRASES = {"resume=False": "--fresh", "world=World.load(...)": "--world FOLDER"}
+_PHRASES = {"resume=False": "--fresh", "world=World.load(...)": "--world FOLDER", "num_workers": "--workers"}
 """What a Python user is told to pass -> the flag that stands for it."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
-from dreamenv.checks import check_whole, show
+from dreamenv.checks import check_whole, show, to_array
 from dreamenv.errors import ActionError, ConfigError, EpisodeError, FrameError
 
 __all__ = ["CHANNELS", "check_actions", "check_frame", "check_frame_shape", "check_frame_space", "check_rewards"]
@@ -101,10 +101,7 @@ def check_rewards(values: Any) -> npt.NDArray[np.float32]:
     Raises:
         EpisodeError: they are no numbers, or one of them is not finite as float32; the message names the step.
     """
-    try:
-        given = np.asarray(values)
-    except ValueError as error:
-        raise EpisodeError(f"rewards must be (t,) numbers, which these are not ({error}).") from error
+    given = to_array("rewards", values, error=EpisodeError)
     if given.dtype.kind not in "biuf":
         raise EpisodeError(f"rewards must be (t,) numbers, not {given.shape} {given.dtype}.")
     with np.errstate(over="ignore"):

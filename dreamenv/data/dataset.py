@@ -28,14 +28,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
-from dreamenv.checks import check_whole
+from dreamenv.checks import check_instance, check_number, check_path, check_whole, show
 from dreamenv.data.checks import check_actions, check_frame_shape
 from dreamenv.data.env_spec import env_spec_json
 from dreamenv.data.episode import Episode
 from dreamenv.data.episode_files import EpisodeRecord, number_episode, read_episode, write_episode
 from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json, space_to_json
-from dreamenv.errors import ConfigError, DatasetError, EpisodeError
+from dreamenv.errors import ConfigError, DatasetError, EpisodeError, StorageError
 from dreamenv.storage import (
     draft_folder,
     move_into_place,
@@ -96,7 +96,8 @@ class EpisodeDataset(Sequence[Episode]):
             FrameError: the frames are neither grey (1 channel) nor RGB (3).
             StorageError: the disk could not be written.
         """
-        path = Path(path).absolute()
+        path = check_path("where to create a dataset", path, error=StorageError).absolute()
+        check_instance("provenance", provenance, Provenance)
         if (path / "data" / "metadata.json").exists():
             raise DatasetError(f"{path} has a dataset already; open it, or choose another folder.")
         frame_shape = check_frame_shape(frame_shape, provenance.environment_id)
@@ -132,7 +133,7 @@ class EpisodeDataset(Sequence[Episode]):
         Raises:
             DatasetError: it is missing, damaged, or written by a newer dreamenv.
         """
-        path = Path(path).absolute()
+        path = check_path("where a dataset is", path, error=DatasetError).absolute()
         metadata = _read_metadata(path)
         with refuse_malformed(DatasetError, str(path / "data" / "metadata.json"), _REMEDY):
             own = unseal(metadata["dreamenv"], path / "data" / "metadata.json", DatasetError, _REMEDY)
@@ -212,8 +213,10 @@ class EpisodeDataset(Sequence[Episode]):
             holdout: share of episodes to hold out, in [0, 1).
             seed: at least 0.
         """
-        if not 0 <= holdout < 1:
-            raise ConfigError(f"holdout must be a share in [0, 1), not {holdout}.")
+        share = check_number("holdout", holdout)
+        if not 0 <= share < 1:
+            raise ConfigError(f"holdout must be a share in [0, 1), not {show(holdout)}.")
+        holdout, seed = share, check_whole("seed", seed, least=0, most=2**63 - 1)
         phase = float(np.random.default_rng((seed, 0x5917)).random())
         indices = self.indices
         crossed = np.floor((indices + 1) * holdout + phase) > np.floor(indices * holdout + phase)
@@ -290,6 +293,7 @@ class EpisodeDataset(Sequence[Episode]):
         return view
 
     def _check(self, episode: Episode) -> None:
+        check_instance("what is appended", episode, Episode, error=EpisodeError)
         if episode.frames.shape[1:] != self.frame_shape:
             raise EpisodeError(
                 f"the episode's frames are {episode.frames.shape[1:]}; those of {self.path} are {self.frame_shape}. "

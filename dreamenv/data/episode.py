@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dreamenv.checks import check_number, check_whole
+from dreamenv.checks import check_number, check_whole, to_array
 from dreamenv.data.checks import check_rewards
 from dreamenv.errors import EpisodeError
 
@@ -94,18 +95,18 @@ class Episode:
 
 
 def _check_frames(values: Any) -> npt.NDArray[np.uint8]:
-    if not isinstance(values, np.ndarray):
+    if not isinstance(values, np.ndarray) and isinstance(values, Sequence):
         sizes = sorted({np.shape(frame) for frame in values})
         if len(sizes) > 1:
             raise EpisodeError(f"the frames have different sizes {', '.join(map(str, sizes))}; resize them to one.")
-    frames = np.asarray(values)
+    frames = to_array("frames", values, error=EpisodeError)
     if frames.ndim != 4 or frames.dtype != np.uint8 or min(frames.shape[1:]) < 1:
         raise EpisodeError(f"frames must be (t + 1, h, w, c) uint8, not {frames.shape} {frames.dtype}.")
     return frames
 
 
 def _check_actions(values: Any) -> npt.NDArray[Any]:
-    actions = np.asarray(values)
+    actions = to_array("actions", values, error=EpisodeError)
     if actions.ndim < 1 or actions.dtype.kind not in "biuf":
         raise EpisodeError(f"actions must be numbers of shape (t, ...), not {actions.shape} {actions.dtype}.")
     with np.errstate(over="ignore"):

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from dreamenv.checks import check_number
 from dreamenv.data.spaces import space_from_json, space_to_json
 from dreamenv.errors import ConfigError
 
@@ -75,7 +76,8 @@ class StickyRandomPolicy:
     name = "sticky"
 
     def __init__(self, space: gym.Space[Any], stickiness: float = 0.75) -> None:
-        if not 0 <= stickiness < 1:
+        stickiness = check_number("stickiness", stickiness, least=0)
+        if stickiness >= 1:
             raise ConfigError(f"stickiness must be in [0, 1), not {stickiness}.")
         self._space, self.stickiness = _copy(space), stickiness
         self._random = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from typing import Any
 import gymnasium as gym
 from tqdm.auto import tqdm
 
+from dreamenv.checks import check_path, check_whole, show
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode_files import EpisodeRecord, read_episode
 from dreamenv.data.episode_runner import Description, Factories, RecordingJob
@@ -29,11 +30,13 @@ from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
 from dreamenv.data.workers import InProcess, ProcessPool, WorkerPool
 from dreamenv.envs.make import EnvironmentMaker, full_id
-from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.errors import ConfigError, DatasetError, StorageError
 from dreamenv.storage import locked, storage_errors
 
 __all__ = ["collect", "folder_lock", "open_or_create"]
 
+_MOST_WORKERS = 1024
+_MOST_SEED = 2**63 - 1
 _AHEAD = 16  # episodes per worker that may be played before one that the dataset still waits for
 
 
@@ -60,7 +63,8 @@ def collect(
         steps: record exactly this many agent steps in all. The last episode is cut there, and then has ``truncated``
             set and neither score nor success.
         episodes: record this many episodes in all; give this or ``steps``.
-        num_workers: processes, each with one thread and a working directory of its own; 0 plays in this process.
+        num_workers: processes, at most 1024, each with one thread and a working directory of its own; 0 plays in this
+            process.
         seed: at least 0; decides everything, together with the environment and the policy.
         progress: whether to show a progress bar.
 
@@ -73,12 +77,13 @@ def collect(
     """
     if (steps is None) == (episodes is None):
         raise ConfigError("give either steps or episodes, such as steps=50_000.")
-    goal = steps if steps is not None else (episodes or 0)
-    for name, value, least in (("the goal", goal, 1), ("num_workers", num_workers, 0), ("seed", seed, 0)):
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, not {value}.")
+    if not callable(make_policy):
+        raise ConfigError(f"make_policy must be a function that makes a policy, not {show(make_policy)}.")
+    goal = check_whole("steps", steps) if steps is not None else check_whole("episodes", episodes)
+    num_workers = check_whole("num_workers", num_workers, least=0, most=_MOST_WORKERS)
+    seed = check_whole("seed", seed, least=0, most=_MOST_SEED)
     full_id(make_env)  # an unknown name is refused before any worker has started
-    path = Path(path).absolute()
+    path = check_path("path", path, error=StorageError).absolute()
     if (path / "data" / "metadata.json").exists():
         dataset = EpisodeDataset.open(path)
         if (dataset.total_steps if steps is not None else len(dataset)) >= goal:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dreamenv.action_layout import ActionLayout
+from dreamenv.checks import check_number, check_whole
 from dreamenv.data.dataset import EpisodeDataset
-from dreamenv.errors import ActionError, ConfigError, DatasetError, FrameError, WorldDamagedError
+from dreamenv.errors import ActionError, DatasetError, FrameError, WorldDamagedError
 from dreamenv.storage import npy_bytes, read_npy, read_npz, refuse_malformed, write_file
 
 __all__ = ["Starts"]
@@ -105,13 +106,10 @@ class Starts:
         Raises:
             DatasetError: the dataset has no episodes, or, with ``episode_starts_only``, no start of one.
         """
-        if count < 1 or context < 0 or seed < 0:
-            raise ConfigError(f"count must be at least 1, context and seed at least 0, not {count}, {context}, {seed}.")
-        if not 0 <= before_reward <= 1 - _EPISODE_START_SHARE or max_steps_to_reward < 1:
-            raise ConfigError(
-                f"before_reward must be in [0, {1 - _EPISODE_START_SHARE}] and max_steps_to_reward at least 1, not "
-                f"{before_reward} and {max_steps_to_reward}."
-            )
+        count, context = check_whole("count", count), check_whole("context", context, least=0)
+        seed = check_whole("seed", seed, least=0, most=2**63 - 1)
+        before_reward = check_number("before_reward", before_reward, least=0, most=1 - _EPISODE_START_SHARE)
+        max_steps_to_reward = check_whole("max_steps_to_reward", max_steps_to_reward)
         if len(dataset) == 0:
             raise DatasetError(f"{dataset.path} has no episodes to start from. Record some with: dreamenv collect")
         random = np.random.default_rng((seed, 0x57A7))

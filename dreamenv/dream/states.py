@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamenv.checks import check_whole
-from dreamenv.errors import SeedError, StateError
+from dreamenv.checks import check_path, check_whole
+from dreamenv.errors import SeedError, StateError, StorageError
 from dreamenv.randomness import philox4x32
 from dreamenv.storage import read_sealed_tensors, refuse_malformed, write_sealed_tensors
 from dreamenv.tensordicts import TensorDict, TensorDictBase
@@ -52,7 +52,7 @@ def save_state(state: State, path: str | Path) -> None:
     for key, value in state.items(include_nested=True, leaves_only=True):
         names = key if isinstance(key, tuple) else (key,)
         leaves[_SEPARATOR.join(names)] = value
-    write_sealed_tensors(Path(path), leaves, "the state")
+    write_sealed_tensors(check_path("where to save the state", path, error=StorageError), leaves, "the state")
 
 
 def load_state(path: str | Path) -> State:
@@ -61,9 +61,10 @@ def load_state(path: str | Path) -> State:
     Raises:
         StateError: no such file, or one that is not whole or was altered.
     """
-    if not Path(path).exists():
+    path = check_path("where a state is", path, error=StateError)
+    if not path.exists():
         raise StateError(f"there is no state at {path}; save one with save_state.")
-    leaves = read_sealed_tensors(Path(path), StateError, "Save the state again.")
+    leaves = read_sealed_tensors(path, StateError, "Save the state again.")
     if not leaves:
         raise StateError(f"{path} holds no state.")
     with refuse_malformed(StateError, f"the state {path}", "Save the state again."):

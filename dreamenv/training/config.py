@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dreamenv.checks import check_whole, settle_types, show
 from dreamenv.errors import ConfigError
 
 __all__ = ["OptimizerConfig", "TrainConfig"]
@@ -41,6 +42,7 @@ class OptimizerConfig:
     final_rate: float = 0.1
 
     def __post_init__(self) -> None:
+        settle_types(self)
         for name in ("weight_decay", "epsilon", "gradient_clip", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
@@ -102,10 +104,12 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        settle_types(self, but=("seed",))
+        object.__setattr__(self, "seed", check_whole("seed", self.seed, least=0, most=2**63 - 1))
         for name in ("log_every", "checkpoint_every", "eval_windows", "eval_horizon", "starts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("seed", "eval_every", "video_every", "start_context"):
+        for name in ("eval_every", "video_every", "start_context"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
         for name in ("ema_decay", "holdout"):
@@ -117,8 +121,8 @@ class TrainConfig:
             raise ConfigError(f"precision must be one of float32, bfloat16, not {self.precision!r}.")
         if self.compile not in ("auto", "on", "off"):
             raise ConfigError(f"compile must be one of auto, on, off, not {self.compile!r}.")
-        if any(steps < 0 for steps in self.steps.values()):
-            raise ConfigError(f"steps must be at least 0, not {dict(self.steps)}.")
+        steps = {name: check_whole(f"steps of {show(name)}", count, least=0) for name, count in self.steps.items()}
+        object.__setattr__(self, "steps", steps)
         if self.num_threads is not None and self.num_threads < 1:
             raise ConfigError(f"num_threads must be at least 1, or None, not {self.num_threads}.")
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from dreamenv.allocator import keep_freed_memory
 from dreamenv.capabilities import SupportsCalibrate
+from dreamenv.checks import check_flag, check_instance, check_path
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
@@ -83,12 +84,21 @@ def train(
         DivergedError: a loss became infinite or NaN; the last good checkpoint is kept.
         StorageError: the disk refused; what was there is untouched.
     """
+    for name, value, kind in (
+        ("config", config, TrainConfig),
+        ("backbone_config", backbone_config, BackboneConfig),
+        ("dataset", dataset, EpisodeDataset),
+    ):
+        check_instance(name, value, kind)
+    if initial is not None:
+        check_instance("initial", initial, World)
+    folder, resume = check_path("out", out), check_flag("resume", resume)
     keep_freed_memory()
     fabric = make_fabric(config)
     with (
-        locked_run(Path(out)) if fabric.is_global_zero else nullcontext(),
+        locked_run(folder) if fabric.is_global_zero else nullcontext(),
         isolated(config.seed, config.num_threads, fabric.device),
-        closing(_Run(config, backbone_config, dataset, Path(out), fabric, initial)) as run,
+        closing(_Run(config, backbone_config, dataset, folder, fabric, initial)) as run,
     ):
         world = run.run(resume)
     if config.progress and fabric.is_global_zero:

@@ -57,7 +57,7 @@ class VizdoomEnv(RealEnv):
         self._config: dict[str, Any] = {}  # keyword arguments that make this task
         if "config" in chosen.example_arguments:
             if config is None:
-                raise ConfigError(f"{task} needs a configuration file, as in make_real({task!r}, config='path.cfg').")
+                raise ConfigError(f"{task} needs a configuration file: config='path.cfg', or 'basic'.")
             chosen = read_config(config, solved)
             shipped = Path(chosen.scenario).parent == Path(vizdoom.scenarios_path)
             self._config = {"config": Path(chosen.scenario).stem if shipped else chosen.scenario}
