@@ -112,6 +112,9 @@ def train_agent(
             target = evaluate_in if evaluate_in is not None else (world if config.where != "real" else real)
             callback = _TrainingCallback(config, out, rows, world, target, reward_fn, seconds, progress)
             remaining = config.total_steps - algorithm.num_timesteps
+            finished = _finished_policy(out, config) if found is not None and remaining > 0 else None
+            if finished is not None:  # only its last checkpoint is damaged; to train again would make another policy
+                return finished
             if remaining > 0:
                 with contextlib.closing(_TensorBoardWriter(out / "tensorboard")) as writer:
                     algorithm.set_logger(Logger(str(out / "tensorboard"), [writer]))
@@ -125,6 +128,15 @@ def train_agent(
             if callback is not None:
                 callback.close()
             rows.close()
+
+
+def _finished_policy(out: Path, config: AgentConfig) -> SavedPolicy | None:
+    """Return the policy in a run's folder, if it is whole and was trained for all its steps with these settings."""
+    with contextlib.suppress(CheckpointError):
+        policy = SavedPolicy.load(out / "policy")
+        if policy.config == config and policy.record.get("steps", 0) >= config.total_steps:
+            return policy
+    return None
 
 
 def make_training_env(

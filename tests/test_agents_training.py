@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import functools
 import json
+import shutil
 
 import gymnasium as gym
 import numpy as np
@@ -187,6 +188,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_whole_one_before(tmp_path, 
         file.write_bytes(damaged)
         with pytest.warns(UserWarning, match=f"resuming from {first}.*{file} is damaged"):
             assert latest_checkpoint(kept) == first
+    with pytest.warns(UserWarning, match="resuming from"):
+        again = train_agent(short, out=tmp_path, world=world, progress=False)
+    assert again.content_hash() == whole.content_hash()  # it is finished: another one would not replace it
+    shutil.rmtree(tmp_path / "policy")
     with pytest.warns(UserWarning, match="resuming from"):
         again = train_agent(short, out=tmp_path, world=world, progress=False)
     assert again.record["steps"] == whole.record["steps"] == 256

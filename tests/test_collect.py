@@ -87,6 +87,14 @@ def test_recordings_do_not_depend_on_the_workers(tmp_path):
     assert os.listdir(tmp_path / "2" / "pending") == []
 
 
+def test_what_a_killed_recording_left_is_cleared_when_it_is_found_complete(tmp_path):
+    first = collect(ToyEnv, sticky, tmp_path / "d", steps=50, num_workers=0, progress=False)
+    (tmp_path / "d" / "pending" / "run-1").mkdir()
+    again = collect(ToyEnv, sticky, tmp_path / "d", steps=50, num_workers=0, progress=False)
+    assert again.content_hash() == first.content_hash()
+    assert os.listdir(tmp_path / "d" / "pending") == []
+
+
 def test_exactly_so_many_steps_are_recorded_and_the_last_episode_says_that_it_was_cut(tmp_path):
     for steps in (1, 57, 100):
         dataset = collect(ToyEnv, sticky, tmp_path / str(steps), steps=steps, num_workers=0, progress=False)

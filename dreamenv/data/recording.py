@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +30,7 @@ from dreamenv.data.provenance import Provenance
 from dreamenv.data.spaces import space_from_json
 from dreamenv.data.workers import InProcess, ProcessPool, WorkerPool
 from dreamenv.envs.make import EnvironmentMaker, full_id
-from dreamenv.errors import ConfigError, DatasetError, StorageError
+from dreamenv.errors import ConfigError, DatasetError, DreamenvError, StorageError
 from dreamenv.storage import locked, storage_errors
 
 __all__ = ["collect", "folder_lock", "open_or_create"]
@@ -87,9 +87,11 @@ def collect(
     if (path / "data" / "metadata.json").exists():
         dataset = EpisodeDataset.open(path)
         if (dataset.total_steps if steps is not None else len(dataset)) >= goal:
-            return _dataset(
-                path, _describe((make_env, make_policy), num_workers)
-            )  # refuses that of another environment
+            dataset = _dataset(path, _describe((make_env, make_policy), num_workers))  # refuses another environment's
+            if (path / "pending").exists():  # of a program that was killed before it could clear up
+                with suppress(DreamenvError), folder_lock(path):  # not while another records, nor on a read-only disk
+                    _clear(path / "pending", keep=())
+            return dataset
     with storage_errors(f"record to {path}"):
         path.mkdir(parents=True, exist_ok=True)
     factories, working_directory = (make_env, make_policy), path / "pending" / f"workers-{os.getpid()}"
