@@ -33,7 +33,6 @@ from dreamenv.world_model import (
     BackboneConfig,
     DataStatistics,
     Imagined,
-    Objective,
     Stage,
     State,
     StateBounds,
@@ -202,26 +201,10 @@ class GridRSSM(WorldModel):
         """The autoencoder on frames, then memory, prior and head on cached codes."""
         training = self.config.training
         losses = GridRSSMLoss(training, self.autoencoder, self.action, self.memory, self.prior, self.head)
-        second = [*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters()]
-        codec = list(self.autoencoder.parameters())
+        second = (*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters())
         return (
-            Stage(
-                name="codec",
-                objectives=[Objective("codec", codec, losses.codec)],
-                steps=training.codec.steps,
-                batch_size=training.codec.batch_size,
-                sequence_length=training.codec.sequence_length,
-                learning_rate=training.codec.learning_rate,
-            ),
-            Stage(
-                name="dynamics",
-                objectives=[Objective("dynamics", second, losses.dynamics)],
-                steps=training.dynamics.steps,
-                batch_size=training.dynamics.batch_size,
-                sequence_length=training.dynamics.sequence_length,
-                learning_rate=training.dynamics.learning_rate,
-                precompute=self.autoencoder.encode,
-            ),
+            training.codec.build("codec", self.autoencoder.parameters(), losses.codec),
+            training.dynamics.build("dynamics", second, losses.dynamics, self.autoencoder.encode),
         )
 
     def _decode(self, values: Tensor) -> Tensor:

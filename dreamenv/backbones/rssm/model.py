@@ -34,7 +34,6 @@ from dreamenv.world_model import (
     BackboneConfig,
     DataStatistics,
     Imagined,
-    Objective,
     Stage,
     State,
     StateBounds,
@@ -194,25 +193,10 @@ class RSSM(WorldModel):
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
         training = self.config.training
         losses = RSSMLoss(training, self.autoencoder, self.action, self.dynamics, self.head)
-        second = [*self.dynamics.parameters(), *self.head.parameters()]
+        second = (*self.dynamics.parameters(), *self.head.parameters())
         return (
-            Stage(
-                name="joint",
-                objectives=[Objective("joint", list(self.parameters()), losses.joint)],
-                steps=training.joint.steps,
-                batch_size=training.joint.batch_size,
-                sequence_length=training.joint.sequence_length,
-                learning_rate=training.joint.learning_rate,
-            ),
-            Stage(
-                name="dynamics",
-                objectives=[Objective("dynamics", second, losses.dynamics_only)],
-                steps=training.dynamics.steps,
-                batch_size=training.dynamics.batch_size,
-                sequence_length=training.dynamics.sequence_length,
-                learning_rate=training.dynamics.learning_rate,
-                precompute=losses.posterior,
-            ),
+            training.joint.build("joint", self.parameters(), losses.joint),
+            training.dynamics.build("dynamics", second, losses.dynamics_only, losses.posterior),
         )
 
     def _imagine_step(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor, nn
 
 from dreamenv.errors import ConfigError
 from dreamenv.parts import Training
+from dreamenv.world_model import Batch, Objective, Stage
 
 __all__ = ["RSSMStage", "RSSMTraining"]
 
@@ -34,6 +38,24 @@ class RSSMStage(Training, kind="rssm_stage"):
         for name in ("steps", "batch_size", "sequence_length", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}.")
+
+    def build(
+        self,
+        name: str,
+        parameters: Iterable[nn.Parameter],
+        loss: Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]],
+        precompute: Callable[[Tensor], Tensor] | None = None,
+    ) -> Stage:
+        """Return the stage of one objective; arguments are those of `Objective` and `Stage`."""
+        return Stage(
+            name=name,
+            objectives=[Objective(name, list(parameters), loss)],
+            steps=self.steps,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            learning_rate=self.learning_rate,
+            precompute=precompute,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
