@@ -18,6 +18,7 @@ def white(red, green, blue):
     return red + green + blue > 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", here(*LABELLED_TASKS))
 def test_detectors_agree_with_the_engine(task):
     labelled = record_labelled(task, 60, seed=31_000)
