@@ -307,7 +307,7 @@ def test_a_class_in_place_of_a_model_is_refused():
 
 @pytest.mark.parametrize("target", [None, Brightness(), 3])
 def test_a_target_that_is_neither_a_world_nor_makes_an_environment_is_refused(target):
-    with pytest.raises(ConfigError, match="a real environment is made by a name, a class or a function"):
+    with pytest.raises(ConfigError, match="a real environment must be given as a name, or a class or function"):
         evaluate(constant(0)[0], target, episodes=1)
 
 
