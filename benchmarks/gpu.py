@@ -32,6 +32,7 @@ from dreamenv.data import EpisodeDataset
 from dreamenv.devices import find_device
 from dreamenv.dream.chunking import frame_by_frame
 from dreamenv.errors import ConfigError
+from dreamenv.frames import frames_to_numpy
 from dreamenv.metrics.verdict import fidelity_verdict
 from dreamenv.presets import backbone_names, make_config, preset_names
 from dreamenv.training import TrainConfig, train
@@ -123,7 +124,7 @@ def run(settings: GPU) -> Path:
     return path
 
 
-def _differences(name: str, device: torch.device) -> dict[str, float]:
+def _differences(name: str, device: torch.device) -> dict[str, int]:
     """Return the largest difference of frames on both devices after some steps, in grey levels."""
     backbone, _, preset = name.partition(":")
     spec = WorldModelSpec(frame_shape=(3, 64, 64), action_space=gym.spaces.Discrete(4), frame_rate=10.0)
@@ -131,9 +132,11 @@ def _differences(name: str, device: torch.device) -> dict[str, float]:
     model: Any = make_config(backbone, preset or None).build(spec).eval()
     frames = torch.rand(_ROWS, 3, 64, 64)
     actions = torch.randint(4, (_ROWS, _COMPARED[-1]))
-    dreamt = [_dream(model.to(place), frames.to(place), actions.to(place)) for place in (torch.device("cpu"), device)]
-    apart = 255 * (dreamt[0] - dreamt[1]).abs().amax(dim=(0, 2, 3, 4))
-    return {str(step): float(apart[step - 1]) for step in _COMPARED}
+    places = (torch.device("cpu"), device)
+    here, there = (
+        frames_to_numpy(_dream(model.to(place), frames.to(place), actions.to(place))).astype(int) for place in places
+    )
+    return {str(step): int(abs(here[:, step - 1] - there[:, step - 1]).max()) for step in _COMPARED}
 
 
 @torch.inference_mode()

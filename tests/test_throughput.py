@@ -46,7 +46,7 @@ def test_the_script_for_a_gpu_runs_on_the_cpu_and_keeps_every_part(tmp_path):
         trained="rssm:tiny", minutes=0.01, batches=(1, 2), seconds=0.01,
     )  # fmt: skip
     results = json.loads(gpu.run(settings).read_text())["results"]
-    assert results["equal"] == {name: {"1": 0.0, "8": 0.0} for name in settings.presets}
+    assert results["equal"] == {name: {"1": 0, "8": 0} for name in settings.presets}
     assert {row["batch"] for row in results["throughput"]["rows"]} == {1, 2}
     assert results["trained"]["verdict"].startswith("World against repeating the last frame")
     assert World.load(tmp_path / "gpu" / "world").spec.frame_shape == (3, 16, 16)
