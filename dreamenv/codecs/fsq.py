@@ -6,7 +6,6 @@ to learn, and gradients pass the rounding as if it were not there. Letters: ``s`
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +30,9 @@ class FSQConfig(Part, kind="fsq"):
         patch: pixels per side that the first stage moves into channels at once; each later stage moves two.
         channels: after each stage, finest first: a place is ``patch * 2**(stages - 1)`` pixels per side.
         blocks: residual blocks per stage and direction.
-        foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|, so that small moving
-            things are not smoothed away against a still background.
 
     Raises:
-        ConfigError: a size or weight that cannot be.
+        ConfigError: a size that cannot be.
     """
 
     scalars: int = 4
@@ -43,7 +40,6 @@ class FSQConfig(Part, kind="fsq"):
     patch: int = 4
     channels: tuple[int, ...] = (32, 64)
     blocks: int = 1
-    foreground_weight: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("scalars", "patch", "blocks"):
@@ -53,8 +49,6 @@ class FSQConfig(Part, kind="fsq"):
             raise ConfigError(f"levels must be odd and at least 3, not {self.levels}.")
         if not self.channels or min(self.channels) < 1:
             raise ConfigError(f"channels must be positive sizes, finest stage first, not {self.channels}.")
-        if not 0 <= self.foreground_weight < math.inf:
-            raise ConfigError(f"foreground_weight must be at least 0, not {self.foreground_weight}.")
 
     @property
     def downsample(self) -> int:
@@ -131,12 +125,17 @@ class FSQAutoencoder(nn.Module):
         return difference.float().add_(self.mean_frame).clamp_(0.0, 1.0)
 
     def loss(
-        self, frames: Tensor, code_noise: float = 0.0, generator: torch.Generator | None = None
+        self,
+        frames: Tensor,
+        foreground_weight: float = 0.0,
+        code_noise: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted squared error of a reconstruction, summed over a frame, and ``psnr_db`` to log.
 
         Args:
             frames: (n, c, h, w) in [0, 1].
+            foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|.
             code_noise: see `disturb`: so that levels side by side come to stand for frames that look alike, and codes
                 that a world predicts not quite right for frames not quite right.
             generator: of the noise.
@@ -146,7 +145,7 @@ class FSQAutoencoder(nn.Module):
         rounded = exact + (self.values(codes) - exact).detach()  # straight through
         decoded = self.up(rounded).float() + self.mean_frame
         squared = (decoded - frames).square()
-        weight = 1.0 + self.config.foreground_weight * (frames - self.mean_frame).abs()
+        weight = 1.0 + foreground_weight * (frames - self.mean_frame).abs()
         error = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
         return (weight * squared).flatten(1).sum(dim=1).mean(), {"psnr_db": (-10 * error.log10()).mean()}
 

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from dreamenv.nn.precision import Linear
 
-__all__ = ["GRU"]
+__all__ = ["GRU", "MOST_HIDDEN"]
+
+MOST_HIDDEN = 1.001
+"""The largest magnitude of a hidden state: it is a mean of hyperbolic tangents, and rounded."""
 
 
 class GRU(nn.Module):

@@ -23,12 +23,13 @@ from dreamenv.backbones.grid_rssm.losses import GridRSSMLoss
 from dreamenv.backbones.grid_rssm.memory import GridMemory
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
+from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.codecs.fsq import FSQConfig
 from dreamenv.errors import ConfigError
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import store_in_bfloat16
-from dreamenv.randomness import categorical
+from dreamenv.nn.recurrence import MOST_HIDDEN
 from dreamenv.world_model import (
     BackboneConfig,
     DataStatistics,
@@ -46,8 +47,6 @@ from dreamenv.world_model import (
 )
 
 __all__ = ["GridRSSM", "GridRSSMConfig"]
-
-_MOST_DETER = 1.001  # a mean of hyperbolic tangents, and rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ class GridRSSM(WorldModel):
         deter = torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)
         codes = self.autoencoder.encode(first_frame)
         state = new_state(seed, {"deter": deter, "codes": torch.stack((codes, codes), dim=1)})
-        return _stepped(state)
+        return updated_state(state, RowStreams.of(state).next())
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Run the recurrence over what happened."""
@@ -141,28 +140,27 @@ class GridRSSM(WorldModel):
         check_state(state, actions, ("deter", "codes"))
         codes = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         vectors = self.action(actions)
-        state = state.copy()
+        deter, two, streams = state["deter"], state["codes"], RowStreams.of(state)
         for i in range(actions.shape[1]):
-            present = state["codes"][:, 0]
-            state["deter"] = self.memory.step(state["deter"], self.autoencoder.values(present), vectors[:, i])
-            state["codes"] = torch.stack((codes[:, i], present), dim=1)
-            state = _stepped(state)
-        return state
+            deter = self.memory.step(deter, self.autoencoder.values(two[:, 0]), vectors[:, i])
+            two = torch.stack((codes[:, i], two[:, 0]), dim=1)
+            streams = streams.next()
+        return updated_state(state, streams, deter=deter, codes=two)
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw each next frame's codes from the prior. ``uncertainty`` is its entropy per scalar, in nats."""
         check_actions(self.spec, actions)
         check_state(state, actions, ("deter", "codes"))
         vectors = self.action(actions)
-        state = state.copy()
-        before = self.autoencoder.values(state["codes"])
+        deter, two, streams = state["deter"], state["codes"], RowStreams.of(state)
+        before = self.autoencoder.values(two)
         path, values, entropies = [], [], []
         for i in range(actions.shape[1]):
-            state["deter"] = deter = self.memory.step(state["deter"], before[:, 0], vectors[:, i])
-            codes, entropy = self._draw(deter, before.flatten(1, 2), state)
-            state["codes"] = torch.stack((codes, state["codes"][:, 0]), dim=1)
-            state = _stepped(state)
-            before = self.autoencoder.values(state["codes"])
+            deter = self.memory.step(deter, before[:, 0], vectors[:, i])
+            codes, entropy = self._draw(deter, before.flatten(1, 2), streams)
+            two = torch.stack((codes, two[:, 0]), dim=1)
+            streams = streams.next()
+            before = self.autoencoder.values(two)
             path.append(deter)
             values.append(before[:, 0])
             entropies.append(entropy)
@@ -174,7 +172,7 @@ class GridRSSM(WorldModel):
             uncertainty=torch.stack(entropies, dim=1),
             terminal_rewards=predicted.terminal_rewards,
         )
-        return imagined, state
+        return imagined, updated_state(state, streams, deter=deter, codes=two)
 
     def embed(self, state: State) -> Tensor:
         """Recurrent state and the values of the frame, (b, d + s * y * x)."""
@@ -195,7 +193,7 @@ class GridRSSM(WorldModel):
 
     def state_bounds(self) -> StateBounds:
         """A level per scalar, and means of hyperbolic tangents."""
-        return {("codes",): (0, self.config.codec.levels - 1), ("deter",): (-_MOST_DETER, _MOST_DETER)}
+        return {("codes",): (0, self.config.codec.levels - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
 
     def stages(self) -> Sequence[Stage]:
         """The autoencoder on frames, then memory, prior and head on cached codes."""
@@ -204,6 +202,7 @@ class GridRSSM(WorldModel):
         second = (*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters())
         return (
             training.codec.build("codec", self.autoencoder.parameters(), losses.codec),
+            # In float32, as in a dream: codes that lie next to a boundary would be others.
             training.dynamics.build("dynamics", second, losses.dynamics, self.autoencoder.encode),
         )
 
@@ -212,7 +211,7 @@ class GridRSSM(WorldModel):
         frames: Tensor = self.autoencoder.decode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
         return frames
 
-    def _draw(self, deter: Tensor, before: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def _draw(self, deter: Tensor, before: Tensor, streams: RowStreams) -> tuple[Tensor, Tensor]:
         """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,).
 
         ``before`` (b, 2 s, y, x) are the values of the two frames before.
@@ -225,15 +224,7 @@ class GridRSSM(WorldModel):
             chosen = prior.group == index
             picked = log_probs[:, chosen].contiguous()  # b n levels
             least = picked.amax(dim=-1, keepdim=True) + self._log_min_p
-            codes[:, chosen] = categorical(
-                picked.masked_fill(picked < least, -math.inf),
-                state["temperature"], state["rng_key"], state["rng_counter"], stream=index,
-            )  # fmt: skip
+            codes[:, chosen] = streams.draw(picked.masked_fill(picked < least, -math.inf), stream=index)
             known = self.autoencoder.values(codes) * (prior.group <= index)
             entropy = entropy - (picked.exp() * picked).sum(dim=(-2, -1))
         return codes, entropy / prior.group.numel()
-
-
-def _stepped(state: State) -> State:
-    state["rng_counter"] = state["rng_counter"] + 1
-    return state

@@ -19,6 +19,8 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
     Attributes:
         codec: the first stage: the autoencoder, on frames.
         dynamics: the second stage: memory, prior and head, on cached codes.
+        foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|, so that small moving
+            things are not smoothed away against a still background.
         dropout: share of what is remembered that is hidden from what is learned; terminations are few, and without it
             they are learned by heart.
         code_noise: the largest share of the codes that move to a neighbouring level while the codec learns to decode
@@ -27,16 +29,19 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
         bfloat16: compute products in bfloat16, where the hardware does so natively.
 
     Raises:
-        ConfigError: a share that cannot be.
+        ConfigError: a weight or share that cannot be.
     """
 
     codec: RSSMStage = RSSMStage(steps=4000, batch_size=4, sequence_length=15, learning_rate=1e-3)
     dynamics: RSSMStage = RSSMStage(steps=3500, batch_size=16, sequence_length=48, learning_rate=8e-4)
+    foreground_weight: float = 20.0
     dropout: float = 0.1
     code_noise: float = 0.1
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
+        if not 0 <= self.foreground_weight < math.inf:
+            raise ConfigError(f"foreground_weight must be at least 0, not {self.foreground_weight}.")
         for name in ("dropout", "code_noise"):
-            if not 0 <= getattr(self, name) < 1 or math.isnan(getattr(self, name)):
+            if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}.")

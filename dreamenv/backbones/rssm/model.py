@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,12 +23,13 @@ from torch import Tensor
 from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
 from dreamenv.backbones.rssm.dynamics import LatentDynamics
 from dreamenv.backbones.rssm.losses import RSSMLoss
+from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.backbones.rssm.training import RSSMTraining
 from dreamenv.errors import ConfigError
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import store_in_bfloat16
-from dreamenv.randomness import categorical
+from dreamenv.nn.recurrence import MOST_HIDDEN
 from dreamenv.world_model import (
     BackboneConfig,
     DataStatistics,
@@ -47,9 +47,6 @@ from dreamenv.world_model import (
 )
 
 __all__ = ["RSSM", "RSSMConfig"]
-
-_MOST_DETER = 1.001  # a mean of hyperbolic tangents, and rounding
-_LATENT_STREAM = 0  # the stream of a step's sample from prior or posterior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +121,8 @@ class RSSM(WorldModel):
         """Remember nothing but the latent of the first frame."""
         check_first_frame(self.spec, first_frame, seed)
         state = new_state(seed, {"deter": torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)})
-        stream = _Stream.of(state)
-        return _after(state, state["deter"], stream.draw(self.autoencoder.encode(first_frame)), stream.next())
+        stream = RowStreams.of(state)
+        return updated_state(state, stream.next(), stoch=stream.draw(self.autoencoder.encode(first_frame)))
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Run the recurrence over what happened."""
@@ -134,12 +131,12 @@ class RSSM(WorldModel):
         check_state(state, actions, ("deter", "stoch"))
         posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         projected = self.dynamics.project(self.action, actions)
-        deter, latent, stream = state["deter"], state["stoch"], _Stream.of(state)
+        deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
         for i in range(actions.shape[1]):
             deter = self.dynamics.step(deter, latent, projected[:, i])
             latent = stream.draw(posterior[:, i])
             stream = stream.next()
-        return _after(state, deter, latent, stream)
+        return updated_state(state, stream, deter=deter, stoch=latent)
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw each next latent from the prior. ``uncertainty`` is the prior's entropy per variable, in nats."""
@@ -147,7 +144,7 @@ class RSSM(WorldModel):
         check_state(state, actions, ("deter", "stoch"))
         projected = self.dynamics.project(self.action, actions)
         # Plain tensors from here on: at a few rows, every call counts.
-        deter, latent, stream = state["deter"], state["stoch"], _Stream.of(state)
+        deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
         path, latents, entropies = [], [], []
         for i in range(actions.shape[1]):
             deter, latent, entropy = self._imagine_step(deter, latent, projected[:, i], stream)
@@ -163,7 +160,7 @@ class RSSM(WorldModel):
             uncertainty=_stack(entropies),
             terminal_rewards=predicted.terminal_rewards,
         )
-        return imagined, _after(state, deter, latent, stream)
+        return imagined, updated_state(state, stream, deter=deter, stoch=latent)
 
     def embed(self, state: State) -> Tensor:
         """Recurrent state and one-hot latent, (b, deter + stoch * classes)."""
@@ -187,7 +184,7 @@ class RSSM(WorldModel):
 
     def state_bounds(self) -> StateBounds:
         """A class number per variable, and means of hyperbolic tangents."""
-        return {("stoch",): (0, self.config.classes - 1), ("deter",): (-_MOST_DETER, _MOST_DETER)}
+        return {("stoch",): (0, self.config.classes - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
 
     def stages(self) -> Sequence[Stage]:
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
@@ -200,7 +197,7 @@ class RSSM(WorldModel):
         )
 
     def _imagine_step(
-        self, deter: Tensor, latent: Tensor, projected: Tensor, stream: _Stream
+        self, deter: Tensor, latent: Tensor, projected: Tensor, stream: RowStreams
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the next deter (b, d) and latent (b, v), and the prior's entropy per variable (b,) in nats."""
         deter = self.dynamics.step(deter, latent, projected)
@@ -212,31 +209,6 @@ class RSSM(WorldModel):
         """Class numbers (b, k, v) to frames (b, k, c, h, w) in [0, 1]."""
         frames: Tensor = self.autoencoder.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return frames
-
-
-class _Stream(NamedTuple):
-    """The rows' random streams and temperatures, (b,) each."""
-
-    key: Tensor
-    counter: Tensor
-    temperature: Tensor
-
-    @classmethod
-    def of(cls, state: State) -> _Stream:
-        return cls(state["rng_key"], state["rng_counter"], state["temperature"])
-
-    def draw(self, log_probs: Tensor) -> Tensor:
-        """Draw latents (b, stoch) of each row's own stream."""
-        return categorical(log_probs, self.temperature, self.key, self.counter, stream=_LATENT_STREAM)
-
-    def next(self) -> _Stream:
-        return self._replace(counter=self.counter + 1)
-
-
-def _after(state: State, deter: Tensor, latent: Tensor, stream: _Stream) -> State:
-    entries = dict(state.items())
-    entries.update(deter=deter, stoch=latent, rng_counter=stream.counter)
-    return State(entries, batch_size=state.batch_size)
 
 
 def _stack(steps: list[Tensor]) -> Tensor:
