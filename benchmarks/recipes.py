@@ -168,6 +168,14 @@ RECIPES: dict[str, Recipe] = {
         frame_agent=dataclasses.replace(FRAME_AGENT, dream=GOAL_DREAM),
         real_agent=FOUR_REAL_ENVS,
     ),
+    # Achievements are rare in random play; what a policy can learn in a dream is what was seen.
+    "crafter": Recipe(
+        rounds=(Round(frames=100_000),),
+        task="crafter",
+        reward="native",
+        stickiness=0.6,
+        latent_agent=dataclasses.replace(LATENT_AGENT, dream=LONG_DREAM),
+    ),
 }
 
 

@@ -7,5 +7,11 @@ from typing import Literal, TypeAlias
 __all__ = ["TaskName"]
 
 TaskName: TypeAlias = Literal[
-    "take_cover", "health_gathering", "my_way_home", "miniworld_one_room", "minetest_navigate", "minetest_maze"
+    "take_cover",
+    "health_gathering",
+    "my_way_home",
+    "miniworld_one_room",
+    "minetest_navigate",
+    "minetest_maze",
+    "crafter",
 ]

@@ -17,6 +17,7 @@ import pytest
 from test_supervisor import is_running
 from toy import ToyEnv, toy_dataset
 
+from dreamenv.commands.collect import Collect, policy_maker
 from dreamenv.data import EpisodeDataset, RandomPolicy, StickyRandomPolicy, collect, recording
 from dreamenv.data.episode_runner import EpisodeRunner, episode_seed
 from dreamenv.data.policies import EpsilonPolicy, MixturePolicy
@@ -356,6 +357,19 @@ def test_epsilon_replaces_so_many_actions_and_the_policy_hears_of_it():
     assert policy.name == "remembering, epsilon 0.3"
     with pytest.raises(ConfigError, match="epsilon"):
         EpsilonPolicy(inner, 1.5, SPACE)
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        ("explorer", "explorer, epsilon 0.2"),
+        ("sticky", "sticky"),  # random already
+        ("random", "random"),
+    ],
+)
+def test_the_command_disturbs_whoever_does_not_act_at_random(policy, name):
+    command = Collect(env="my_way_home", out=Path("unused"), steps=1, policy=policy, epsilon=0.2)
+    assert policy_maker(command, SPACE, ("noop", "turn_left", "forward"))().name == name
 
 
 def test_a_mixture_plays_each_policy_by_its_weight_for_whole_episodes(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamenv.backbones.grid_rssm import GridRSSM, GridRSSMConfig
+from dreamenv.backbones.grid_rssm import GridRSSM, GridRSSMConfig, GridRSSMTraining
 from dreamenv.backbones.grid_rssm.presets import tiny
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.codecs.fsq import FSQConfig
@@ -206,6 +206,24 @@ def test_the_exact_prior_is_estimated_without_bias() -> None:
             torch.Generator().manual_seed(0),
         )
     assert abs(float(drawn.mean()) / exact - 1) < 0.03
+
+
+@pytest.mark.parametrize(("share", "learned"), [(0.25, 8), (0.001, 1), (1.0, 32)])
+def test_the_prior_learns_a_share_of_the_steps_and_is_judged_on_all(share: float, learned: int) -> None:
+    spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
+    config = dataclasses.replace(tiny(), training=dataclasses.replace(tiny().training, prior_share=share))
+    model = config.build(spec)
+    losses = model.stages()[1].objectives[0].loss.__self__  # type: ignore[attr-defined]
+    batch = coin_flips(spec, torch.Generator().manual_seed(0))
+    assert len(losses._learned(batch).unique()) == learned
+    model.eval()
+    assert len(losses._learned(batch).unique()) == 32
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"prior_share must be in \(0, 1\], not {share}"):
+        GridRSSMTraining(prior_share=share)
 
 
 def test_min_p_leaves_out_unlikely_levels() -> None:

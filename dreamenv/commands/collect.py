@@ -51,7 +51,7 @@ class Collect:
             `dreamenv agent` wrote. Several, with each one's share of the episodes: "sticky=0.3,runs/policy=0.7".
         world: whose latents such a policy reads.
         stickiness: probability that "sticky" keeps its action for another step.
-        epsilon: probability of a random action in place of a trained policy's.
+        epsilon: probability of a random action in place of an explorer's, a scripted or a trained policy's.
         workers: recording processes.
         seed: of environment and policy, at least 0; with it, the recording is always the same.
         real: how the real environment is set up.
@@ -142,25 +142,30 @@ def _find_policy(name: str) -> Path:
 
 
 def _one(name: str, command: Collect, space: gym.Space[object], names: Sequence[str]) -> Callable[[], Policy]:
-    if name == "explorer":
-        return functools.partial(ExplorerPolicy, tuple(names))
     if name == "random":
         return functools.partial(RandomPolicy, space)
     if name == "sticky":
         return functools.partial(StickyRandomPolicy, space, command.stickiness)
-    if name == "scripted":
+    if name == "explorer":
+        make: Callable[[], Policy] = functools.partial(ExplorerPolicy, tuple(names))
+    elif name == "scripted":
         task = find_task(command.env).name if is_task(command.env) else command.env
         explorer(task)  # fails here, before any process has started
-        return functools.partial(explorer, task)
-    return functools.partial(_trained, _find_policy(name), command.world, command.epsilon, space)
+        make = functools.partial(explorer, task)
+    else:
+        make = functools.partial(_trained, _find_policy(name), command.world)
+    return functools.partial(_disturbed, make, command.epsilon, space) if command.epsilon else make
 
 
 def _mixture(parts: Sequence[tuple[float, Callable[[], Policy]]]) -> Policy:
     return MixturePolicy([(weight, make()) for weight, make in parts])
 
 
-def _trained(policy: Path, world: str | None, epsilon: float, space: gym.Space[object]) -> Policy:
+def _trained(policy: Path, world: str | None) -> Policy:
     from dreamenv.agents import CollectionPolicy
 
-    agent = CollectionPolicy(policy, world)
-    return EpsilonPolicy(agent, epsilon, space) if epsilon else agent
+    return CollectionPolicy(policy, world)
+
+
+def _disturbed(make: Callable[[], Policy], epsilon: float, space: gym.Space[object]) -> Policy:
+    return EpsilonPolicy(make(), epsilon, space)

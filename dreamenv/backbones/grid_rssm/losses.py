@@ -56,11 +56,18 @@ class GridRSSMLoss:
             path = self.memory(before, self.action(batch.actions))  # b t d
             path = dropout(path, config.dropout if training else 0.0, batch.generator)
             head, terms = self.head.loss(path, batch)
-            nats = self._nats(path.flatten(0, 1), two.flatten(0, 1), after, batch.generator)
-        weight = (batch.weight * ~batch.terminated).flatten()
+            learned = self._learned(batch)
+            nats = self._nats(path.flatten(0, 1)[learned], two.flatten(0, 1)[learned], after[learned], batch.generator)
+        weight = (batch.weight * ~batch.terminated).flatten()[learned]
         terms["prior"] = (nats * weight).sum() / weight.sum().clamp_min(1e-8)
         places = self.autoencoder.grid[1] * self.autoencoder.grid[2]
         return head + terms["prior"] / places, terms
+
+    def _learned(self, batch: Batch) -> Tensor:
+        """Return which of a batch's steps the prior learns, all of them when it is judged."""
+        steps, share = batch.weight.numel(), self.config.prior_share if self.memory.training else 1.0
+        drawn = torch.randperm(steps, generator=batch.generator, device=batch.weight.device)
+        return drawn[: max(1, round(steps * share))]
 
     def _nats(self, deter: Tensor, before: Tensor, codes: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return an unbiased estimate of the codes' negative log-likelihood, (n,): one group's, drawn per row."""

@@ -71,7 +71,7 @@ class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
     """
 
     deter: int = 512
-    hidden: int = 512
+    hidden: int = 384
     codec: FSQConfig = FSQConfig()
     prior_channels: int = 64
     prior_blocks: int = 2

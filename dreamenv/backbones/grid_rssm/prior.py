@@ -22,7 +22,7 @@ from dreamenv.nn.residual import CastConv, FiLMBlock
 
 __all__ = ["GridPrior", "PriorContext"]
 
-_MEMORY_CHANNELS = 16  # in which h is laid out over the grid
+_MEMORY_CHANNELS = 8  # in which h is laid out over the grid
 
 
 @dataclass(frozen=True, slots=True)
