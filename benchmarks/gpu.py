@@ -1,17 +1,19 @@
-"""Ten minutes on a GPU: are its dreams the CPU's, how fast is each preset, and what does a large one learn?
+"""Ten minutes on a GPU: are its dreams the CPU's, how fast is each preset, what does a large one learn?
 
 ::
 
     dreamenv collect take_cover --out runs/data --steps 50000
     python -m dreamenv.benchmarks.gpu --data runs/data --out runs/gpu
 
-Three parts, each written to ``gpu.json`` as soon as it is measured, so that nothing is lost when time runs out:
+Four parts, each written to ``gpu.json`` as soon as it is measured, so that nothing is lost when time runs out:
 
 - **equal**: untrained worlds of every preset dream from one state under the same actions, on the CPU and on the device,
   in float32 and with the same random numbers; how far apart are the frames, in grey levels, after 1 step and after 8?
 - **throughput**: frames per second of 1, 32 and 256 dreams, with the share of the device's own rate of matrix products;
 - **trained**: a preset made for a GPU, trained for some minutes, compared with repeating the last frame. The world is
-  in ``OUT/world`` in half precision, small enough to take home; ``dreamenv play`` and the other benchmarks take it.
+  in ``OUT/world`` in half precision, small enough to take home; ``dreamenv play`` and the other benchmarks take it;
+- **peers**: public programs timed beside ours at their published sizes (`dreamenv.benchmarks.peers`), for each copy of
+  one that is given: ``--peers diamond=PATH nwm=PATH``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import tyro
 
 from dreamenv.benchmarks import throughput
 from dreamenv.benchmarks.common import envelope, print_table, write_json
+from dreamenv.benchmarks.peers.__main__ import main as compare_with_peer
 from dreamenv.benchmarks.training_time import steps_in
 from dreamenv.data import EpisodeDataset
 from dreamenv.devices import find_device
@@ -56,6 +59,7 @@ class GPU:
         minutes: of its training.
         batches: dreams at once.
         seconds: of one round of one preset's throughput.
+        peers: public programs to time beside ours, each as SYSTEM=FOLDER.
     """
 
     data: Path | None = None
@@ -66,8 +70,13 @@ class GPU:
     minutes: float = 4.0
     batches: tuple[int, ...] = (1, 32, 256)
     seconds: float = 0.3
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for peer in self.peers:
+            system, _, folder = peer.partition("=")
+            if not system or not Path(folder or "?").is_dir():
+                raise ConfigError(f"peers must be SYSTEM=FOLDER, such as diamond=code/diamond, not {peer!r}.")
         for name in ("minutes", "seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}.")
@@ -121,6 +130,10 @@ def run(settings: GPU) -> Path:
     if recording is not None:
         path = keep("trained", _train(settings, recording, device))
         print(results["trained"]["verdict"])
+    for peer in settings.peers:
+        system, _, folder = peer.partition("=")
+        asked = [system, "--peer", folder, "--full", "--speed", "--no-parity", "--device", settings.device, "--compile"]
+        path = keep("peers", {**results.get("peers", {}), system: compare_with_peer(asked)["results"]})
     return path
 
 

@@ -1,9 +1,8 @@
 """Make a trained world small enough to ship: half precision and fewer starts.
 
-    python -m dreamenv.benchmarks.sim_to_real --task take_cover
-    python -m dreamenv.benchmarks.ship_world runs/sim_to_real/take_cover/world-2/world dreamenv/worlds/take_cover
+    python -m dreamenv.benchmarks.ship_world runs/world/world dreamenv/worlds/take_cover --command "dreamenv train ..."
 
-made the world in the package.
+How each world in the package was recorded and trained is in docs/worlds.md.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ class ShipWorld:
         world: folder of the world.
         out: folder to write it to.
         starts: real segments to keep; a quarter of them begin an episode, as far as there are such.
-        command: how it was trained, for its record.
+        command: what recorded and trained it, for its record.
         limit: largest size of the folder, in megabytes (10**6 bytes).
     """
 
     world: Annotated[Path, tyro.conf.Positional]
     out: Annotated[Path, tyro.conf.Positional]
+    command: str
     starts: int = 32
-    command: str = "python -m dreamenv.benchmarks.sim_to_real --task take_cover"
-    limit: float = 10.0
+    limit: float = 6.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

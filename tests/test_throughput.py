@@ -39,17 +39,37 @@ def test_settings_that_cannot_work_are_refused():
         Throughput(rounds=0)
 
 
-def test_the_script_for_a_gpu_runs_on_the_cpu_and_keeps_every_part(tmp_path):
+def test_the_script_for_a_gpu_runs_on_the_cpu_and_keeps_every_part(tmp_path, monkeypatch):
+    """The public program beside ours is a stand-in: it is no part of this repository."""
+    monkeypatch.setattr(gpu, "compare_with_peer", lambda asked: {"results": {"asked": asked}})
     toy_dataset(tmp_path / "data", episodes=4)
     settings = gpu.GPU(
         data=tmp_path / "data", out=tmp_path / "gpu", device="cpu", presets=("rssm:tiny", "denoising:tiny"),
-        trained="rssm:tiny", minutes=0.01, batches=(1, 2), seconds=0.01,
+        trained="rssm:tiny", minutes=0.01, batches=(1, 2), seconds=0.01, peers=(f"diamond={tmp_path}",),
     )  # fmt: skip
     results = json.loads(gpu.run(settings).read_text())["results"]
     assert results["equal"] == {name: {"1": 0, "8": 0} for name in settings.presets}
     assert {row["batch"] for row in results["throughput"]["rows"]} == {1, 2}
     assert results["trained"]["verdict"].startswith("World against repeating the last frame")
+    asked = results["peers"]["diamond"]["asked"]
+    assert asked == [
+        "diamond",
+        "--peer",
+        str(tmp_path),
+        "--full",
+        "--speed",
+        "--no-parity",
+        "--device",
+        "cpu",
+        "--compile",
+    ]
     assert World.load(tmp_path / "gpu" / "world").spec.frame_shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("peer", ["diamond", "diamond=/nowhere", "=here"])
+def test_a_public_program_that_is_not_there_is_refused(peer):
+    with pytest.raises(ConfigError, match=f"such as diamond=code/diamond, not '{peer}'"):
+        gpu.GPU(peers=(peer,))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
