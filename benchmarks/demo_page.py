@@ -167,7 +167,8 @@ def make_page(
     return Page(
         title=f"{recipe.task}: trained in a dream, tested in the real environment",
         lead="A world model was trained on recorded play. PPO learned inside the dream alone, and was then put into "
-        "the real environment, which it had never acted in.",
+        "the real environment, which it had never acted in. This world had minutes of training; those in the package "
+        "(dreamenv worlds) had about an hour each.",
         verdict=verdict(scores),
         facts=facts,
         sections=[
