@@ -144,9 +144,8 @@ def run(config: DemoConfig) -> Path:
         "recorded_frames": dataset.total_steps,
     }
     write_json(folder / "demo.json", envelope("demo", results, settings))
-    print(
-        f"\n{verdict(scores)}\nThis world had minutes of training; those in the package had about an hour: dreamenv worlds"
-    )
+    print(f"\n{verdict(scores)}")
+    print("This world had minutes of training; those in the package had about an hour each: dreamenv worlds")
     return report
 
 
