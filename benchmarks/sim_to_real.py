@@ -58,6 +58,9 @@ class SimToReal:
         sampled: measure sampled actions too.
         workers: recording processes.
         threads: of torch; None leaves its setting.
+        temperature: of the dreams that policies are trained in, fixed; None takes the recipe's. Those for `rssm` go
+            above 1, which makes dreams harder to exploit; the hundreds of scalars of a `grid_rssm` do not bear that.
+        steps: of PPO in the dream; None takes the recipe's.
     """
 
     task: TaskName = "take_cover"
@@ -69,6 +72,8 @@ class SimToReal:
     sampled: bool = True
     workers: int = 2
     threads: int | None = None
+    temperature: float | None = None
+    steps: int | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,8 +93,8 @@ def run(config: SimToReal) -> Path:
         "random": None,
         "real": dataclasses.replace(recipe.real_agent, total_steps=frames),
         "real_x10": dataclasses.replace(recipe.real_agent, total_steps=10 * frames),
-        "dream_latents": recipe.latent_agent,
-        "dream_frames": recipe.frame_agent,
+        "dream_latents": _in_dreams(recipe.latent_agent, config),
+        "dream_frames": _in_dreams(recipe.frame_agent, config),
     }
     results: dict[str, Any] = {}
     given = World.load(config.world) if config.world is not None else None
@@ -112,6 +117,13 @@ def run(config: SimToReal) -> Path:
     settings = {**dataclasses.asdict(config), "recipe": dataclasses.asdict(recipe)}
     results_path = folder / "sim_to_real.json"
     return write_json(results_path, envelope("sim_to_real", {"facts": facts, "arms": results}, settings))
+
+
+def _in_dreams(agent: AgentConfig, config: SimToReal) -> AgentConfig:
+    """Return the recipe's agent with the dreams and steps that were asked for."""
+    if config.temperature is not None:
+        agent = dataclasses.replace(agent, dream=dataclasses.replace(agent.dream, temperature=config.temperature))
+    return agent if config.steps is None else dataclasses.replace(agent, total_steps=config.steps)
 
 
 def _measure_arm(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_evaluation import make_policy
 
-from dreamenv.agents import PPOConfig
+from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.benchmarks import demo, recipes, sim_to_real
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
@@ -139,8 +139,12 @@ def test_sim_to_real_takes_a_world_that_is_there(small_recipe: recipes.Recipe, t
         sampled=False,
         workers=0,
         threads=1,
+        temperature=0.5,
+        steps=64,
     )
     results = json.loads(sim_to_real.run(config).read_text())["results"]
+    trained = SavedPolicy.load(tmp_path / "agents" / "dream_latents-0" / "policy").config
+    assert (trained.dream.temperature, trained.total_steps) == (0.5, 64)
     assert results["facts"]["world"] == World.load("take_cover").content_hash()
     assert results["arms"]["dream_latents"]["real"]["count"] == small_recipe.episodes
     assert not (tmp_path / "recording").exists()
