@@ -16,7 +16,7 @@ from test_evaluation import make_policy
 
 from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.benchmarks import demo, recipes, sim_to_real
+from dreamenv.benchmarks import demo, recipes, shipped_worlds, sim_to_real
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
@@ -226,3 +226,14 @@ def test_the_report_escapes_text_and_shows_every_frame(tmp_path: Path) -> None:
     assert "a &lt; b" in text
     assert text.count("<img") == 4
     assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]
+
+
+def test_the_table_of_shipped_worlds_reads_what_each_carries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped_worlds.main([])
+    assert "take_cover" in capsys.readouterr().out
+    (tmp_path / "world.json").write_text(json.dumps({"record": {"seconds": 120}}))
+    assert shipped_worlds.row_of("untold", tmp_path)[:5] == ("untold", "2", "0.0", "-", "-")
+    with pytest.raises(UnknownNameError, match="take_covr"):
+        shipped_worlds.main(["--names", "take_covr"])
