@@ -99,7 +99,7 @@ def test_the_codec_keeps_a_small_moving_thing() -> None:
     optimizer = torch.optim.Adam(codec.parameters(), 3e-3)
     codec.mean_frame.fill_(4 / 256)
     for _ in range(300):
-        loss, logged = codec.loss(squares(64, generator), 20.0)
+        loss, logged = codec.loss(squares(64, generator), foreground_weight=20.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -110,6 +110,23 @@ def test_the_codec_keeps_a_small_moving_thing() -> None:
     assert float(inside.mean()) > 0.7
     assert float((decoded[frames == 0] > 0.5).float().mean()) < 0.005
     assert float(logged["psnr_db"]) > 25
+
+
+def test_edges_weigh_as_much_as_they_are_asked_to() -> None:
+    """A blurred edge costs more than the same squared error spread over the frame."""
+    torch.manual_seed(0)
+    codec = FSQConfig(channels=(8, 8)).build((1, 16, 16))
+    torch.nn.init.zeros_(codec.up[-2].bias)
+    frames = torch.zeros(2, 1, 16, 16)
+    codec.mean_frame.fill_(0.0)
+    codec.mean_frame[..., 8:] = 0.5  # what is decoded, with an edge that the frames do not have
+    with torch.no_grad():
+        codec.up[-2].weight.zero_()
+        plain, _ = codec.loss(frames)
+        sharp, _ = codec.loss(frames, edge_weight=2.0)
+    assert float(sharp - plain) == pytest.approx(2.0 * 16 * 0.25)
+    with pytest.raises(ConfigError, match="edge_weight must be at least 0, not -1"):
+        GridRSSMTraining(edge_weight=-1)
 
 
 def squares(count: int, generator: torch.Generator) -> Tensor:

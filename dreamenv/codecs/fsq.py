@@ -128,6 +128,7 @@ class FSQAutoencoder(nn.Module):
         self,
         frames: Tensor,
         foreground_weight: float = 0.0,
+        edge_weight: float = 0.0,
         code_noise: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -136,6 +137,7 @@ class FSQAutoencoder(nn.Module):
         Args:
             frames: (n, c, h, w) in [0, 1].
             foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|.
+            edge_weight: of the squared error of differences between neighbouring pixels, which keeps edges sharp.
             code_noise: see `disturb`: so that levels side by side come to stand for frames that look alike, and codes
                 that a world predicts not quite right for frames not quite right.
             generator: of the noise.
@@ -144,10 +146,15 @@ class FSQAutoencoder(nn.Module):
         codes = disturb((exact.detach() * half).round().long() + half, self.levels, code_noise, generator)
         rounded = exact + (self.values(codes) - exact).detach()  # straight through
         decoded = self.up(rounded).float() + self.mean_frame
-        squared = (decoded - frames).square()
+        error = decoded - frames
+        squared = error.square()
         weight = 1.0 + foreground_weight * (frames - self.mean_frame).abs()
-        error = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
-        return (weight * squared).flatten(1).sum(dim=1).mean(), {"psnr_db": (-10 * error.log10()).mean()}
+        loss = (weight * squared).flatten(1).sum(dim=1).mean()
+        if edge_weight > 0:
+            across, down = error.diff(dim=3).square(), error.diff(dim=2).square()
+            loss = loss + edge_weight * (across.flatten(1).sum(dim=1) + down.flatten(1).sum(dim=1)).mean()
+        mean = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
+        return loss, {"psnr_db": (-10 * mean.log10()).mean()}
 
     def _bounded(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""

@@ -40,7 +40,13 @@ class GridRSSMLoss:
         kept = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
         with autocast(frames.device, self.config.bfloat16 and self.autoencoder.training):
             noise = self.config.code_noise if self.autoencoder.training else 0.0
-            return self.autoencoder.loss(frames[kept], self.config.foreground_weight, noise, batch.generator)
+            return self.autoencoder.loss(
+                frames[kept],
+                foreground_weight=self.config.foreground_weight,
+                edge_weight=self.config.edge_weight,
+                code_noise=noise,
+                generator=batch.generator,
+            )
 
     def dynamics(self, batch: Batch) -> Loss:
         """Memory, prior and head, on cached codes."""
