@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_evaluation import make_policy
+from toy import random_episode
 
 from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.benchmarks import demo, recipes, shipped_worlds, sim_to_real
+from dreamenv.benchmarks import demo, films, recipes, shipped_worlds, sim_to_real
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
+from dreamenv.data import EpisodeDataset
 from dreamenv.errors import ConfigError, UnknownNameError
 from dreamenv.metrics.statistics import Summary
 from dreamenv.world import World
@@ -237,3 +239,18 @@ def test_the_table_of_shipped_worlds_reads_what_each_carries(
     assert shipped_worlds.row_of("untold", tmp_path)[:5] == ("untold", "2", "0.0", "-", "-")
     with pytest.raises(UnknownNameError, match="take_covr"):
         shipped_worlds.main(["--names", "take_covr"])
+
+
+def test_films_show_a_world_beside_reality(tmp_path: Path) -> None:
+    world = World.load("take_cover")
+    assert world.provenance is not None
+    recording = tmp_path / "data"
+    dataset = EpisodeDataset.create(recording, world.provenance, world.spec.action_space, (64, 64, 3))
+    for seed in range(2):
+        dataset.append(random_episode(40, seed=seed, size=64))
+    written = films.run(films.Films(recordings=(f"take_cover={recording}",), out=tmp_path / "films", episodes=2))
+    assert [path.name for path in written] == ["take_cover.mp4", "take_cover.png", "worlds.webp"]
+    with Image.open(written[-1]) as moving:
+        assert (moving.size, moving.n_frames) == ((2 * 64, 2 * (2 * 64 + 2)), 31)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="must be WORLD=RECORDING"):
+        films.Films(recordings=("take_cover",))

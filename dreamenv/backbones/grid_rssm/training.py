@@ -35,7 +35,7 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
         ConfigError: a weight or share that cannot be.
     """
 
-    # A frame and its neighbour of five episodes: many small, varied steps learn several times as fast as fewer of clips.
+    # Two frames of each of five episodes: many small, varied steps learn several times as fast as fewer of whole clips.
     codec: RSSMStage = RSSMStage(steps=8000, batch_size=5, sequence_length=1, learning_rate=1e-3)
     dynamics: RSSMStage = RSSMStage(steps=7500, batch_size=4, sequence_length=48, learning_rate=1.5e-3)
     foreground_weight: float = 0.0
