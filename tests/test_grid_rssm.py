@@ -27,32 +27,53 @@ def make_prior(groups: int, grid: tuple[int, int, int] = (4, 3, 5)) -> GridPrior
     return prior.eval()
 
 
+def places_of(prior: GridPrior, index: int) -> Tensor:
+    return prior.places[index, : prior.sizes[index]]
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_group_depends_on_those_before_it_alone(groups: int) -> None:
-    prior = make_prior(groups)
-    deter, before, frame = torch.randn(2, 8), torch.randn(2, 8, 3, 5), torch.randn(2, 4, 3, 5)
+    prior = make_prior(groups, (2, 3, 5))
+    deter, before, frame = torch.randn(2, 8), torch.randn(2, 4, 3, 5), torch.randn(2, 2, 3, 5)
     context = prior.context(deter, before)
     for index in range(groups):
-        mask = (prior.group < index).float()
-        given = prior(context, frame * mask, mask)
+        group = torch.full((2,), index)
+        given = prior(context, frame, group)[:, : prior.sizes[index]]
         other = torch.where(prior.group < index, frame, torch.randn_like(frame))
-        assert torch.equal(prior(context, other * mask, mask), given)
-        assert index == 0 or not torch.allclose(prior(context, -frame * mask, mask), given, atol=1e-3)
-    assert torch.allclose(given.exp().sum(dim=-1), torch.ones(2, 4, 3, 5))
+        assert torch.equal(prior(context, other, group)[:, : prior.sizes[index]], given)
+        assert index == 0 or not torch.allclose(
+            prior(context, -frame, group)[:, : prior.sizes[index]], given, atol=1e-3
+        )
+        assert torch.allclose(given.exp().sum(dim=-1), torch.ones(2, prior.sizes[index]))
 
 
 @pytest.mark.parametrize("groups", [2, 4])
-def test_neighbours_and_scalars_of_a_place_are_in_different_groups(groups: int) -> None:
-    group = make_prior(groups).group
-    assert bool((group[:, :, 1:] != group[:, :, :-1]).all())
-    assert bool((group[1:] != group[:-1]).all())
-    if groups == 4:  # the scalars of a place are drawn one after another
-        assert all(len(set(group[:, y, x].tolist())) == 4 for y in range(3) for x in range(5))
+def test_neighbours_are_in_different_groups_and_every_place_is_in_one(groups: int) -> None:
+    prior = make_prior(groups)
+    assert bool((prior.group[:, 1:] != prior.group[:, :-1]).all())
+    assert bool((prior.group[1:] != prior.group[:-1]).all())
+    every = torch.cat([places_of(prior, index) for index in range(groups)])
+    assert sorted(every.tolist()) == list(range(15))
+    assert all(bool((prior.group.flatten()[places_of(prior, index)] == index).all()) for index in range(groups))
+
+
+def test_tokens_stand_for_the_scalars_of_a_place() -> None:
+    prior = make_prior(2)
+    codes = torch.randint(5, (7, *prior.grid))
+    tokens = prior.tokens_of(codes)
+    assert tokens.shape == (7, 15)
+    assert int(tokens.max()) < prior.tokens == 625
+    assert torch.equal(prior.codes_of(tokens), codes)
 
 
 def test_more_groups_than_the_grid_has_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"groups must be at most 2 on a grid of \(1, 1, 2\), not 3"):
         GridPrior((1, 1, 2), 5, deter=8, channels=8, blocks=1, groups=3, unimix=0.0)
+
+
+def test_more_tokens_than_a_layer_should_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"8 scalars of 5 levels are 390625 tokens, more than 4096; take fewer"):
+        GridPrior((8, 2, 2), 5, deter=8, channels=8, blocks=1, groups=2, unimix=0.0)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +232,9 @@ def test_the_exact_prior_is_estimated_without_bias() -> None:
     with torch.no_grad():
         context, exact = prior.context(deter, before), 0.0
         for index in range(prior.groups):
-            mask = (prior.group < index).float()
-            nats = -prior(context, values * mask, mask).gather(-1, codes[..., None])[..., 0]
-            exact += float(nats[0][prior.group == index].sum())
+            log_probs = prior(context, values, torch.tensor([index]))[0, : prior.sizes[index]]
+            tokens = prior.tokens_of(codes)[0, places_of(prior, index)]
+            exact -= float(log_probs.gather(-1, tokens[:, None]).sum())
         n = 4000
         losses = model.stages()[1].objectives[0].loss.__self__
         drawn = losses._nats(
@@ -243,7 +264,7 @@ def test_a_share_that_cannot_be_is_refused(share: float) -> None:
         GridRSSMTraining(prior_share=share)
 
 
-def test_min_p_leaves_out_unlikely_levels() -> None:
+def test_min_p_leaves_out_unlikely_tokens() -> None:
     spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
     torch.manual_seed(0)
     model = tiny().build(spec).eval()

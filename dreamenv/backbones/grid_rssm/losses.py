@@ -78,9 +78,6 @@ class GridRSSMLoss:
     def _nats(self, deter: Tensor, before: Tensor, codes: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return an unbiased estimate of the codes' negative log-likelihood, (n,): one group's, drawn per row."""
         prior = self.prior
-        drawn = torch.randint(prior.groups, (len(codes), 1, 1, 1), generator=generator, device=codes.device)
-        mask = (prior.group < drawn).float()
-        log_probs = prior(prior.context(deter, before), self.autoencoder.values(codes) * mask, mask)
-        nats = -log_probs.gather(-1, codes[..., None]).squeeze(-1) * (prior.group == drawn)
-        total: Tensor = nats.flatten(1).sum(dim=1) * prior.groups
-        return total
+        group = torch.randint(prior.groups, (len(codes),), generator=generator, device=codes.device)
+        nats = prior.nats(prior.context(deter, before), codes, self.autoencoder.values(codes), group)
+        return nats * prior.groups

@@ -4,8 +4,8 @@ As `dreamenv.backbones.rssm`, with the same recurrence and heads, but
 
 - the latent keeps where things are: a frame is a grid of places, each with a few scalars of a few levels (FSQ, Mentzer
   et al. 2023). It learns small things several times as fast as a vector of categorical variables;
-- the prior is a convolutional network that sees the two frames before, and draws the scalars in groups, each given
-  those before it, so that neighbours agree.
+- the prior is a convolutional network that sees the two frames before, and draws the scalars of a place together, as
+  one token, and the places in groups, each given those before it, so that neighbours agree.
 
 State: ``deter`` (b, d), which is h, and ``codes`` (b, 2, s, y, x) int64, which are z_t and z_{t-1}.
 """
@@ -59,10 +59,11 @@ class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
         codec: the autoencoder.
         prior_channels: of the prior's maps.
         prior_blocks: residual blocks of the prior.
-        groups: passes in which a frame's scalars are drawn; 1 draws them independently.
-        unimix: share of the uniform distribution mixed into every scalar's.
-        min_p: levels less probable than this share of the most probable one are never drawn (Nguyen et al. 2024): many
-            scalars, each with a small chance of an odd level, make every frame odd somewhere. 0 draws as learned.
+        groups: passes in which a frame's places are drawn; 1 draws them independently.
+        unimix: share of the uniform distribution mixed into every place's.
+        min_p: tokens less probable than this share of the most probable one of their place are never drawn (Nguyen et
+            al. 2024): many places, each with a small chance of an odd token, make every frame odd somewhere. 0 draws as
+            learned.
         head: of reward and termination.
         training: the stages.
 
@@ -120,8 +121,7 @@ class GridRSSM(WorldModel):
             grid, levels, config.deter, config.prior_channels, config.prior_blocks, config.groups, config.unimix
         )
         self.head = config.head.build(config.deter)
-        self.embedding_size = config.deter + self.prior.group.numel()
-        self._log_min_p = math.log(config.min_p) if config.min_p > 0 else -math.inf
+        self.embedding_size = config.deter + math.prod(grid)
 
     # The contract
 
@@ -148,7 +148,7 @@ class GridRSSM(WorldModel):
         return updated_state(state, streams, deter=deter, codes=two)
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
-        """Draw each next frame's codes from the prior. ``uncertainty`` is its entropy per scalar, in nats."""
+        """Draw each next frame's codes from the prior. ``uncertainty`` is its entropy per place, in nats."""
         check_actions(self.spec, actions)
         check_state(state, actions, ("deter", "codes"))
         vectors = self.action(actions)
@@ -212,19 +212,16 @@ class GridRSSM(WorldModel):
         return frames
 
     def _draw(self, deter: Tensor, before: Tensor, streams: RowStreams) -> tuple[Tensor, Tensor]:
-        """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,).
-
-        ``before`` (b, 2 s, y, x) are the values of the two frames before.
-        """
+        """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,)."""
         prior, context = self.prior, self.prior.context(deter, before)
-        codes = torch.zeros((len(before), *prior.grid), dtype=torch.int64, device=before.device)
-        known, entropy = torch.zeros(codes.shape, device=before.device), before.new_zeros(len(before))
-        for index in range(prior.groups):
-            log_probs = prior(context, known, (prior.group < index).to(before.dtype))
-            chosen = prior.group == index
-            picked = log_probs[:, chosen].contiguous()  # b n levels
-            least = picked.amax(dim=-1, keepdim=True) + self._log_min_p
-            codes[:, chosen] = streams.draw(picked.masked_fill(picked < least, -math.inf), stream=index)
-            known = self.autoencoder.values(codes) * (prior.group <= index)
-            entropy = entropy - (picked.exp() * picked).sum(dim=(-2, -1))
-        return codes, entropy / prior.group.numel()
+        tokens = torch.zeros((len(before), prior.group.numel()), dtype=torch.int64, device=before.device)
+        known, entropy = before[:, : prior.grid[0]], before.new_zeros(len(before))
+        for index, size in enumerate(prior.sizes):
+            log_probs = prior(context, known, torch.full_like(streams.counter, index))[:, :size]  # b p tokens
+            entropy = entropy - (log_probs.exp() * log_probs).sum(dim=(-2, -1))
+            if self.config.min_p > 0:
+                least = log_probs.amax(dim=-1, keepdim=True) + math.log(self.config.min_p)
+                log_probs = log_probs.masked_fill(log_probs < least, -math.inf)
+            tokens[:, prior.places[index, :size]] = streams.draw(log_probs, stream=index)
+            known = self.autoencoder.values(prior.codes_of(tokens))
+        return prior.codes_of(tokens), entropy / prior.group.numel()

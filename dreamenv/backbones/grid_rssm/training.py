@@ -40,7 +40,7 @@ class GridRSSMTraining(Training, kind="grid_rssm_training"):
     dynamics: RSSMStage = RSSMStage(steps=7500, batch_size=4, sequence_length=48, learning_rate=1.5e-3)
     foreground_weight: float = 0.0
     edge_weight: float = 5.0
-    dropout: float = 0.1
+    dropout: float = 0.2
     code_noise: float = 0.1
     prior_share: float = 0.5
     bfloat16: bool = True
