@@ -17,7 +17,7 @@ from toy import random_episode
 
 from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.benchmarks import demo, films, recipes, shipped_worlds, sim_to_real
+from dreamenv.benchmarks import demo, films, recipes, ship_world, shipped_worlds, sim_to_real
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
@@ -254,3 +254,16 @@ def test_films_show_a_world_beside_reality(tmp_path: Path) -> None:
         assert (moving.size, moving.n_frames) == ((2 * 64, 2 * (2 * 64 + 2)), 31)  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="must be WORLD=RECORDING"):
         films.Films(recordings=("take_cover",))
+
+
+def test_a_world_too_large_to_ship_replaces_nothing(tmp_path: Path) -> None:
+    config = ship_world.ShipWorld(
+        world=Path("take_cover"), out=tmp_path / "small", command="made by hand", starts=4, limit=10
+    )
+    size = ship_world.ship(config)
+    small = World.load(tmp_path / "small")
+    assert (len(small.starts), small.record["command"]) == (4, "made by hand")
+    with pytest.raises(ConfigError, match="more than 0.1: keep fewer starts"):
+        ship_world.ship(dataclasses.replace(config, starts=8, limit=0.1))
+    assert World.load(tmp_path / "small").content_hash() == small.content_hash()
+    assert size == sum(path.stat().st_size for path in (tmp_path / "small").rglob("*") if path.is_file())
