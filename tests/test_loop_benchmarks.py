@@ -263,7 +263,7 @@ def test_a_world_too_large_to_ship_replaces_nothing(tmp_path: Path) -> None:
     size = ship_world.ship(config)
     small = World.load(tmp_path / "small")
     assert (len(small.starts), small.record["command"]) == (4, "made by hand")
-    with pytest.raises(ConfigError, match="more than 0.1: keep fewer starts"):
+    with pytest.raises(ConfigError, match=r"more than 0\.1: keep fewer starts"):
         ship_world.ship(dataclasses.replace(config, starts=8, limit=0.1))
     assert World.load(tmp_path / "small").content_hash() == small.content_hash()
     assert size == sum(path.stat().st_size for path in (tmp_path / "small").rglob("*") if path.is_file())

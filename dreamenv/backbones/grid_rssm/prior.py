@@ -160,5 +160,5 @@ class GridPrior(nn.Module):
 
     def codes_of(self, tokens: Tensor) -> Tensor:
         """Tokens (n, y * x) -> levels (n, s, y, x)."""
-        digits = tokens[:, None] // self._radix[:, None] % self.levels
+        digits: Tensor = tokens[:, None] // self._radix[:, None] % self.levels
         return digits.unflatten(2, self.grid[1:])
