@@ -160,5 +160,6 @@ class GridPrior(nn.Module):
 
     def codes_of(self, tokens: Tensor) -> Tensor:
         """Tokens (n, y * x) -> levels (n, s, y, x)."""
-        digits: Tensor = tokens[:, None] // self._radix[:, None] % self.levels
-        return digits.unflatten(2, self.grid[1:])
+        digits = tokens[:, None] // self._radix[:, None] % self.levels
+        codes: Tensor = digits.unflatten(2, self.grid[1:])
+        return codes
