@@ -59,7 +59,7 @@ class SimToReal:
         workers: recording processes.
         threads: of torch; None leaves its setting.
         temperature: of the dreams that policies are trained in, fixed; None takes the recipe's. Those for `rssm` go
-            above 1, which makes dreams harder to exploit; the hundreds of scalars of a `grid_rssm` do not bear that.
+            above 1, which makes dreams harder to exploit; the many places of a `grid_rssm` do not bear that.
         steps: of PPO in the dream; None takes the recipe's.
     """
 

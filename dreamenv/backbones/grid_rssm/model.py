@@ -223,5 +223,6 @@ class GridRSSM(WorldModel):
                 least = log_probs.amax(dim=-1, keepdim=True) + math.log(self.config.min_p)
                 log_probs = log_probs.masked_fill(log_probs < least, -math.inf)
             tokens[:, prior.places[index, :size]] = streams.draw(log_probs, stream=index)
-            known = self.autoencoder.values(prior.codes_of(tokens))
-        return prior.codes_of(tokens), entropy / prior.group.numel()
+            codes = prior.codes_of(tokens)
+            known = self.autoencoder.values(codes)
+        return codes, entropy / prior.group.numel()

@@ -55,7 +55,7 @@ class GridPrior(nn.Module):
     Attributes:
         group: (y, x), the number of each place's group.
         places: (groups, p), the places of each group, counted row by row; a smaller group names its last one again.
-        size: (groups,), how many places each group has.
+        sizes: how many places each group has.
         tokens: what a place can hold.
 
     Raises:
@@ -64,7 +64,7 @@ class GridPrior(nn.Module):
 
     group: Tensor
     places: Tensor
-    size: Tensor
+    _sizes: Tensor
     _radix: Tensor
 
     def __init__(
@@ -99,7 +99,7 @@ class GridPrior(nn.Module):
         places = torch.stack([torch.cat((one, one[-1:].expand(largest - len(one)))) for one in members])
         self.register_buffer("group", pattern, persistent=False)
         self.register_buffer("places", places, persistent=False)
-        self.register_buffer("size", torch.tensor(self.sizes), persistent=False)
+        self.register_buffer("_sizes", torch.tensor(self.sizes), persistent=False)
         self.register_buffer("_radix", levels ** torch.arange(s), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -140,7 +140,7 @@ class GridPrior(nn.Module):
         nats = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
         if self.unimix > 0:
             nats = -torch.log((1 - self.unimix) * (-nats).exp() + self.unimix / self.tokens)
-        counted = torch.arange(tokens.shape[1], device=tokens.device) < self.size[group][:, None]
+        counted = torch.arange(tokens.shape[1], device=tokens.device) < self._sizes[group][:, None]
         return (nats * counted).sum(dim=1)
 
     def _logits(self, context: PriorContext, known: Tensor, group: Tensor) -> Tensor:
