@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import gymnasium as gym
 import pytest
@@ -13,6 +14,7 @@ from dreamenv.backbones.grid_rssm import GridRSSM, GridRSSMConfig, GridRSSMTrain
 from dreamenv.backbones.grid_rssm.presets import tiny
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.codecs.fsq import FSQConfig
+from dreamenv.codecs.rate import CodeRate
 from dreamenv.errors import ConfigError
 from dreamenv.parts import part_to_json
 from dreamenv.testing import SPEC
@@ -105,7 +107,9 @@ def test_values_are_rounded_to_levels_and_gradients_pass() -> None:
     assert int(codes.min()) >= 0
     assert int(codes.max()) <= 4
     assert set(codec.values(torch.arange(5).view(5, 1, 1, 1)).flatten().tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}
-    loss, _ = codec.loss(frames)
+    values = codec.rounded(frames)
+    assert torch.allclose(values, codec.values(codes), atol=1e-6)
+    loss, _ = codec.loss(frames, values)
     loss.backward()
     assert all(
         parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in codec.down[-1].parameters()
@@ -120,7 +124,8 @@ def test_the_codec_keeps_a_small_moving_thing() -> None:
     optimizer = torch.optim.Adam(codec.parameters(), 3e-3)
     codec.mean_frame.fill_(4 / 256)
     for _ in range(300):
-        loss, logged = codec.loss(squares(64, generator), foreground_weight=20.0)
+        frames = squares(64, generator)
+        loss, logged = codec.loss(frames, codec.rounded(frames), foreground_weight=20.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -143,11 +148,71 @@ def test_edges_weigh_as_much_as_they_are_asked_to() -> None:
     codec.mean_frame[..., 8:] = 0.5  # what is decoded, with an edge that the frames do not have
     with torch.no_grad():
         codec.up[-2].weight.zero_()
-        plain, _ = codec.loss(frames)
-        sharp, _ = codec.loss(frames, edge_weight=2.0)
+        values = codec.rounded(frames)
+        plain, _ = codec.loss(frames, values)
+        sharp, _ = codec.loss(frames, values, edge_weight=2.0)
     assert float(sharp - plain) == pytest.approx(2.0 * 16 * 0.25)
     with pytest.raises(ConfigError, match="edge_weight must be at least 0, not -1"):
         GridRSSMTraining(edge_weight=-1)
+
+
+def test_the_rate_is_that_of_a_distribution_over_levels() -> None:
+    """One scalar at one place: the probabilities of its five levels add up to 1, whatever the frame before."""
+    torch.manual_seed(0)
+    rate = CodeRate(1, 5)
+    for parameter in rate.parameters():
+        torch.nn.init.normal_(parameter)
+    levels = torch.linspace(-1, 1, 5).view(5, 1, 1, 1)
+    for before in levels:
+        nats = rate(before.expand(5, 1, 1, 1), levels).detach()
+        assert float((-nats).exp().sum()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_codec_that_pays_for_its_rate_leaves_out_what_cannot_be_foretold() -> None:
+    """Two frames of stripes that stay, under noise that does not: dearer codes are fewer nats, and keep the stripes."""
+    spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
+    terms = {}
+    for weight in (0.0, 0.2):
+        torch.manual_seed(0)
+        training = dataclasses.replace(tiny().training, rate_weight=weight, edge_weight=0.0, bfloat16=False)
+        stage = dataclasses.replace(tiny(), training=training).build(spec).stages()[0]
+        optimizer = torch.optim.Adam(stage.objectives[0].parameters, 3e-3)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(150):
+            loss, terms[weight] = stage.objectives[0].loss(noisy_stripes(spec, generator))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    untrained = math.log(5) * 16  # of four scalars at four places, foretold by chance
+    assert float(terms[0.2]["rate"].detach()) < 0.7 * untrained
+    assert float(terms[0.2]["psnr_db"]) > float(terms[0.0]["psnr_db"]) - 1.0
+
+
+def noisy_stripes(spec: WorldModelSpec, generator: torch.Generator) -> Batch:
+    """Sixteen windows of one step, each of stripes of its own two shades."""
+    shades = torch.rand(16, 1, 1, 1, 1, generator=generator)
+    frames = (torch.arange(16) // 4 % 2 * (shades - 0.5) + 0.25).expand(16, 2, *spec.frame_shape)
+    frames = frames + 0.1 * torch.randn(frames.shape, generator=generator)
+    zeros = torch.zeros(16, 1)
+    return Batch(
+        first_frame=frames[:, 0], frames=frames[:, 1:], actions=zeros.long(), rewards=zeros, terminated=zeros.bool(),
+        weight=torch.ones(16, 1), generator=generator,
+    )  # fmt: skip
+
+
+def test_a_frame_that_ends_an_episode_has_no_rate() -> None:
+    spec = WorldModelSpec(frame_shape=(1, 16, 16), action_space=gym.spaces.Discrete(2), frame_rate=10.0)
+    model = tiny().build(spec).eval()
+    for parameter in model.stages()[0].objectives[0].parameters:
+        torch.nn.init.normal_(parameter, std=0.3)
+    loss = model.stages()[0].objectives[0].loss
+    batch = noisy_stripes(spec, torch.Generator().manual_seed(0))
+    ended = torch.arange(16)[:, None] < 8
+    other = torch.where(ended[..., None, None, None], torch.rand(16, 1, *spec.frame_shape), batch.frames)
+    _, terms = loss(dataclasses.replace(batch, terminated=ended))
+    _, same = loss(dataclasses.replace(batch, terminated=ended, frames=other))
+    assert torch.equal(terms["rate"], same["rate"])
+    assert not torch.equal(terms["rate"], loss(batch)[1]["rate"])
 
 
 def squares(count: int, generator: torch.Generator) -> Tensor:
@@ -169,7 +234,9 @@ def test_groups_make_what_lies_side_by_side_agree() -> None:
 def share_of_plain_frames(spec: WorldModelSpec, groups: int) -> float:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    config = dataclasses.replace(tiny(), groups=groups, codec=FSQConfig(channels=(8, 8)))
+    # Where codes are dear, one place may tell the coin's side for all, and none has to agree with another.
+    training = dataclasses.replace(tiny().training, rate_weight=0.0)
+    config = dataclasses.replace(tiny(), groups=groups, codec=FSQConfig(channels=(8, 8)), training=training)
     model = config.build(spec)
     assert isinstance(model, GridRSSM)
     model.calibrate(DataStatistics(torch.full(spec.frame_shape, 0.5), 0.0, 0.0, 0.0, 0.0, 0.0))

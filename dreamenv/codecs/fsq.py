@@ -124,9 +124,15 @@ class FSQAutoencoder(nn.Module):
         difference = map_in_chunks(self.up, self._largest, values)
         return difference.float().add_(self.mean_frame).clamp_(0.0, 1.0)
 
+    def rounded(self, frames: Tensor) -> Tensor:
+        """Frames (n, c, h, w) in [0, 1] -> values (n, s, y, x); gradients pass as if nothing were rounded."""
+        exact, half = self._bounded(frames), self.levels // 2
+        return exact + ((exact * half).round() / half - exact).detach()
+
     def loss(
         self,
         frames: Tensor,
+        values: Tensor,
         foreground_weight: float = 0.0,
         edge_weight: float = 0.0,
         code_noise: float = 0.0,
@@ -136,16 +142,16 @@ class FSQAutoencoder(nn.Module):
 
         Args:
             frames: (n, c, h, w) in [0, 1].
+            values: (n, s, y, x), see `rounded`.
             foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|.
             edge_weight: of the squared error of differences between neighbouring pixels, which keeps edges sharp.
             code_noise: see `disturb`: so that levels side by side come to stand for frames that look alike, and codes
                 that a world predicts not quite right for frames not quite right.
             generator: of the noise.
         """
-        exact, half = self._bounded(frames), self.levels // 2
-        codes = disturb((exact.detach() * half).round().long() + half, self.levels, code_noise, generator)
-        rounded = exact + (self.values(codes) - exact).detach()  # straight through
-        decoded = self.up(rounded).float() + self.mean_frame
+        half = self.levels // 2
+        codes = disturb((values.detach() * half).round().long() + half, self.levels, code_noise, generator)
+        decoded = self.up(values + (self.values(codes) - values).detach()).float() + self.mean_frame
         error = decoded - frames
         squared = error.square()
         weight = 1.0 + foreground_weight * (frames - self.mean_frame).abs()

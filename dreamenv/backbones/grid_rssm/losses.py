@@ -1,4 +1,4 @@
-"""What the grid RSSM learns from: reconstruction; then the likelihood of codes, reward and termination."""
+"""What the grid RSSM learns from: reconstruction and rate; then the likelihood of codes, reward and termination."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dreamenv.backbones.grid_rssm.memory import GridMemory
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
 from dreamenv.codecs.fsq import FSQAutoencoder, disturb
+from dreamenv.codecs.rate import CodeRate
 from dreamenv.heads.reward_termination import RewardTerminationHead
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.dropout import dropout
@@ -28,25 +29,32 @@ class GridRSSMLoss:
 
     config: GridRSSMTraining
     autoencoder: FSQAutoencoder
+    rate: CodeRate
     action: ActionVector
     memory: GridMemory
     prior: GridPrior
     head: RewardTerminationHead
 
     def codec(self, batch: Batch) -> Loss:
-        """Reconstruction of frames, but for those that end an episode, which may be anything."""
+        """Reconstruction and rate of frames, but for those that end an episode, which may be anything."""
         frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)
         kept = batch.weight * ~batch.terminated > 0
         kept = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
         with autocast(frames.device, self.config.bfloat16 and self.autoencoder.training):
+            values = self.autoencoder.rounded(frames.flatten(0, 1)).unflatten(0, kept.shape)
             noise = self.config.code_noise if self.autoencoder.training else 0.0
-            return self.autoencoder.loss(
+            loss, terms = self.autoencoder.loss(
                 frames[kept],
+                values[kept],
                 foreground_weight=self.config.foreground_weight,
                 edge_weight=self.config.edge_weight,
                 code_noise=noise,
                 generator=batch.generator,
             )
+            nats = self.rate(values[:, :-1].flatten(0, 1), values[:, 1:].flatten(0, 1))
+        weight = kept[:, 1:].flatten().float()
+        terms["rate"] = (nats * weight).sum() / weight.sum().clamp_min(1.0)
+        return loss + self.config.rate_weight * terms["rate"], terms
 
     def dynamics(self, batch: Batch) -> Loss:
         """Memory, prior and head, on cached codes."""

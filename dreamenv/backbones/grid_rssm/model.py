@@ -25,6 +25,7 @@ from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
 from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.codecs.fsq import FSQConfig
+from dreamenv.codecs.rate import CodeRate
 from dreamenv.errors import ConfigError
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.actions import ActionVector
@@ -121,6 +122,7 @@ class GridRSSM(WorldModel):
             grid, levels, config.deter, config.prior_channels, config.prior_blocks, config.groups, config.unimix
         )
         self.head = config.head.build(config.deter)
+        self.rate = CodeRate(grid[0], levels)
         self.embedding_size = config.deter + math.prod(grid)
 
     # The contract
@@ -196,12 +198,13 @@ class GridRSSM(WorldModel):
         return {("codes",): (0, self.config.codec.levels - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
 
     def stages(self) -> Sequence[Stage]:
-        """The autoencoder on frames, then memory, prior and head on cached codes."""
+        """The autoencoder and its rate on frames, then memory, prior and head on cached codes."""
         training = self.config.training
-        losses = GridRSSMLoss(training, self.autoencoder, self.action, self.memory, self.prior, self.head)
+        losses = GridRSSMLoss(training, self.autoencoder, self.rate, self.action, self.memory, self.prior, self.head)
         second = (*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters())
+        first = (*self.autoencoder.parameters(), *self.rate.parameters())
         return (
-            training.codec.build("codec", self.autoencoder.parameters(), losses.codec),
+            training.codec.build("codec", first, losses.codec),
             # In float32, as in a dream: codes that lie next to a boundary would be others.
             training.dynamics.build("dynamics", second, losses.dynamics, self.autoencoder.encode),
         )
