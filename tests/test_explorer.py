@@ -41,6 +41,23 @@ def test_it_turns_one_way_for_a_while_when_it_gets_nowhere_then_walks_on():
         assert set(done[1 + len(turns) :]) == {"forward"}
 
 
+def test_it_turns_the_same_way_until_it_gets_out_of_a_corner():
+    for seed in range(10):
+        policy = ExplorerPolicy(WALK, STRAIGHT)
+        policy.reset(seed)
+        corner = set(acts(policy, [7] * 60)) - {"forward"}
+        assert corner in ({"turn_left"}, {"turn_right"})
+
+
+def test_it_may_turn_the_other_way_at_the_next_corner():
+    turned = set()
+    for seed in range(10):
+        policy = ExplorerPolicy(WALK, STRAIGHT)
+        policy.reset(seed)
+        turned |= {tuple(sorted(set(acts(policy, [7] * 20 + list(range(20, 50)) + [50] * 20)) - {"forward"}))}
+    assert ("turn_left", "turn_right") in turned
+
+
 def test_a_picture_that_stays_while_it_turns_is_no_wall():
     policy = ExplorerPolicy(WALK, STRAIGHT)
     policy.act(picture(7))

@@ -20,6 +20,8 @@ _DIRECTIONS = ("move_left", "move_right", "move_up", "move_down")
 _INTERACTIONS = ("toggle", "pickup", "do", "use", "dig", "attack")
 _JUMPS = ("forward_jump", "jump_forward", "jump")
 
+_SAME_CORNER = 12  # steps after a turn within which being stuck means that it has not turned far enough
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerConfig:
@@ -34,7 +36,7 @@ class ExplorerConfig:
     """
 
     turn_probability: float = 0.03
-    max_turn_steps: int = 8
+    max_turn_steps: int = 12
     stuck_threshold: float = 1.0
     interact_probability: float = 0.5
 
@@ -51,8 +53,9 @@ class ExplorerConfig:
 class ExplorerPolicy:
     """Mostly walks; interacts or turns for some steps when the frame stops changing, and turns at random.
 
-    With turn actions, it walks forward and turns. With directions instead (up, down, left, right), it keeps one until
-    it is stuck. It sees only whether the frame changed.
+    With turn actions, it walks forward and turns, the same way again where it is soon stuck again: turning to and fro,
+    it would stay in corners. With directions instead (up, down, left, right), it keeps one until it is stuck. It sees
+    only whether the frame changed.
 
     Args:
         action_names: one name per discrete action.
@@ -89,9 +92,12 @@ class ExplorerPolicy:
         self._walk_action = int(self._random.choice(self._walk_actions))
         self._previous: _Frame | None = None  # the frame before its last action
         self._last: int | None = None
+        self._turn: int | None = None  # the action of its last turn
+        self._since_turn = 0  # steps it has walked; negative while it turns
 
     def act(self, frame: _Frame) -> int:
         """Choose an action after seeing a frame (h, w, c)."""
+        self._since_turn += 1
         stuck = self._last == self._walk_action and self._is_unchanged(frame)
         if not self._plan and (stuck or self._random.random() < self.config.turn_probability):
             self._turn_away(stuck)
@@ -113,7 +119,9 @@ class ExplorerPolicy:
             self._plan = [self._walk_action, int(self._random.choice(self._interactions))]  # interact, then try again
         elif self._turns:
             steps = int(self._random.integers(1, self.config.max_turn_steps + 1))
-            self._plan = [int(self._random.choice(self._turns))] * steps
+            if self._turn is None or not stuck or self._since_turn > _SAME_CORNER:
+                self._turn = int(self._random.choice(self._turns))
+            self._plan, self._since_turn = [self._turn] * steps, -steps
         else:
             others = [action for action in self._walk_actions if action != self._walk_action]
             self._walk_action = int(self._random.choice(others or self._walk_actions))
