@@ -35,6 +35,7 @@ from dreamenv.agents.real import RealVecEnv
 from dreamenv.agents.results import Evaluation
 from dreamenv.agents.rows import RowsVecEnv
 from dreamenv.agents.saved_policy import SavedPolicy
+from dreamenv.allocator import keep_freed_memory
 from dreamenv.checks import check_flag, check_instance, check_path
 from dreamenv.data.provenance import Provenance
 from dreamenv.devices import find_device
@@ -96,6 +97,7 @@ def train_agent(
     world = World.load(world, config.device) if isinstance(world, str | Path) else world
     if world is not None:
         check_instance("world", world, World)
+    keep_freed_memory()
     with locked_run(out), _own_randomness(config):
         rows = make_training_env(config, world=world, real=real, reward_fn=reward_fn)
         callback: _TrainingCallback | None = None

@@ -19,6 +19,7 @@ from torch import Tensor
 __all__ = [
     "TEMPERATURE_FLOOR",
     "categorical",
+    "categorical_of",
     "host_philox",
     "normal",
     "philox4x32",
@@ -165,6 +166,31 @@ def categorical(logits: Tensor, temperature: Tensor, key: Tensor, counter: Tenso
     # Scaling by the last value keeps float rounding from ever choosing past the end.
     threshold = uniform(key, counter, (logits.shape[1], 1), stream=stream) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, threshold.contiguous()).squeeze(-1)
+
+
+def categorical_of(
+    probabilities: Tensor, temperature: Tensor, key: Tensor, counter: Tensor, *, stream: int = 0
+) -> Tensor:
+    """Sample as `categorical` does, from probabilities (b, n, classes) that need not add up to 1; 0 is never drawn.
+
+    For hundreds of classes: each pass over all of them counts, so at a temperature of 1 there is one, which adds up
+    blocks; a block is chosen first, then a class in it.
+    """
+    weights = probabilities
+    if temperature.device.type != "cpu" or bool((temperature != 1).any()):
+        largest = weights.amax(dim=-1, keepdim=True)
+        weights = (weights / largest) ** (1 / temperature.clamp_min(TEMPERATURE_FLOOR).view(-1, 1, 1))
+    classes = weights.shape[-1]
+    side = next(size for size in range(math.isqrt(classes), 0, -1) if classes % size == 0)
+    blocks = weights.unflatten(-1, (side, -1))
+    ends = blocks.sum(dim=-1).cumsum(dim=-1)
+    threshold = uniform(key, counter, (weights.shape[1], 1), stream=stream) * ends[..., -1:]
+    block = torch.searchsorted(ends, threshold.contiguous())
+    before = torch.where(block > 0, ends.gather(-1, (block - 1).clamp_min(0)), 0.0)
+    inside = blocks.gather(-2, block[..., None].expand(-1, -1, -1, blocks.shape[-1])).squeeze(-2).cumsum(dim=-1)
+    # Float rounding must neither pass the end of the block nor choose a class of probability 0 at its beginning.
+    rest = torch.minimum(threshold - before, inside[..., -1:]).clamp_min(torch.finfo(weights.dtype).tiny)
+    return (block * blocks.shape[-1] + torch.searchsorted(inside, rest.contiguous())).squeeze(-1)
 
 
 def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:

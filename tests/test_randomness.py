@@ -7,7 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from dreamenv.randomness import categorical, host_philox, normal, philox4x32, seed_keys, uniform, uniform_numpy_seed
+from dreamenv.randomness import (
+    categorical,
+    categorical_of,
+    host_philox,
+    normal,
+    philox4x32,
+    seed_keys,
+    uniform,
+    uniform_numpy_seed,
+)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,31 @@ def test_temperature_sharpens_and_flattens() -> None:
     assert share_of_first(0.0) == 1.0
     assert abs(share_of_first(1.0) - 0.8808) < 0.02  # 1 / (1 + exp(-2))
     assert abs(share_of_first(2.0) - 0.7311) < 0.03  # 1 / (1 + exp(-1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0, 0.5, 1.7])
+@pytest.mark.parametrize("classes", [625, 12, 7, 1])
+def test_probabilities_draw_what_their_logarithms_draw(classes: int, temperature: float) -> None:
+    """The same numbers choose the same classes, but for those that lie within rounding of the next."""
+    rows = 500
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(rows, 6, classes, generator=generator)
+    key, counter = seed_keys(torch.arange(rows)), torch.zeros(rows, dtype=torch.int64)
+    at = torch.full((rows,), temperature)
+    at[0] = 1.0
+    drawn = categorical_of(logits.softmax(dim=-1), at, key, counter)
+    assert drawn.dtype == torch.int64
+    assert float((drawn == categorical(logits, at, key, counter)).float().mean()) > 0.999
+
+
+def test_a_class_of_probability_0_is_never_drawn() -> None:
+    """Neither at the beginning of a block of classes nor at its end, where rounding could choose it."""
+    rows = 20_000
+    probabilities = torch.zeros(rows, 1, 625)
+    probabilities[..., [24, 25, 49, 50, 312, 623]] = torch.tensor([0.3, 0.1, 0.2, 0.1, 0.1, 0.2])
+    key, counter = seed_keys(torch.arange(rows)), torch.zeros(rows, dtype=torch.int64)
+    drawn = categorical_of(probabilities, torch.ones(rows), key, counter)
+    assert set(drawn.flatten().tolist()) == {24, 25, 49, 50, 312, 623}
 
 
 def test_a_seed_for_other_libraries_follows_the_stream() -> None:

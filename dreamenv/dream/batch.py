@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamenv.allocator import keep_freed_memory
 from dreamenv.capabilities import SupportsEmbed
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
@@ -93,6 +94,7 @@ class DreamBatch:
         decode: bool,
         max_uncertainty: float | None,
     ) -> None:
+        keep_freed_memory()  # a step of many rows makes megabytes anew, and spends a third of its time on page faults
         self._model, self._starts, self._device = model, starts, device
         self._horizon, self._temperatures = horizon, temperatures
         self._decode, self._max_uncertainty = decode, max_uncertainty

@@ -29,7 +29,7 @@ class GridRSSMLoss:
 
     config: GridRSSMTraining
     autoencoder: FSQAutoencoder
-    rate: CodeRate
+    rate: CodeRate | None
     action: ActionVector
     memory: GridMemory
     prior: GridPrior
@@ -51,10 +51,12 @@ class GridRSSMLoss:
                 code_noise=noise,
                 generator=batch.generator,
             )
-            nats = self.rate(values[:, :-1].flatten(0, 1), values[:, 1:].flatten(0, 1))
-        weight = kept[:, 1:].flatten().float()
-        terms["rate"] = (nats * weight).sum() / weight.sum().clamp_min(1.0)
-        return loss + self.config.rate_weight * terms["rate"], terms
+            if self.rate is not None:
+                nats = self.rate(values[:, :-1].flatten(0, 1), values[:, 1:].flatten(0, 1))
+                weight = kept[:, 1:].flatten().float()
+                terms["rate"] = (nats * weight).sum() / weight.sum().clamp_min(1.0)
+                loss = loss + self.config.rate_weight * terms["rate"]
+        return loss, terms
 
     def dynamics(self, batch: Batch) -> Loss:
         """Memory, prior and head, on cached codes."""

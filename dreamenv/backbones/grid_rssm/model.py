@@ -49,6 +49,8 @@ from dreamenv.world_model import (
 
 __all__ = ["GridRSSM", "GridRSSMConfig"]
 
+_LEAST_LOG = -200.0  # less than the logarithm of any float32 but 0, whose share of the entropy is 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridRSSMConfig(BackboneConfig, kind="grid_rssm"):
@@ -122,7 +124,7 @@ class GridRSSM(WorldModel):
             grid, levels, config.deter, config.prior_channels, config.prior_blocks, config.groups, config.unimix
         )
         self.head = config.head.build(config.deter)
-        self.rate = CodeRate(grid[0], levels)
+        self.rate = CodeRate(grid[0], levels) if config.training.rate_weight > 0 else None
         self.embedding_size = config.deter + math.prod(grid)
 
     # The contract
@@ -202,7 +204,7 @@ class GridRSSM(WorldModel):
         training = self.config.training
         losses = GridRSSMLoss(training, self.autoencoder, self.rate, self.action, self.memory, self.prior, self.head)
         second = (*self.memory.parameters(), *self.prior.parameters(), *self.head.parameters())
-        first = (*self.autoencoder.parameters(), *self.rate.parameters())
+        first = (*self.autoencoder.parameters(), *(() if self.rate is None else self.rate.parameters()))
         return (
             training.codec.build("codec", first, losses.codec),
             # In float32, as in a dream: codes that lie next to a boundary would be others.
@@ -220,12 +222,12 @@ class GridRSSM(WorldModel):
         tokens = torch.zeros((len(before), prior.group.numel()), dtype=torch.int64, device=before.device)
         known, entropy = before[:, : prior.grid[0]], before.new_zeros(len(before))
         for index, size in enumerate(prior.sizes):
-            log_probs = prior(context, known, torch.full_like(streams.counter, index))[:, :size]  # b p tokens
-            entropy = entropy - (log_probs.exp() * log_probs).sum(dim=(-2, -1))
+            probs = prior(context, known, torch.full_like(streams.counter, index))[:, :size]  # b p tokens
+            entropy = entropy - torch.linalg.vecdot(probs, probs.log().clamp_min_(_LEAST_LOG)).sum(dim=-1)
             if self.config.min_p > 0:
-                least = log_probs.amax(dim=-1, keepdim=True) + math.log(self.config.min_p)
-                log_probs = log_probs.masked_fill(log_probs < least, -math.inf)
-            tokens[:, prior.places[index, :size]] = streams.draw(log_probs, stream=index)
+                least = probs.amax(dim=-1, keepdim=True) * self.config.min_p
+                probs = probs.masked_fill(probs < least, 0.0)
+            tokens[:, prior.places[index, :size]] = streams.draw_of(probs, stream=index)
             codes = prior.codes_of(tokens)
             known = self.autoencoder.values(codes)
         return codes, entropy / prior.group.numel()

@@ -13,7 +13,7 @@ __all__ = ["PRESETS", "small", "tiny"]
 
 def small() -> GridRSSMConfig:
     """For two CPU cores: a 64x64 world in half an hour."""
-    return GridRSSMConfig()
+    return GridRSSMConfig(training=GridRSSMTraining(rate_weight=0.1))
 
 
 def tiny() -> GridRSSMConfig:
@@ -28,6 +28,7 @@ def tiny() -> GridRSSMConfig:
         training=GridRSSMTraining(
             codec=RSSMStage(steps=200, batch_size=8, sequence_length=7, learning_rate=2e-3),
             dynamics=RSSMStage(steps=200, batch_size=16, sequence_length=24, learning_rate=1e-3),
+            rate_weight=0.1,
         ),
     )
 

@@ -115,7 +115,7 @@ class GridPrior(nn.Module):
         return PriorContext(self.context_conv(inputs) + self.position, self.films(deter).chunk(len(self.blocks), dim=1))
 
     def forward(self, context: PriorContext, known: Tensor, group: Tensor) -> Tensor:
-        """Return the log-probabilities of the tokens at the places of a group, (n, p, tokens) float32.
+        """Return the probabilities of the tokens at the places of a group, (n, p, tokens) float32.
 
         Args:
             context: see `context`.
@@ -123,8 +123,7 @@ class GridPrior(nn.Module):
             group: (n,), which group of each row.
         """
         probabilities = self._logits(context, known, group).softmax(dim=-1)
-        log_probs: Tensor = probabilities.mul_(1 - self.unimix).add_(self.unimix / self.tokens).log_()
-        return log_probs
+        return probabilities.mul_(1 - self.unimix).add_(self.unimix / self.tokens)
 
     def nats(self, context: PriorContext, codes: Tensor, values: Tensor, group: Tensor) -> Tensor:
         """Return the negative log-likelihood of a group given those before it, (n,).

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dreamenv.randomness import categorical
+from dreamenv.randomness import categorical, categorical_of
 from dreamenv.world_model import State
 
 __all__ = ["RowStreams", "updated_state"]
@@ -32,6 +32,10 @@ class RowStreams(NamedTuple):
             stream: distinguishes the draws of one step.
         """
         return categorical(log_probs, self.temperature, self.key, self.counter, stream=stream)
+
+    def draw_of(self, probabilities: Tensor, *, stream: int = 0) -> Tensor:
+        """Draw as `draw` does, by probabilities (b, n, classes); those of 0 are never drawn."""
+        return categorical_of(probabilities, self.temperature, self.key, self.counter, stream=stream)
 
     def next(self) -> RowStreams:
         """Return those of the next step."""
