@@ -190,7 +190,8 @@ def categorical_of(
     inside = blocks.gather(-2, block[..., None].expand(-1, -1, -1, blocks.shape[-1])).squeeze(-2).cumsum(dim=-1)
     # Float rounding must neither pass the end of the block nor choose a class of probability 0 at its beginning.
     rest = torch.minimum(threshold - before, inside[..., -1:]).clamp_min(torch.finfo(weights.dtype).tiny)
-    return (block * blocks.shape[-1] + torch.searchsorted(inside, rest.contiguous())).squeeze(-1)
+    drawn: Tensor = block * blocks.shape[-1] + torch.searchsorted(inside, rest.contiguous())
+    return drawn.squeeze(-1)
 
 
 def uniform_numpy_seed(key: Tensor, counter: Tensor) -> int:

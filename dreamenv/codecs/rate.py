@@ -31,7 +31,7 @@ class CodeRate(nn.Module):
 
     def __init__(self, scalars: int, levels: int) -> None:
         super().__init__()
-        self.half = levels // 2
+        self.levels = levels
         self.net = nn.Sequential(
             CastConv(scalars, _CHANNELS, 3), nn.SiLU(), CastConv(_CHANNELS, _CHANNELS, 3), nn.SiLU(),
             CastConv(_CHANNELS, 2 * scalars, 1),
@@ -44,11 +44,10 @@ class CodeRate(nn.Module):
         Both are (n, s, y, x), rounded to levels between -1 and 1; gradients reach the two of them and the network.
         """
         mean, log_scale = self.net(before.contiguous(memory_format=torch.channels_last)).float().chunk(2, dim=1)
-        sharpness, level = (-log_scale.clamp(-5.0, 3.0)).exp(), values * self.half
-        above = torch.where(level > self.half - 0.5, _FAR, level + 0.5)
-        below = torch.where(level < 0.5 - self.half, -_FAR, level - 0.5)
-        probability = ((above - mean * self.half) * sharpness).sigmoid() - (
-            (below - mean * self.half) * sharpness
-        ).sigmoid()
-        smoothed = probability * (1 - _LEAST * (2 * self.half + 1)) + _LEAST
-        return -smoothed.log().flatten(1).sum(dim=1)
+        middle = self.levels // 2
+        sharpness, level = (-log_scale.clamp(-5.0, 3.0)).exp(), values * middle
+        above = torch.where(level > middle - 0.5, _FAR, level + 0.5) - mean * middle
+        below = torch.where(level < 0.5 - middle, -_FAR, level - 0.5) - mean * middle
+        probability = (above * sharpness).sigmoid() - (below * sharpness).sigmoid()
+        nats: Tensor = -(probability * (1 - _LEAST * self.levels) + _LEAST).log().flatten(1).sum(dim=1)
+        return nats
