@@ -178,8 +178,9 @@ def categorical_of(
     """
     weights = probabilities
     if temperature.device.type != "cpu" or bool((temperature != 1).any()):
-        largest = weights.amax(dim=-1, keepdim=True)
-        weights = (weights / largest) ** (1 / temperature.clamp_min(TEMPERATURE_FLOOR).view(-1, 1, 1))
+        largest, at = weights.amax(dim=-1, keepdim=True), temperature.clamp_min(TEMPERATURE_FLOOR).view(-1, 1, 1)
+        # A row at a temperature of 1 keeps its weights, so that it draws the same whatever those of other rows are.
+        weights = torch.where(at == 1, weights, (weights / largest) ** (1 / at))
     classes = weights.shape[-1]
     side = next(size for size in range(math.isqrt(classes), 0, -1) if classes % size == 0)
     blocks = weights.unflatten(-1, (side, -1))

@@ -8,8 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from drifting import make_world
 
 from dreamenv import allocator
+from dreamenv.agents import AgentConfig, train_agent
+from dreamenv.dream import DreamVectorEnv
+from dreamenv.errors import ConfigError
 
 PAGE_FAULTS = """
 import resource, sys, torch
@@ -55,3 +59,14 @@ def test_nothing_is_called_where_the_c_library_is_another(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: pytest.fail("it called the C library"))
     assert not allocator.keep_freed_memory.__wrapped__()
+
+
+def test_dreams_and_policies_keep_it_too(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("dreamenv.dream.batch.keep_freed_memory", lambda: asked.append("dream"))
+    monkeypatch.setattr("dreamenv.agents.ppo.keep_freed_memory", lambda: asked.append("policy"))
+    DreamVectorEnv(make_world(), num_envs=2).close()
+    assert asked == ["dream"]
+    with pytest.raises(ConfigError):
+        train_agent(AgentConfig(where="real"), out=tmp_path)
+    assert asked[1:] == ["policy"]

@@ -151,6 +151,18 @@ def test_probabilities_draw_what_their_logarithms_draw(classes: int, temperature
     assert float((drawn == categorical(logits, at, key, counter)).float().mean()) > 0.999
 
 
+def test_a_row_is_drawn_the_same_whatever_the_temperatures_of_others() -> None:
+    rows = 2000
+    probabilities = (3 * torch.randn(rows, 32, 625, generator=torch.Generator().manual_seed(0))).softmax(dim=-1)
+    key, counter = seed_keys(torch.arange(rows)), torch.zeros(rows, dtype=torch.int64)
+    plain, mixed = torch.ones(rows), torch.ones(rows)
+    mixed[::2] = 0.7
+    alone = categorical_of(probabilities, plain, key, counter)
+    together = categorical_of(probabilities, mixed, key, counter)
+    assert torch.equal(alone[1::2], together[1::2])
+    assert not torch.equal(alone[::2], together[::2])
+
+
 def test_a_class_of_probability_0_is_never_drawn() -> None:
     """Neither at the beginning of a block of classes nor at its end, where rounding could choose it."""
     rows = 20_000

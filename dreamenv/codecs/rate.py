@@ -17,7 +17,7 @@ from dreamenv.nn.residual import CastConv
 __all__ = ["CodeRate"]
 
 _CHANNELS = 48
-_LEAST = 2e-4  # of every level's probability, so that none costs more than 8.5 nats
+_LEAST = 2e-4  # of every level's probability, so that none costs more than about 8.5 nats
 _FAR = 1e6  # where the outermost levels end
 
 
