@@ -286,3 +286,46 @@ def test_windows_cropped_at_episode_ends_say_nothing_by_their_length(tmp_path):
     whole = WindowSampler(store, batch_size=64, sequence_length=length, seed=0)
     last = sum(whole.batch(step).terminated.numpy().sum(0) for step in range(20))
     assert last[:-1].sum() < last[-1]  # windows that are clamped into the episode do
+
+
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("length", [2, 40])
+def test_a_share_of_windows_starts_shortly_before_a_reward(tmp_path, length, crop):
+    dataset = empty_dataset(tmp_path / "d")
+    for number in range(4):  # of 100 steps; those of odd numbers find something at step 50 + number
+        rewards = np.full(100, -0.1)
+        rewards[50 + number] += number % 2
+        dataset.append(random_episode(100, seed=number, rewards=rewards, terminated=False))
+    store = FrameStore(dataset)
+
+    def rewarded(share):
+        sampler = WindowSampler(
+            store, batch_size=2000, sequence_length=length, seed=0, before_reward=share, crop_at_episode_ends=crop
+        )
+        return (sampler.batch(0).rewards > 0.5).any(dim=1).float().mean().item()
+
+    usual, all_of_them = rewarded(0.0), rewarded(1.0)
+    assert usual < 0.3
+    # A window of 2 steps that starts up to 31 steps before a reward reaches it in 2 of 32 cases.
+    assert all_of_them == pytest.approx(1.0 if length == 40 else 2 / 32, abs=0.02)
+    assert rewarded(0.5) == pytest.approx((usual + all_of_them) / 2, abs=0.03)
+
+
+def test_windows_of_a_view_start_before_its_own_rewards_only(recorded):
+    train, held_out = recorded.split(0.4, 0)
+    own = {float(reward) for episode in train for reward in episode.rewards}
+    batch = WindowSampler(FrameStore(train), batch_size=200, sequence_length=3, seed=0, before_reward=1.0).batch(0)
+    assert set(batch.rewards[batch.weight > 0].tolist()) <= own
+    assert len(held_out) > 0
+
+
+def test_a_recording_without_rewards_has_windows_from_anywhere(tmp_path):
+    dataset = empty_dataset(tmp_path / "d")
+    dataset.append(random_episode(9, seed=0, rewards=np.zeros(9), terminated=True))
+    store = FrameStore(dataset)
+    usual = WindowSampler(store, batch_size=5, sequence_length=3, seed=1).batch(0)
+    assert torch.equal(
+        usual.frames, WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=0.5).batch(0).frames
+    )
+    with pytest.raises(ConfigError, match="before_reward"):
+        WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=1.5)

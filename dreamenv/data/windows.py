@@ -13,6 +13,9 @@ So an episode ends at the last step of a window, and a model whose state is empt
 predict termination, or what leads to it, by counting steps. With ``crop_at_episode_ends``, windows are not clamped but
 cropped where they cross the start or the end of their episode, and padded to t steps. The age of the state then says
 next to nothing about termination, and every real step weighs 1.
+
+Where rewards are rare, so is what is seen before them. With ``before_reward``, a share of the windows starts shortly
+before a reward, instead of anywhere.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ __all__ = ["WindowSampler", "read_windows", "windows_for_evaluation"]
 
 _Rows = npt.NDArray[np.int64]
 
+_MOST_STEPS_TO_REWARD = 32  # from the start of a window that is to show what is rewarded, if it is shorter than that
+
 
 class WindowSampler:
     """Returns batches of windows as a pure function of (seed, step), so that training resumes exactly.
@@ -44,9 +49,12 @@ class WindowSampler:
         features: (n, ...) one row per frame of the store, to return instead of frames: floats as float32, integers as
             int64.
         crop_at_episode_ends: crop windows at the episode's ends instead of clamping them, see the module's docstring.
+        before_reward: share of the windows that start before a positive reward, at most so many steps as a window has,
+            or 32 if it has fewer. Every reward of the recording is as likely. 0 where the recording has none.
 
     Raises:
         DatasetError: the number of features is not the number of frames.
+        ConfigError: a size that is not positive, a negative seed, or a share outside of [0, 1].
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class WindowSampler:
         seed: int,
         features: npt.NDArray[Any] | None = None,
         crop_at_episode_ends: bool = False,
+        before_reward: float = 0.0,
     ) -> None:
         if batch_size < 1 or sequence_length < 1:
             raise ConfigError(
@@ -65,13 +74,17 @@ class WindowSampler:
             )
         if seed < 0:
             raise ConfigError(f"seed must be at least 0, not {seed}.")
+        if not 0 <= before_reward <= 1:
+            raise ConfigError(f"before_reward must be in [0, 1], not {before_reward}.")
         if features is not None and len(features) != len(store.frames):
             raise DatasetError(
                 f"there are {len(features)} features for {len(store.frames)} frames; compute them for this dataset."
             )
         self.store, self.batch_size, self.sequence_length, self.seed = store, batch_size, sequence_length, seed
         self.features, self.crop_at_episode_ends = features, crop_at_episode_ends
+        self.before_reward = before_reward
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
+        self._rewarded = _rewarded_steps(store) if before_reward > 0 else np.empty((0, 2), np.int64)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
         """Return the batch of a step, with a generator on the device that is seeded by the step."""
@@ -79,8 +92,10 @@ class WindowSampler:
         random = np.random.default_rng((self.seed, step))
         chosen = random.integers(self._ends[-1], size=self.batch_size)
         episode = np.searchsorted(self._ends, chosen, side="right")
+        raw = chosen - (self._ends[episode] - self.store.lengths[episode] - length + 1) - (length - 1)
+        if len(self._rewarded) > 0:
+            self._move_before_rewards(episode, raw, random)
         steps = self.store.lengths[episode]
-        raw = chosen - (self._ends[episode] - steps - length + 1) - (length - 1)
         if self.crop_at_episode_ends:
             begin = np.maximum(raw, 0)
             real = np.minimum(steps, raw + length) - begin
@@ -99,6 +114,13 @@ class WindowSampler:
             features=self.features,
             generator=generator,
         )
+
+    def _move_before_rewards(self, episode: _Rows, raw: _Rows, random: np.random.Generator) -> None:
+        """Let a share of the windows, drawn anew for every batch, start before rewards."""
+        moved = np.flatnonzero(random.random(self.batch_size) < self.before_reward)
+        rewarded = self._rewarded[random.integers(len(self._rewarded), size=len(moved))]
+        back = random.integers(max(self.sequence_length, _MOST_STEPS_TO_REWARD), size=len(moved))
+        episode[moved], raw[moved] = rewarded[:, 0], np.maximum(rewarded[:, 1] - back, 1 - self.sequence_length)
 
 
 def windows_for_evaluation(store: FrameStore, horizon: int, count: int, seed: int) -> _Rows:
@@ -131,6 +153,16 @@ def read_windows(store: FrameStore, rows: _Rows, horizon: int, device: torch.dev
     whole = np.full(len(rows), horizon)
     ones = np.ones((len(rows), horizon), np.float32)
     return _gather(store, rows, whole, horizon, ones, torch.device(device))
+
+
+def _rewarded_steps(store: FrameStore) -> _Rows:
+    """Return (r, 2), the number of the episode and of the step within it, of every step with a positive reward."""
+    positive = store.rewards > 0
+    found = [
+        np.stack(np.broadcast_arrays(index, np.flatnonzero(positive[row + 1 : row + 1 + length])), axis=1)
+        for index, (row, length) in enumerate(zip(store.starts, store.lengths, strict=True))
+    ]
+    return np.concatenate(found)
 
 
 def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]:

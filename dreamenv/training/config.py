@@ -79,6 +79,8 @@ class TrainConfig:
         start_context: recorded steps in each of these segments.
         starts_before_reward: share of these segments that end shortly before a reward, for tasks whose reward is rare;
             see `Starts.from_dataset`.
+        windows_before_reward: share of the windows of every stage that start shortly before a reward, where what is
+            rewarded is rarely seen; 0 takes all steps alike. See `dreamenv.data.windows`.
         num_threads: CPU threads; None leaves torch's setting.
         progress: show progress bars, and at the end a line that says what the world is worth.
     """
@@ -100,6 +102,7 @@ class TrainConfig:
     starts: int = 256
     start_context: int = 8
     starts_before_reward: float = 0.0
+    windows_before_reward: float = 0.0
     num_threads: int | None = None
     progress: bool = True
 
@@ -117,6 +120,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must lie in [0, 1), not {getattr(self, name)}.")
         if not 0 <= self.starts_before_reward <= 0.75:
             raise ConfigError(f"starts_before_reward must lie in [0, 0.75], not {self.starts_before_reward}.")
+        if not 0 <= self.windows_before_reward <= 0.75:
+            raise ConfigError(f"windows_before_reward must lie in [0, 0.75], not {self.windows_before_reward}.")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be one of float32, bfloat16, not {self.precision!r}.")
         if self.compile not in ("auto", "on", "off"):

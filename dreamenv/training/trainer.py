@@ -210,6 +210,7 @@ class _Run:
             seed=derived_seed(config.seed, index),
             features=self._features(index, fresh=first_step == 0),
             crop_at_episode_ends=stage.crop_at_episode_ends,
+            before_reward=config.windows_before_reward,
         )
 
         def make(step: int) -> Any:
