@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all their own set-up: a virtual environment in .venv with the tested versions.
 #
 #   make demo [TASK=take_cover|health_gathering]   the whole loop; ends with runs/demo/<task>/report.html
-#   make test                                      every test but the slow ones
+#   make test [TEST_PROCESSES=auto]                every test but the slow ones
 #   make slow-test                                 the slow ones
 #   make miniworld                                 the system's OpenGL libraries for MiniWorld (Debian, Ubuntu; as root)
 #   make minetest                                  Minetest's engine, from Debian or Ubuntu (needs root)
@@ -12,10 +12,13 @@ PYTHON ?= python3
 VENV ?= .venv
 TASK ?= take_cover
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= auto
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := setup.cfg constraints.txt pyproject.toml
+# A file's tests stay together, since they share what they train; each process computes on one thread.
+IN_PROCESSES := --numprocesses $(TEST_PROCESSES) --dist loadfile
 INSTALL_SIZE := About 2 GB on disk with torch's CPU build, some GB more with CUDA's, which is what PyPI has for Linux.
 
 # OpenMP threads that spin while they wait slow every process on a shared machine ten times and more.
@@ -28,10 +31,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m dreamenv demo --task $(TASK)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(IN_PROCESSES) $(PYTEST_ARGS)
 
 slow-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(IN_PROCESSES) $(PYTEST_ARGS)
 
 # libGL, libEGL and libGLU with Mesa's drivers, which draw in software where there is no graphics card; no X server.
 miniworld:
