@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dreamenv.codecs.distortion import distortion
 from dreamenv.errors import ConfigError
 from dreamenv.nn.batching import map_in_chunks
-from dreamenv.nn.pixels import ChannelsToSpace, SpaceToChannels
-from dreamenv.nn.residual import CastConv, ConvBlock
+from dreamenv.nn.pixels import down_network, up_network
 from dreamenv.parts import Part
 
 __all__ = ["FSQAutoencoder", "FSQConfig", "disturb"]
@@ -92,21 +92,9 @@ class FSQAutoencoder(nn.Module):
         self.grid = config.scalars, height // config.downsample, width // config.downsample
         self.register_buffer("mean_frame", torch.full(frame_shape, 0.5))
         widths = config.channels
-        factors = [config.patch] + [2] * (len(widths) - 1)
         self._largest = max(widths[0], c * config.patch**2) * height * width // config.patch**2
-        down: list[nn.Module] = []
-        inputs = c
-        for factor, outputs in zip(factors, widths, strict=True):
-            down += [SpaceToChannels(factor), CastConv(inputs * factor**2, outputs, 3)]
-            down += [ConvBlock(outputs) for _ in range(config.blocks)]
-            inputs = outputs
-        down += [nn.SiLU(), CastConv(inputs, config.scalars, 1)]
-        up: list[nn.Module] = [CastConv(config.scalars, widths[-1], 3)]
-        for index in reversed(range(len(widths))):
-            finer = widths[index - 1] if index else c
-            up += [ConvBlock(widths[index]) for _ in range(config.blocks)]
-            up += [nn.SiLU(), CastConv(widths[index], finer * factors[index] ** 2, 3), ChannelsToSpace(factors[index])]
-        self.down, self.up = nn.Sequential(*down), nn.Sequential(*up)
+        self.down = down_network(c, config.scalars, config.patch, widths, config.blocks)
+        self.up = up_network(config.scalars, c, config.patch, widths, config.blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -152,15 +140,7 @@ class FSQAutoencoder(nn.Module):
         half = self.levels // 2
         codes = disturb((values.detach() * half).round().long() + half, self.levels, code_noise, generator)
         decoded = self.up(values + (self.values(codes) - values).detach()).float() + self.mean_frame
-        error = decoded - frames
-        squared = error.square()
-        weight = 1.0 + foreground_weight * (frames - self.mean_frame).abs()
-        loss = (weight * squared).flatten(1).sum(dim=1).mean()
-        if edge_weight > 0:
-            across, down = error.diff(dim=3).square(), error.diff(dim=2).square()
-            loss = loss + edge_weight * (across.flatten(1).sum(dim=1) + down.flatten(1).sum(dim=1)).mean()
-        mean = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
-        return loss, {"psnr_db": (-10 * mean.log10()).mean()}
+        return distortion(decoded, frames, self.mean_frame, foreground_weight, edge_weight)
 
     def _bounded(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""
