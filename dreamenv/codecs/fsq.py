@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dreamenv.codecs.distortion import distortion
 from dreamenv.errors import ConfigError
 from dreamenv.nn.batching import map_in_chunks
-from dreamenv.nn.pixels import ChannelsToSpace, SpaceToChannels
-from dreamenv.nn.residual import CastConv, ConvBlock
+from dreamenv.nn.pixels import down_network, up_network
 from dreamenv.parts import Part
 
-__all__ = ["FSQAutoencoder", "FSQConfig", "disturb"]
+__all__ = ["FSQAutoencoder", "FSQConfig", "disturb", "from_digits", "round_through", "to_digits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +92,9 @@ class FSQAutoencoder(nn.Module):
         self.grid = config.scalars, height // config.downsample, width // config.downsample
         self.register_buffer("mean_frame", torch.full(frame_shape, 0.5))
         widths = config.channels
-        factors = [config.patch] + [2] * (len(widths) - 1)
         self._largest = max(widths[0], c * config.patch**2) * height * width // config.patch**2
-        down: list[nn.Module] = []
-        inputs = c
-        for factor, outputs in zip(factors, widths, strict=True):
-            down += [SpaceToChannels(factor), CastConv(inputs * factor**2, outputs, 3)]
-            down += [ConvBlock(outputs) for _ in range(config.blocks)]
-            inputs = outputs
-        down += [nn.SiLU(), CastConv(inputs, config.scalars, 1)]
-        up: list[nn.Module] = [CastConv(config.scalars, widths[-1], 3)]
-        for index in reversed(range(len(widths))):
-            finer = widths[index - 1] if index else c
-            up += [ConvBlock(widths[index]) for _ in range(config.blocks)]
-            up += [nn.SiLU(), CastConv(widths[index], finer * factors[index] ** 2, 3), ChannelsToSpace(factors[index])]
-        self.down, self.up = nn.Sequential(*down), nn.Sequential(*up)
+        self.down = down_network(c, config.scalars, config.patch, widths, config.blocks)
+        self.up = up_network(config.scalars, c, config.patch, widths, config.blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -126,8 +114,7 @@ class FSQAutoencoder(nn.Module):
 
     def rounded(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) in [0, 1] -> values (n, s, y, x); gradients pass as if nothing were rounded."""
-        exact, half = self._bounded(frames), self.levels // 2
-        return exact + ((exact * half).round() / half - exact).detach()
+        return round_through(self._bounded(frames), self.levels)
 
     def loss(
         self,
@@ -152,20 +139,30 @@ class FSQAutoencoder(nn.Module):
         half = self.levels // 2
         codes = disturb((values.detach() * half).round().long() + half, self.levels, code_noise, generator)
         decoded = self.up(values + (self.values(codes) - values).detach()).float() + self.mean_frame
-        error = decoded - frames
-        squared = error.square()
-        weight = 1.0 + foreground_weight * (frames - self.mean_frame).abs()
-        loss = (weight * squared).flatten(1).sum(dim=1).mean()
-        if edge_weight > 0:
-            across, down = error.diff(dim=3).square(), error.diff(dim=2).square()
-            loss = loss + edge_weight * (across.flatten(1).sum(dim=1) + down.flatten(1).sum(dim=1)).mean()
-        mean = squared.detach().flatten(1).mean(dim=1).clamp_min(1e-10)
-        return loss, {"psnr_db": (-10 * mean.log10()).mean()}
+        return distortion(decoded, frames, self.mean_frame, foreground_weight, edge_weight)
 
     def _bounded(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""
         centred = (frames - 0.5).contiguous(memory_format=torch.channels_last)
         return map_in_chunks(self.down, self._largest, centred).float().tanh()
+
+
+def round_through(values: Tensor, levels: int) -> Tensor:
+    """Round values from -1 to 1 to the nearest of the levels; gradients pass as if nothing were rounded."""
+    half = levels // 2
+    return values + ((values * half).round() / half - values).detach()
+
+
+def from_digits(codes: Tensor, levels: int) -> Tensor:
+    """Levels (..., s) int64, from 0 -> tokens (...) int64, whose digits they are, the first one counting least."""
+    place = levels ** torch.arange(codes.shape[-1], device=codes.device)
+    return (codes * place).sum(dim=-1)
+
+
+def to_digits(tokens: Tensor, levels: int, scalars: int) -> Tensor:
+    """Tokens (...) -> levels (..., s); see `from_digits`."""
+    place = levels ** torch.arange(scalars, device=tokens.device)
+    return tokens[..., None] // place % levels
 
 
 def disturb(codes: Tensor, levels: int, share: float, generator: torch.Generator | None) -> Tensor:

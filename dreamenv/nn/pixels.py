@@ -14,8 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamenv.errors import ConfigError
+from dreamenv.nn.residual import CastConv, ConvBlock
 
-__all__ = ["ChannelsToSpace", "FrameDecoder", "FrameEncoder", "SpaceToChannels", "stage_factors"]
+__all__ = [
+    "ChannelsToSpace",
+    "FrameDecoder",
+    "FrameEncoder",
+    "SpaceToChannels",
+    "down_network",
+    "stage_factors",
+    "up_network",
+]
 
 _PATCH = 4  # pixels per side that the first and last stage move at once by default
 _SMALLEST = 4  # halve until a side is this long
@@ -157,6 +166,36 @@ class FrameDecoder(nn.Module):
             last.write(maps, out)
             out.add_(mean).clamp_(0.0, 1.0)
         return frames.permute(0, 3, 1, 2)
+
+
+def down_network(inputs: int, outputs: int, patch: int, channels: Sequence[int], blocks: int) -> nn.Sequential:
+    """Return residual convolutions over ever coarser maps: (n, inputs, h, w) -> (n, outputs, h / f, w / f).
+
+    Args:
+        inputs: channels.
+        outputs: channels, after a convolution of single places.
+        patch: pixels per side that the first stage moves into channels at once; each later stage moves two, so that f
+            is ``patch * 2**(stages - 1)``.
+        channels: after each stage, finest first.
+        blocks: residual blocks per stage.
+    """
+    layers: list[nn.Module] = []
+    for index, width in enumerate(channels):
+        factor = 2 if index else patch
+        layers += [SpaceToChannels(factor), CastConv(inputs * factor**2, width, 3)]
+        layers += [ConvBlock(width) for _ in range(blocks)]
+        inputs = width
+    return nn.Sequential(*layers, nn.SiLU(), CastConv(inputs, outputs, 1))
+
+
+def up_network(inputs: int, outputs: int, patch: int, channels: Sequence[int], blocks: int) -> nn.Sequential:
+    """Return the way back: (n, inputs, h / f, w / f) -> (n, outputs, h, w); see `down_network`."""
+    layers: list[nn.Module] = [CastConv(inputs, channels[-1], 3)]
+    for index in reversed(range(len(channels))):
+        factor, finer = (2, channels[index - 1]) if index else (patch, outputs)
+        layers += [ConvBlock(channels[index]) for _ in range(blocks)]
+        layers += [nn.SiLU(), CastConv(channels[index], finer * factor**2, 3), ChannelsToSpace(factor)]
+    return nn.Sequential(*layers)
 
 
 class _Norm(nn.GroupNorm):

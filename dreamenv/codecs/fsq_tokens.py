@@ -1,0 +1,117 @@
+"""Tokens without a codebook: the scalars of a place, each rounded to a few levels, are the digits of its token.
+
+See `dreamenv.codecs.fsq` (FSQ, Mentzer et al. 2023): all tokens mean something from the start, and none is ever unused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from dreamenv.codecs.codebook import perplexity
+from dreamenv.codecs.fsq import FSQConfig, from_digits, to_digits
+from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig
+from dreamenv.errors import ConfigError
+from dreamenv.nn.precision import autocast
+from dreamenv.world_model import DataStatistics
+
+__all__ = ["FSQTokenizer", "FSQTokenizerConfig"]
+
+_MOST = 1 << 16  # tokens of a vocabulary that a transformer predicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class FSQTokenizerConfig(TokenizerConfig, kind="fsq_tokenizer"):
+    """Settings.
+
+    Attributes:
+        codec: the autoencoder; the vocabulary is ``levels ** scalars``.
+        code_noise: see `dreamenv.codecs.fsq.disturb`: the largest share of the levels that move by one while decoding
+            them is learned.
+
+    Raises:
+        ConfigError: more than 65,536 tokens, or a share that cannot be.
+    """
+
+    codec: FSQConfig = FSQConfig()
+    code_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        tokens = self.codec.levels**self.codec.scalars
+        if tokens > _MOST:
+            raise ConfigError(
+                f"{self.codec.scalars} scalars of {self.codec.levels} levels are {tokens:,} tokens, more than "
+                f"{_MOST:,}: take fewer scalars or levels."
+            )
+        if not 0 <= self.code_noise < 1:
+            raise ConfigError(f"code_noise must be in [0, 1), not {self.code_noise}.")
+
+    def build(self, frame_shape: tuple[int, int, int], action_size: int = 0) -> FSQTokenizer:
+        """See `TokenizerConfig`."""
+        return FSQTokenizer(self, frame_shape)
+
+
+class FSQTokenizer(Tokenizer):
+    """The tokenizer. A code vector holds the scalars, from -1 to 1.
+
+    Args:
+        config: its settings.
+        frame_shape: (c, h, w).
+
+    Raises:
+        ConfigError: frames that the autoencoder cannot take.
+    """
+
+    config: FSQTokenizerConfig
+
+    def __init__(self, config: FSQTokenizerConfig, frame_shape: tuple[int, int, int]) -> None:
+        autoencoder = config.codec.build(frame_shape)
+        scalars, *grid = autoencoder.grid
+        levels = config.codec.levels
+        super().__init__(frame_shape, levels**scalars, scalars, ((grid[0], grid[1]),), config)
+        self.autoencoder = autoencoder
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """See `Tokenizer`."""
+        self.check_tokens(tokens, partial=True)
+        return self.autoencoder.values(self._levels(tokens))
+
+    def calibrate(self, statistics: DataStatistics) -> None:
+        """Take the mean frame."""
+        self.autoencoder.mean_frame.copy_(statistics.frame_mean)
+
+    def loss(
+        self, frames: Tensor, context: FrameContext | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Tokenizer`. Also logs how many tokens are in use, as a ``perplexity``."""
+        with autocast(frames.device, self.config.training.bfloat16 and self.training):
+            values = self.autoencoder.rounded(frames)
+            loss, terms = self.autoencoder.loss(
+                frames,
+                values,
+                foreground_weight=self.config.training.foreground_weight,
+                edge_weight=self.config.training.edge_weight,
+                code_noise=self.config.code_noise if self.training else 0.0,
+                generator=generator,
+            )
+        half = self.config.codec.levels // 2
+        tokens = self._tokens((values.detach() * half).round().long() + half)
+        return loss, terms | {"perplexity": perplexity(tokens, self.vocabulary)}
+
+    def _encode(self, frames: Tensor, context: FrameContext | None) -> Tensor:
+        return self._tokens(self.autoencoder.encode(frames))
+
+    def _decode(self, tokens: Tensor, context: FrameContext | None) -> Tensor:
+        values = self.autoencoder.values(self._levels(tokens))
+        return self.autoencoder.decode(rearrange(values, "n (y x) s -> n s y x", y=self.scales[0][0]))
+
+    def _tokens(self, levels: Tensor) -> Tensor:
+        """Levels (n, s, y, x) -> tokens (n, l), whose digits they are."""
+        return from_digits(rearrange(levels, "n s y x -> n (y x) s"), self.config.codec.levels)
+
+    def _levels(self, tokens: Tensor) -> Tensor:
+        """Tokens (n, l) -> levels (n, l, s)."""
+        return to_digits(tokens, self.config.codec.levels, self.width)
