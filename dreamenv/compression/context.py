@@ -105,4 +105,5 @@ def _read_past(past: Tensor, number: Tensor, places: Tensor) -> Tensor:
     row, column = places[..., 0].clamp(0, h - 1), places[..., 1].clamp(0, w - 1)
     index = ((number[:, None] * h + row) * w + column).flatten(1)  # n (k p)
     flat = past.transpose(1, 2).reshape(n, c, r * h * w)
-    return flat.gather(2, index[:, None].expand(-1, c, -1)).unflatten(2, row.shape[1:]).float()
+    found: Tensor = flat.gather(2, index[:, None].expand(-1, c, -1)).unflatten(2, row.shape[1:]).float()
+    return found
