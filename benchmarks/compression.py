@@ -5,7 +5,7 @@
     python -m dreamenv.benchmarks.compression --world RUN/world --head RUN/pixel_head --data RECORDING --out result.json
 
 Clips are whole episodes that the world was not trained on; if it was trained on another recording, of those that
-`dreamenv pixel-head` leaves out. xz is also given all clips at once, in which it finds what they have in common.
+`dreamenv pixels` leaves out. xz is also given all clips at once, in which it finds what they have in common.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Compression:
         out: JSON file to write.
         clips: episodes.
         max_frames: of each; longer ones are cut off.
-        holdout: as of `dreamenv pixel-head`, where the world was trained on another recording.
+        holdout: as of `dreamenv pixels`, where the world was trained on another recording.
         seed: of the choice of episodes.
     """
 

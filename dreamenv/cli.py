@@ -26,7 +26,7 @@ COMMANDS = {
     "agent": "train PPO in a dream, in a real environment, or in both",
     "evaluate": "score a policy in a dream or in a real environment",
     "play": "control a dream with the keyboard, or write a video of one",
-    "pixel-head": "train what gives pixels probabilities, for compress",
+    "pixels": "train what gives pixels probabilities, for compress",
     "score": "measure how well a world predicts a clip, in bits per frame",
     "compress": "write a clip in few bytes, by a world that predicts it",
     "decompress": "read back the same pixels",
@@ -36,7 +36,7 @@ COMMANDS = {
     "demo": "run the whole loop on one task, and write a report",
 }
 
-_MODULES = {"import": "import_weights", "pixel-head": "pixel_head"}  # where the name cannot be that of a module
+_MODULES = {"import": "import_weights"}  # where the name is a Python keyword
 
 _USAGE = """usage: dreamenv COMMAND [options]
 

@@ -381,7 +381,7 @@ def test_the_commands_go_round(shelf: Path, recording: Path, capsys: pytest.Capt
 
 def test_the_head_is_trained_by_a_command(shelf: Path, recording: Path) -> None:
     words = ("--world", shelf / "world", "--out", shelf / "other", "--frames", 20, "--steps", 2, "--hidden", 4)
-    assert run("pixel-head", recording, *words, "--reach", 1, 1, "--no-progress") == 0
+    assert run("pixels", recording, *words, "--reach", 1, 1, "--no-progress") == 0
     assert TrainedHead.load(shelf / "other").model.config.hidden == 4
 
 
@@ -411,7 +411,7 @@ def test_a_world_scores_its_own_tokens_after_a_context(tmp_path: Path, capsys: p
         (("decompress", "text.txt", "--world", "world", "--out", "x.mp4"), ".npz"),
         (("score", "clip.npz", "--world", "world"), "gives frames no probability"),
         (("score", "clip.npz", "--world", "world", "--context", "-1"), "--context"),
-        (("pixel-head", "nothing", "--world", "world", "--out", "x"), "no recording"),
+        (("pixels", "nothing", "--world", "world", "--out", "x"), "no recording"),
     ],
 )
 def test_bad_input_to_the_commands_is_one_line(

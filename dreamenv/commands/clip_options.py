@@ -39,7 +39,7 @@ def find_head(world: str, head: Path | None) -> Path:
         if (place / _MANIFEST).is_file():
             return place
     raise CompressionError(
-        f"there is no pixel head at {' or '.join(map(str, places))}. Train one with: dreamenv pixel-head RECORDING "
+        f"there is no pixel head at {' or '.join(map(str, places))}. Train one with: dreamenv pixels RECORDING "
         f"--world {world} --out {places[-1]}; or name one with --head."
     )
 

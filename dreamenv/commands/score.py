@@ -103,7 +103,7 @@ def _by_world(command: Score, clip: Clip, world: World) -> dict[str, Any]:
     if not isinstance(model, SupportsScore):
         raise CompressionError(
             f"a world of the kind {world.config.kind!r} gives frames no probability of its own. Score its pixels with "
-            "--pixels, for which it needs a pixel head: dreamenv pixel-head"
+            "--pixels, for which it needs a pixel head: dreamenv pixels"
         )
     if len(clip.actions) <= context:
         raise FrameError(f"the clip has {len(clip.actions)} steps, which is no more than the context of {context}.")

@@ -28,7 +28,7 @@ __all__ = ["HEAD_FOLDER", "TrainedHead"]
 HEAD_FOLDER = "pixel_head"
 """The folder, beside or in that of its world, in which a head is looked for."""
 
-_WEIGHTS, _REMEDY = "pixel_head.safetensors", "Copy it again, or train it again with: dreamenv pixel-head"
+_WEIGHTS, _REMEDY = "pixel_head.safetensors", "Copy it again, or train it again with: dreamenv pixels"
 _FORMAT = FolderFormat(
     kind="pixel head",
     manifest="pixel_head.json",
@@ -73,7 +73,7 @@ class TrainedHead:
         if found != self.world_hash:
             raise WorldMismatchError(
                 f"the pixel head was trained for another world: its hash is {self.world_hash[:16]}..., this one's "
-                f"{found[:16]}.... Train one for this world with: dreamenv pixel-head"
+                f"{found[:16]}.... Train one for this world with: dreamenv pixels"
             )
 
     def save(self, path: str | Path) -> Path:
@@ -96,7 +96,7 @@ class TrainedHead:
         """
         path = check_path("where a pixel head is", path, error=CompressionError)
         if not path.is_dir():
-            raise CompressionError(f"there is no pixel head at {path}. Train one with: dreamenv pixel-head")
+            raise CompressionError(f"there is no pixel head at {path}. Train one with: dreamenv pixels")
         values, what = _FORMAT.read(path), f"the pixel head in {path}"
         with refuse_malformed(CompressionDamagedError, what, _REMEDY):
             settings = {name: tuple(v) if isinstance(v, list) else v for name, v in values["config"].items()}

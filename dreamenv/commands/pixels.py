@@ -1,4 +1,4 @@
-"""``dreamenv pixel-head``: train what gives pixels their probabilities, given a world's dreams."""
+"""``dreamenv pixels``: train what gives pixels their probabilities, given a world's dreams."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dreamenv.commands.arguments import parse, report_written
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.folders import check_world
 
-__all__ = ["PixelHeadCommand", "main"]
+__all__ = ["Pixels", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelHeadCommand:
+class Pixels:
     """Train a world's pixel head on a recording, which `compress` and `decompress` need: 10 minutes on one core.
 
     Attributes:
@@ -56,7 +56,7 @@ class PixelHeadCommand:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
-    command = parse(PixelHeadCommand, arguments, name="pixel-head")
+    command = parse(Pixels, arguments, name="pixels")
     if not command.dataset.is_dir():
         raise DatasetError(f"there is no recording at {command.dataset}. Make one with `dreamenv collect`.")
     if not 0 <= command.holdout < 1:
