@@ -102,7 +102,7 @@ def compress(
     packed, pixels = pack_actions(clip.actions), encoder.content()
     header = ClipHeader(
         frames=len(clip.frames),
-        shape=tuple(clip.frames.shape[1:]),  # type: ignore[arg-type]
+        shape=tuple(clip.frames.shape[1:]),
         start=start,
         world=head.world_hash,
         head=head.digest,

@@ -99,7 +99,9 @@ class TrainedHead:
             raise CompressionError(f"there is no pixel head at {path}. Train one with: dreamenv pixels")
         values, what = _FORMAT.read(path), f"the pixel head in {path}"
         with refuse_malformed(CompressionDamagedError, what, _REMEDY):
-            settings = {name: tuple(v) if isinstance(v, list) else v for name, v in values["config"].items()}
+            settings: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in values["config"].items()
+            }
             c, h, w = values["frame_shape"]
             config, shapes = PixelHeadConfig(**settings), read_shapes(path / _WEIGHTS, CompressionDamagedError, _REMEDY)
 

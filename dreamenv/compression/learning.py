@@ -120,7 +120,7 @@ def _learn(
         batch = samples.at(torch.randint(len(samples), (training.batch_size,), generator=generator))
         loss, bits = _loss(head, batch, training.pixels, generator)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(head.parameters(), _MOST_NORM)
         if not math.isfinite(float(norm)):
             raise DivergedError(f"the pixel head's gradient is {float(norm)} in step {step}; lower learning_rate.")
