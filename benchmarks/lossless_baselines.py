@@ -92,7 +92,7 @@ def _video(codec: str, pixels: str, **options: str) -> Callable[[Frames], Measur
             size += len(stream.codec_context.extradata or b"")
         middle = time.perf_counter()
         file.seek(0)
-        with av.open(file) as reader:
+        with av.open(file, "r") as reader:
             again = np.stack([frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)])
         end = time.perf_counter()
         same = again.shape == frames.shape and bool(np.array_equal(again, frames))

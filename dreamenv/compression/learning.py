@@ -45,7 +45,7 @@ class HeadTraining:
     steps: int = 6000
     batch_size: int = 12
     pixels: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class PixelHeadConfig:
     """
 
     hidden: int = 64
-    past: int = 3
+    past: int = 2
     reach: tuple[int, int] = (4, 14)
 
     def __post_init__(self) -> None:
