@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_table(*summary_table(results))
     print("\n" + textwrap.fill(HOW_TO_READ, 100))
     _print_frames(results)
+    _print_bits(results["bits"])
     _print_objects(results["objects"])
     _print_rollouts(results)
     print(f"wrote {write_json(settings.out, envelope('fidelity', results, vars(settings)))}", file=sys.stderr)
@@ -203,6 +204,15 @@ def _print_frames(results: dict[str, Any]) -> None:
         f"log loss {termination['log_loss']:.4f} nats (base rate {termination['log_loss_base_rate']:.4f}), calibration "
         f"error {termination['expected_calibration_error']:.4f}"
     )
+
+
+def _print_bits(bits: dict[str, Any] | None) -> None:
+    if bits is not None:
+        kind = "at most" if bits["score_is"] == "bound" else "exactly"
+        print(
+            f"\n{bits['score_of']} of a frame, given those before: {kind} {_interval(bits['bits_per_frame'])} bits "
+            f"({bits['frames']} frames)"
+        )
 
 
 def _print_objects(objects: dict[str, Any]) -> None:

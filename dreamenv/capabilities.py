@@ -5,7 +5,7 @@ Each is used where a model has it: policies that need no pixels, frames several 
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ __all__ = [
     "SupportsEmbed",
     "SupportsJump",
     "SupportsReconstruct",
+    "SupportsScore",
 ]
 
 
@@ -38,6 +39,30 @@ class SupportsReconstruct(Protocol):
 
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Return reconstructions of frames (n, c, h, w) float32 in [0, 1], of the same shape."""
+        ...
+
+
+@runtime_checkable
+class SupportsScore(Protocol):
+    """Capability: tells how probable real frames are to it.
+
+    Attributes:
+        score_of: what it gives a probability to: the levels of "pixels", as 8 bits hold them; or the "tokens" that its
+            codec makes of a frame, which are a part of what the frame shows. Scores of both kinds do not compare.
+        score_is: "exact", minus the logarithm of that probability; or a "bound" that is not below it in the mean.
+    """
+
+    score_of: Literal["pixels", "tokens"]
+    score_is: Literal["exact", "bound"]
+
+    def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+        """Return the cost of frames (b, t, c, h, w) that actions (b, t, *a) led to, (b, t) float32, in nats.
+
+        Each frame is judged given the state and the frames before it; the state is not changed.
+
+        Raises:
+            FrameError, ActionError, StateError: as `dreamenv.world_model.WorldModel.observe` does.
+        """
         ...
 
 

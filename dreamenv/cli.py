@@ -26,6 +26,10 @@ COMMANDS = {
     "agent": "train PPO in a dream, in a real environment, or in both",
     "evaluate": "score a policy in a dream or in a real environment",
     "play": "control a dream with the keyboard, or write a video of one",
+    "pixels": "train what gives pixels probabilities, for compress",
+    "score": "measure how well a world predicts a clip, in bits per frame",
+    "compress": "write a clip in few bytes, by a world that predicts it",
+    "decompress": "read back the same pixels",
     "info": "describe a world, a recording or a policy",
     "worlds": "list the worlds in the package",
     "doctor": "check what can run on this machine, and how to fix the rest",
@@ -65,7 +69,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     command, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     try:
         if command in ("-h", "--help"):
-            print(_USAGE.format(commands="\n".join(f"  {name:<10}{about}" for name, about in COMMANDS.items())), end="")
+            print(_USAGE.format(commands="\n".join(f"  {name:<11}{about}" for name, about in COMMANDS.items())), end="")
         elif command == "--version":
             import dreamenv
 

@@ -22,10 +22,12 @@
     │   ├── WorldDamagedError                       a file is missing, cut short or altered
     │   ├── WorldVersionError                       written by another version of dreamenv
     │   ├── WeightsError                            published weights that cannot be imported
-    │   └── WorldMismatchError                      action table, frame skip or resize differ from the real environment
+    │   └── WorldMismatchError                      not the world that a file needs, or not of this real environment
     ├── PolicyError            (ValueError)         a policy of other spaces than the environment's, or no policy
     ├── CheckpointError        (ValueError)         a checkpoint or a policy that cannot be used
     │   └── CheckpointDamagedError                  a file is missing, cut short or altered
+    ├── CompressionError       (ValueError)         a compressed clip or a pixel head that cannot be used here
+    │   └── CompressionDamagedError                 it is missing a part, cut short or altered
     ├── DivergedError          (ArithmeticError)    a loss or gradient became infinite or NaN
     ├── StorageError           (OSError)            the disk refused (full, read-only); what was there is untouched
     ├── FolderInUseError       (RuntimeError)       another process trains in this folder
@@ -47,6 +49,8 @@ __all__ = [
     "CheckpointDamagedError",
     "CheckpointError",
     "ClosedError",
+    "CompressionDamagedError",
+    "CompressionError",
     "ConfigError",
     "DataError",
     "DatasetError",
@@ -182,7 +186,7 @@ class WeightsError(WorldError):
 
 
 class WorldMismatchError(WorldError):
-    """The world's action table, frame skip or resize differ from the real environment's."""
+    """The world differs from the real environment in its actions, frame skip or resize; or a file needs another."""
 
 
 class PolicyError(DreamenvError, ValueError):
@@ -195,6 +199,14 @@ class CheckpointError(DreamenvError, ValueError):
 
 class CheckpointDamagedError(CheckpointError):
     """A file of a checkpoint or of a policy is missing, cut short or altered."""
+
+
+class CompressionError(DreamenvError, ValueError):
+    """A compressed clip or a pixel head that cannot be used: it is not there, of another kind, version or machine."""
+
+
+class CompressionDamagedError(CompressionError):
+    """A compressed clip or a pixel head lacks a part, is cut short or altered."""
 
 
 class DivergedError(DreamenvError, ArithmeticError):

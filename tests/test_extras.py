@@ -185,7 +185,7 @@ def test_an_extra_names_its_packages_once_and_all_holds_what_users_need() -> Non
     assert all(any(lines) for lines in extras.values()), "an extra that installs nothing"
     (everything,) = filter(None, extras["all"])
     inside = set(re.fullmatch(r"dreamenv\[(.*)\]", everything).group(1).split(","))  # type: ignore[union-attr]
-    assert inside == {"vizdoom", "minigrid", "crafter", "miniworld", "play", "report"}
+    assert inside == {"vizdoom", "minigrid", "crafter", "miniworld", "play", "report", "compression"}
 
 
 def test_a_dream_of_the_registry_needs_no_window(hide: Callable[[str], None]) -> None:

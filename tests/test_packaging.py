@@ -38,7 +38,7 @@ LAYERS = (
     {"denoisers"},
     {"backbones"},
     {"dream", "folders", "metrics", "model_card", "testing", "training", "world", "world_files"},
-    {"agents", "importers"},
+    {"agents", "compression", "importers"},
     {"__main__", "benchmarks", "cli", "commands"},
 )
 NEVER_A_BACKBONE = {"agents", "dream", "metrics", "training", "world"}

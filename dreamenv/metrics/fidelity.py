@@ -17,6 +17,7 @@ from torch import Tensor
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import windows_for_evaluation
+from dreamenv.metrics.bits import score_windows
 from dreamenv.metrics.calibration import reward_calibration, termination_calibration
 from dreamenv.metrics.images import brightness, contrast, gradient_energy, psnr, sharpness, ssim
 from dreamenv.metrics.statistics import mean_intervals
@@ -54,7 +55,8 @@ def fidelity(
 
     Returns:
         JSON values: ``horizons`` (horizon as text -> `compare_frames`), ``drift`` (horizon as text -> `drift`),
-        ``reward`` and ``termination`` (see `dreamenv.metrics.calibration`), ``windows``, ``context`` and ``seed``.
+        ``reward`` and ``termination`` (see `dreamenv.metrics.calibration`), ``bits`` (see
+        `dreamenv.metrics.bits.score_windows`; None without a score), ``windows``, ``context`` and ``seed``.
 
     Raises:
         DatasetError: no episode is longer than the context and the shortest horizon.
@@ -63,6 +65,9 @@ def fidelity(
     return {
         **dream_fidelity(model, store, horizons=horizons, windows=windows, context=context, seed=seed, device=device),
         **calibration(model, store, steps=calibration_steps, seed=seed, device=device),
+        "bits": score_windows(
+            getattr(model, "model", model), store, windows=windows, context=context, seed=seed, device=device
+        ),
     }
 
 

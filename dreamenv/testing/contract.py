@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dreamenv.capabilities import SupportsCalibrate, SupportsEmbed, SupportsReconstruct
+from dreamenv.capabilities import SupportsCalibrate, SupportsEmbed, SupportsReconstruct, SupportsScore
 from dreamenv.data import FrameStore
 from dreamenv.errors import ActionError, FrameError, SeedError, StateError
 from dreamenv.parts import part_from_json, part_to_json
@@ -222,6 +222,49 @@ class WorldModelContract:
         assert reconstructed.shape == frames.shape
         assert 0 <= float(reconstructed.min()) <= float(reconstructed.max()) <= 1
         torch.testing.assert_close(reconstructed[:1], alone, rtol=1e-4, atol=1e-4)
+
+    def test_a_score_is_of_each_row_alone_and_says_what_it_is(self, model: WorldModel) -> None:
+        if not isinstance(model, SupportsScore):
+            assert not hasattr(model, "score")
+            return
+        state, actions, frames = self.begin(model), self.actions(STEPS), self.frames(STEPS)
+        before = state.clone()
+        with torch.no_grad():
+            nats = model.score(state, actions, frames)
+            others = frames.clone()
+            others[1:] = others[1:].flip(-1)
+            beside = model.score(state, actions, others)
+            alone = model.score(state[1:2], actions[1:2], frames[1:2])
+        assert nats.shape == (ROWS, STEPS)
+        assert nats.dtype == torch.float32
+        assert float(nats.min()) >= -1e-3  # what is given a probability is of whole numbers
+        assert model.score_of in ("pixels", "tokens")
+        assert model.score_is in ("exact", "bound")
+        assert_equal(state, before)
+        assert torch.equal(nats[:1], beside[:1])
+        torch.testing.assert_close(nats[1:2], alone, rtol=1e-4, atol=1e-3)
+
+    def test_scoring_in_pieces_agrees_with_one_pass(self, model: WorldModel) -> None:
+        if not isinstance(model, SupportsScore):
+            return
+        state, actions, frames = self.begin(model), self.actions(STEPS), self.frames(STEPS)
+        with torch.no_grad():
+            whole, parts = model.score(state, actions, frames), []
+            for i in range(STEPS):
+                parts.append(model.score(state, actions[:, i : i + 1], frames[:, i : i + 1]))
+                state = model.observe(state, actions[:, i : i + 1], frames[:, i : i + 1])
+        torch.testing.assert_close(whole, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-3)
+
+    def test_a_score_refuses_what_observing_refuses(self, model: WorldModel) -> None:
+        if not isinstance(model, SupportsScore):
+            return
+        state = self.begin(model)
+        with pytest.raises(FrameError, match="leads to"):
+            model.score(state, self.actions(STEPS), self.frames(STEPS - 1))
+        with pytest.raises(ActionError, match="float64"):
+            model.score(state, self.actions(STEPS).double(), self.frames(STEPS))
+        with pytest.raises(StateError, match="rows"):
+            model.score(state[:2], self.actions(STEPS), self.frames(STEPS))
 
     def test_imagining_without_frames_changes_nothing_else(self, model: WorldModel) -> None:
         actions = self.actions(2 * self.spec.chunk)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -112,6 +113,8 @@ class GridRSSM(WorldModel):
     """
 
     estimates_uncertainty = True
+    score_of: Literal["tokens"] = "tokens"
+    score_is: Literal["exact"] = "exact"
 
     def __init__(self, config: GridRSSMConfig, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -178,6 +181,23 @@ class GridRSSM(WorldModel):
         )
         return imagined, updated_state(state, streams, deter=deter, codes=two)
 
+    def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+        """See `SupportsScore`: the likelihood of the codes that the codec makes of each frame, under the prior.
+
+        It is that of the prior as it was learned, whatever the state's temperature and ``min_p`` make of its samples.
+        """
+        check_actions(self.spec, actions)
+        check_frames(self.spec, actions, frames)
+        check_state(state, actions, ("deter", "codes"))
+        codes = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        values = self.autoencoder.values(codes)
+        vectors, deter, two, nats = self.action(actions), state["deter"], self.autoencoder.values(state["codes"]), []
+        for i in range(actions.shape[1]):
+            deter = self.memory.step(deter, two[:, 0], vectors[:, i])
+            nats.append(self._nats(deter, two.flatten(1, 2), codes[:, i], values[:, i]))
+            two = torch.stack((values[:, i], two[:, 0]), dim=1)
+        return torch.stack(nats, dim=1)
+
     def embed(self, state: State) -> Tensor:
         """Recurrent state and the values of the frame, (b, d + s * y * x)."""
         return torch.cat((state["deter"], self.autoencoder.values(state["codes"][:, 0]).flatten(1)), dim=1)
@@ -215,6 +235,12 @@ class GridRSSM(WorldModel):
         """Values (b, k, s, y, x) to frames (b, k, c, h, w) in [0, 1]."""
         frames: Tensor = self.autoencoder.decode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
         return frames
+
+    def _nats(self, deter: Tensor, before: Tensor, codes: Tensor, values: Tensor) -> Tensor:
+        """Return the negative log-likelihood of codes (b, s, y, x), (b,): of each group given those before it."""
+        context = self.prior.context(deter, before)
+        groups = [torch.full((len(codes),), index, device=codes.device) for index in range(self.prior.groups)]
+        return torch.stack([self.prior.nats(context, codes, values, group) for group in groups]).sum(dim=0)
 
     def _draw(self, deter: Tensor, before: Tensor, streams: RowStreams) -> tuple[Tensor, Tensor]:
         """Draw codes (b, s, y, x) group by group, each of its own random stream; also their mean entropy (b,)."""

@@ -20,7 +20,7 @@ from dreamenv.nn.dropout import dropout
 from dreamenv.nn.precision import autocast
 from dreamenv.world_model import Batch
 
-__all__ = ["RSSMLoss"]
+__all__ = ["RSSMLoss", "latent_nats"]
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 
@@ -54,7 +54,7 @@ class RSSMLoss:
         foreground = 1.0 + config.foreground_weight * (flat - self.autoencoder.mean_frame).abs()
         errors = (foreground * (decoded - flat).square()).flatten(1).sum(dim=-1)
         terms["reconstruction"] = _mean(errors.unflatten(0, (b, -1)), seen)
-        representation = _mean(_kl(posterior[:, 1:], prior.detach()), kept)
+        representation = _mean(latent_nats(posterior[:, 1:], prior.detach()), kept)
         terms["representation"] = representation.clamp_min(config.free_nats)
         terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
         return loss + terms["reconstruction"] + config.representation_weight * terms["representation"], terms
@@ -82,7 +82,7 @@ class RSSMLoss:
             path = dropout(path, share, batch.generator)
             prior = self.dynamics.prior(path)
             head, terms = self.head.loss(path, batch)
-        terms["dynamics"] = _mean(_kl(posterior[:, 1:], prior), _kept(batch))
+        terms["dynamics"] = _mean(latent_nats(posterior[:, 1:], prior), _kept(batch))
         return head + weight * terms["dynamics"].clamp_min(free_nats), terms, prior
 
 
@@ -99,8 +99,8 @@ def _kept(batch: Batch) -> Tensor:
     return batch.weight * ~batch.terminated
 
 
-def _kl(posterior: Tensor, prior: Tensor) -> Tensor:
-    """KL(posterior || prior) of log-probabilities (b, t, v, k), summed over variables: (b, t) nats."""
+def latent_nats(posterior: Tensor, prior: Tensor) -> Tensor:
+    """Return KL(posterior || prior) of log-probabilities (b, t, v, k), summed over variables: (b, t) nats."""
     return (posterior.exp() * (posterior - prior)).sum(dim=(-2, -1))
 
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
 from dreamenv.backbones.rssm.dynamics import LatentDynamics
-from dreamenv.backbones.rssm.losses import RSSMLoss
+from dreamenv.backbones.rssm.losses import RSSMLoss, latent_nats
+from dreamenv.backbones.rssm.pixel_likelihood import pixel_nats
 from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.backbones.rssm.training import RSSMTraining
 from dreamenv.errors import ConfigError
@@ -47,6 +49,8 @@ from dreamenv.world_model import (
 )
 
 __all__ = ["RSSM", "RSSMConfig"]
+
+_LEAST_LOG = -80.0  # of a probability in float32 that counts for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,8 @@ class RSSM(WorldModel):
     """
 
     estimates_uncertainty = True
+    score_of: Literal["pixels"] = "pixels"
+    score_is: Literal["bound"] = "bound"
 
     def __init__(self, config: RSSMConfig, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -161,6 +167,30 @@ class RSSM(WorldModel):
             terminal_rewards=predicted.terminal_rewards,
         )
         return imagined, updated_state(state, stream, deter=deter, stoch=latent)
+
+    def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
+        """See `SupportsScore`: the variational bound of one sample of each latent, of the row's own stream.
+
+        That is the divergence of the posterior from the prior, and the pixels' cost given the latent
+        (`dreamenv.backbones.rssm.pixel_likelihood`).
+        """
+        check_actions(self.spec, actions)
+        check_frames(self.spec, actions, frames)
+        check_state(state, actions, ("deter", "stoch"))
+        posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        projected = self.dynamics.project(self.action, actions)
+        deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
+        stream = stream._replace(temperature=torch.ones_like(stream.temperature))  # a bound needs the posterior's own
+        priors, latents = [], []
+        for i in range(actions.shape[1]):
+            deter = self.dynamics.step(deter, latent, projected[:, i])
+            priors.append(self.dynamics.prior(deter))
+            latent = stream.draw(posterior[:, i])
+            stream = stream.next()
+            latents.append(latent)
+        decoded = self._decode(_stack(latents))
+        # A class that is never drawn costs nothing, even where the logarithm of its probability is infinite.
+        return latent_nats(posterior.clamp_min(_LEAST_LOG), _stack(priors)) + pixel_nats(decoded, frames)
 
     def embed(self, state: State) -> Tensor:
         """Recurrent state and one-hot latent, (b, deter + stoch * classes)."""
