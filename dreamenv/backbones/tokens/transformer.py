@@ -183,9 +183,9 @@ class _Layer(nn.Module):
         if cache is not None:
             keys, values = cache.put(index, keys, values, first, at)
         attended = self._attend(query, keys, values, bias)
-        tokens = tokens + self.out_proj(attended.transpose(1, 2).reshape(b, n, width))
+        tokens = _add(tokens, self.out_proj, attended.transpose(1, 2).reshape(b, n, width))
         gate, inner = self.up(self.feed_norm(tokens)).chunk(2, dim=-1)
-        return tokens + self.down(functional.silu(gate) * inner)
+        return _add(tokens, self.down, functional.silu(gate) * inner)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Queries (b, heads, n, d), keys and values (b, kv_heads, m, d) -> (b, heads, n, d)."""
@@ -195,3 +195,11 @@ class _Layer(nn.Module):
             bias = bias if bias.shape[2] == 1 else bias.repeat(1, 1, shared, 1)
         attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
         return attended.unflatten(2, (shared, n)).flatten(1, 2) if shared > 1 else attended
+
+
+def _add(tokens: Tensor, layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """Return tokens (b, n, w) plus what a layer makes of inputs (b, n, i), in one call where that is possible."""
+    if torch.is_grad_enabled() or layer.weight.dtype != inputs.dtype:
+        made: Tensor = layer(inputs)
+        return tokens + made
+    return torch.addmm(tokens.flatten(0, 1), inputs.flatten(0, 1), layer.weight.t()).view_as(tokens)
