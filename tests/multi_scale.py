@@ -26,7 +26,7 @@ class Pyramid(Tokenizer):
     """Linear layers and a table, whose vectors add up from scale to scale."""
 
     def __init__(self, config: PyramidConfig, frame_shape: tuple[int, int, int], action_size: int) -> None:
-        super().__init__(frame_shape, config.vocabulary, config.width, config.scales, config.training)
+        super().__init__(frame_shape, config.vocabulary, config.width, config.scales, config)
         self.uses_context = config.uses_context
         pixels, values = torch.Size(frame_shape).numel(), self.tokens_per_frame * config.width
         more = pixels + action_size if self.uses_context else 0

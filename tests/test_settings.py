@@ -34,6 +34,7 @@ PRESETS = [
 ]
 SIDE = {
     "framepack_like": 64,
+    "next_scale": 64,
     "small": 64,
     "tiny": 64,
 }  # pixels; where smaller frames leave out what presets are made for

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_training_resumes import settings
 from toy import toy_dataset
 from trainable import TrainableConfig
 
-from dreamenv.benchmarks import fidelity, train_speed
-from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.benchmarks import fidelity, tokenizers, train_speed
+from dreamenv.errors import ConfigError, DatasetError, UnknownNameError
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 
@@ -75,3 +76,22 @@ def test_training_speed_is_measured_against_a_bare_loop(tmp_path):
         assert stage["gflops_per_second"] > 0
         assert 0 < stage["share_of_matmul"]["bfloat16"] < 1
         assert stage["share_of_matmul"]["float32"] > 0
+
+
+def test_tokenizers_are_compared_on_frames_that_none_learned_from(tmp_path, capsys):
+    dataset, out = toy_dataset(tmp_path / "toy", 10), tmp_path / "tokenizers.json"
+    options = "--tokenizers fsq context --steps 2 --windows 6 --holdout 0.5"
+    tokenizers.main(f"--data {dataset.path} {options} --out {out}".split())
+    written = json.loads(out.read_text())
+    found = written["results"]["tokenizers"]
+    assert list(found) == ["persistence", "fsq", "context", "context, own"]
+    assert written["results"]["episodes"] == {"training": 5, "held_out": 5}
+    assert written["settings"]["data"] == "toy"
+    assert found["fsq"]["tokens"] == 4 * found["context"]["tokens"]
+    assert found["fsq"]["bits"] == pytest.approx(found["fsq"]["tokens"] * np.log2(625))
+    assert all(0 < entry["psnr"] <= 100 for entry in found.values())
+    assert "persistence" in capsys.readouterr().out
+    with pytest.raises(UnknownNameError, match="Did you mean 'fsq'"):
+        tokenizers.Tokenizers(data=dataset.path, tokenizers=("fqs",))
+    with pytest.raises(ConfigError, match="steps and windows must be at least 1"):
+        tokenizers.Tokenizers(data=dataset.path, steps=0)

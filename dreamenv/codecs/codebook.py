@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dreamenv.errors import ConfigError
 from dreamenv.parts import Part
 
-__all__ = ["Codebook", "CodebookConfig", "perplexity", "straight_through"]
+__all__ = ["Codebook", "CodebookConfig", "perplexity", "straight_through", "unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,16 @@ class Codebook(nn.Module):
         super().__init__()
         from vector_quantize_pytorch import VectorQuantize
 
-        self.config = config
+        self.config, self._even_use = config, vectors_per_step / config.vocabulary
+        least = config.revive_below * self._even_use
         self.quantizer: Any = VectorQuantize(
             dim=config.width,
             codebook_size=config.vocabulary,
             decay=config.decay,
-            threshold_ema_dead_code=config.revive_below * vectors_per_step / config.vocabulary,
+            threshold_ema_dead_code=least,
         )
+        # Used so rarely that the first step puts all but a few of them in the place of the vectors that it codes.
+        self._begin(torch.randn(config.vocabulary, config.width), least or self._even_use)
 
     @property
     def codes(self) -> Tensor:
@@ -96,9 +100,17 @@ class Codebook(nn.Module):
         """
         if codes.shape != self.codes.shape:
             raise ConfigError(f"codes must be {tuple(self.codes.shape)}, not {tuple(codes.shape)}.")
-        state = self.quantizer.state_dict()  # codes and their averages (1, v, d), how often each was used, and a flag
-        values = {name: codes[None] if one.ndim == 3 else torch.ones_like(one) for name, one in state.items()}
-        self.quantizer.load_state_dict(values)
+        self._begin(codes, self._even_use)
+
+    def _begin(self, codes: Tensor, use: float) -> None:
+        """Let codes and averages begin here, as if each had been used so often in every step."""
+        state = self.quantizer.state_dict()  # codes (1, v, d), their averages times how often each was used, and a flag
+        for name, value in state.items():
+            if name.endswith(("embed", "embed_avg")):
+                state[name] = (codes if name.endswith("embed") else use * codes)[None]
+            else:
+                state[name] = torch.full_like(value, use if value.is_floating_point() else True)
+        self.quantizer.load_state_dict(state)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Vectors (..., d) -> tokens (...) int64 of the codes nearest to them."""
@@ -129,6 +141,14 @@ class Codebook(nn.Module):
 def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
     """Return the codes; gradients pass to the vectors as if nothing had been rounded (Bengio et al. 2013)."""
     return vectors + (codes - vectors).detach()
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors (..., d) so that their numbers' root mean square is 1, and none can shrink towards a single code.
+
+    Codes of unit length are used more evenly (ViT-VQGAN, Yu et al. 2022).
+    """
+    return functional.rms_norm(vectors.float(), vectors.shape[-1:], eps=1e-6)
 
 
 def perplexity(tokens: Tensor, vocabulary: int) -> Tensor:

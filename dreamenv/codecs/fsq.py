@@ -17,7 +17,7 @@ from dreamenv.nn.batching import map_in_chunks
 from dreamenv.nn.pixels import down_network, up_network
 from dreamenv.parts import Part
 
-__all__ = ["FSQAutoencoder", "FSQConfig", "disturb"]
+__all__ = ["FSQAutoencoder", "FSQConfig", "disturb", "from_digits", "round_through", "to_digits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +114,7 @@ class FSQAutoencoder(nn.Module):
 
     def rounded(self, frames: Tensor) -> Tensor:
         """Frames (n, c, h, w) in [0, 1] -> values (n, s, y, x); gradients pass as if nothing were rounded."""
-        exact, half = self._bounded(frames), self.levels // 2
-        return exact + ((exact * half).round() / half - exact).detach()
+        return round_through(self._bounded(frames), self.levels)
 
     def loss(
         self,
@@ -146,6 +145,24 @@ class FSQAutoencoder(nn.Module):
         """Frames (n, c, h, w) -> values before they are rounded, (n, s, y, x) in (-1, 1)."""
         centred = (frames - 0.5).contiguous(memory_format=torch.channels_last)
         return map_in_chunks(self.down, self._largest, centred).float().tanh()
+
+
+def round_through(values: Tensor, levels: int) -> Tensor:
+    """Round values from -1 to 1 to the nearest of the levels; gradients pass as if nothing were rounded."""
+    half = levels // 2
+    return values + ((values * half).round() / half - values).detach()
+
+
+def from_digits(codes: Tensor, levels: int) -> Tensor:
+    """Levels (..., s) int64, from 0 -> tokens (...) int64, whose digits they are, the first one counting least."""
+    place = levels ** torch.arange(codes.shape[-1], device=codes.device)
+    return (codes * place).sum(dim=-1)
+
+
+def to_digits(tokens: Tensor, levels: int, scalars: int) -> Tensor:
+    """Tokens (...) -> levels (..., s); see `from_digits`."""
+    place = levels ** torch.arange(scalars, device=tokens.device)
+    return tokens[..., None] // place % levels
 
 
 def disturb(codes: Tensor, levels: int, share: float, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dreamenv.codecs.codebook import perplexity
-from dreamenv.codecs.fsq import FSQConfig
+from dreamenv.codecs.fsq import FSQConfig, from_digits, to_digits
 from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig
 from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import autocast
@@ -65,15 +65,14 @@ class FSQTokenizer(Tokenizer):
         ConfigError: frames that the autoencoder cannot take.
     """
 
-    place_values: Tensor
+    config: FSQTokenizerConfig
 
     def __init__(self, config: FSQTokenizerConfig, frame_shape: tuple[int, int, int]) -> None:
         autoencoder = config.codec.build(frame_shape)
         scalars, *grid = autoencoder.grid
         levels = config.codec.levels
-        super().__init__(frame_shape, levels**scalars, scalars, ((grid[0], grid[1]),), config.training)
-        self.config, self.autoencoder = config, autoencoder
-        self.register_buffer("place_values", levels ** torch.arange(scalars), persistent=False)
+        super().__init__(frame_shape, levels**scalars, scalars, ((grid[0], grid[1]),), config)
+        self.autoencoder = autoencoder
 
     def codes(self, tokens: Tensor) -> Tensor:
         """See `Tokenizer`."""
@@ -88,13 +87,13 @@ class FSQTokenizer(Tokenizer):
         self, frames: Tensor, context: FrameContext | None, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Tokenizer`. Also logs how many tokens are in use, as a ``perplexity``."""
-        with autocast(frames.device, self.settings.bfloat16 and self.training):
+        with autocast(frames.device, self.config.training.bfloat16 and self.training):
             values = self.autoencoder.rounded(frames)
             loss, terms = self.autoencoder.loss(
                 frames,
                 values,
-                foreground_weight=self.settings.foreground_weight,
-                edge_weight=self.settings.edge_weight,
+                foreground_weight=self.config.training.foreground_weight,
+                edge_weight=self.config.training.edge_weight,
                 code_noise=self.config.code_noise if self.training else 0.0,
                 generator=generator,
             )
@@ -111,8 +110,8 @@ class FSQTokenizer(Tokenizer):
 
     def _tokens(self, levels: Tensor) -> Tensor:
         """Levels (n, s, y, x) -> tokens (n, l), whose digits they are."""
-        return rearrange(levels, "n s y x -> n (y x) s").mul(self.place_values).sum(dim=-1)
+        return from_digits(rearrange(levels, "n s y x -> n (y x) s"), self.config.codec.levels)
 
     def _levels(self, tokens: Tensor) -> Tensor:
         """Tokens (n, l) -> levels (n, l, s)."""
-        return tokens[..., None] // self.place_values % self.config.codec.levels
+        return to_digits(tokens, self.config.codec.levels, self.width)

@@ -20,10 +20,9 @@ from dreamenv.codecs.base import Autoencoder, AutoencoderConfig, CodecTraining
 from dreamenv.errors import ConfigError
 from dreamenv.nn.attention import attend
 from dreamenv.nn.batching import map_in_chunks
+from dreamenv.nn.ldm import LDMDownsample, LDMResidual, LDMUpsample, conv3x3, group_norm
 
 __all__ = ["SDVAE", "SDVAEConfig"]
-
-_EPSILON = 1e-6  # of normalisations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +101,10 @@ class _Encoder(nn.Module):
     def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
-        self.conv_in = _conv(inputs, finest)
-        self.stages = nn.ModuleList(_stages(config.channels, config.blocks, groups, _Downsample))
+        self.conv_in = conv3x3(inputs, finest)
+        self.stages = nn.ModuleList(_stages(config.channels, config.blocks, groups, LDMDownsample))
         self.middle = _Middle(coarsest, groups)
-        self.norm, self.conv_out = _norm(coarsest, groups), _conv(coarsest, outputs)
+        self.norm, self.conv_out = group_norm(coarsest, groups), conv3x3(coarsest, outputs)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, h', w')."""
@@ -120,10 +119,10 @@ class _Decoder(nn.Module):
     def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
-        self.conv_in = _conv(inputs, coarsest)
+        self.conv_in = conv3x3(inputs, coarsest)
         self.middle = _Middle(coarsest, groups)
-        self.stages = nn.ModuleList(_stages(config.channels[::-1], config.blocks + 1, groups, _Upsample))
-        self.norm, self.conv_out = _norm(finest, groups), _conv(finest, outputs)
+        self.stages = nn.ModuleList(_stages(config.channels[::-1], config.blocks + 1, groups, LDMUpsample))
+        self.norm, self.conv_out = group_norm(finest, groups), conv3x3(finest, outputs)
 
     def forward(self, latents: Tensor) -> Tensor:
         """(n, inputs, h', w') -> (n, outputs, h, w)."""
@@ -140,7 +139,7 @@ class _Stage(nn.Module):
     def __init__(self, inputs: int, outputs: int, blocks: int, groups: int, resize: nn.Module | None) -> None:
         super().__init__()
         widths = [inputs] + [outputs] * blocks
-        self.blocks = nn.ModuleList(_Residual(a, b, groups) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(LDMResidual(a, b, groups) for a, b in pairwise(widths))
         self.resize = resize
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -150,29 +149,13 @@ class _Stage(nn.Module):
         return maps if self.resize is None else self.resize(maps)
 
 
-class _Residual(nn.Module):
-    """Two convolutions, each after a normalisation, with a residual connection."""
-
-    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = _norm(inputs, groups), _conv(inputs, outputs)
-        self.norm2, self.conv2 = _norm(outputs, groups), _conv(outputs, outputs)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h, w)."""
-        inner = self.conv1(functional.silu(self.norm1(maps)))
-        inner = self.conv2(functional.silu(self.norm2(inner)))
-        return inner + (maps if self.shortcut is None else self.shortcut(maps))  # type: ignore[no-any-return]
-
-
 class _Middle(nn.Module):
     """What happens at the coarsest resolution: two residual blocks with attention over all places between them."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(_Residual(width, width, groups) for _ in range(2))
-        self.norm = _norm(width, groups)
+        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
+        self.norm = group_norm(width, groups)
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.out_proj = nn.Linear(width, width)
 
@@ -186,40 +169,10 @@ class _Middle(nn.Module):
         return result
 
 
-class _Downsample(nn.Conv2d):
-    """Halves each side. The picture is continued by zeros at its right and lower end alone."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width, 3, stride=2)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h / 2, w / 2)."""
-        return super().forward(functional.pad(maps, (0, 1, 0, 1)))
-
-
-class _Upsample(nn.Conv2d):
-    """Repeats every place twice per side, then smooths."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width, 3, padding=1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, 2 h, 2 w)."""
-        return super().forward(functional.interpolate(maps, scale_factor=2.0, mode="nearest"))
-
-
 def _stages(
-    widths: tuple[int, ...], blocks: int, groups: int, resize: type[_Downsample | _Upsample]
+    widths: tuple[int, ...], blocks: int, groups: int, resize: type[LDMDownsample | LDMUpsample]
 ) -> Iterator[_Stage]:
     """Make stages of so many blocks; all but the last lead to another resolution."""
     for index, (inputs, outputs) in enumerate(pairwise((widths[0], *widths))):
         last = index == len(widths) - 1
         yield _Stage(inputs, outputs, blocks, groups, None if last else resize(outputs))
-
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-def _norm(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=_EPSILON)

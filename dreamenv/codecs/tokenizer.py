@@ -31,7 +31,15 @@ from dreamenv.nn.actions import ActionEncoder
 from dreamenv.parts import Part, Training
 from dreamenv.world_model import Batch, DataStatistics, Objective, Stage
 
-__all__ = ["FrameContext", "Tokenizer", "TokenizerConfig", "TokenizerTraining", "tokenizer_stage", "training_frames"]
+__all__ = [
+    "FrameContext",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TokenizerTraining",
+    "View",
+    "tokenizer_stage",
+    "training_frames",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class FrameContext:
 
 
 View: TypeAlias = Callable[[Batch], tuple[Tensor, FrameContext | None]]
+"""Takes frames (n, c, h, w) and what came before them out of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,7 @@ class TokenizerTraining(Training, kind="tokenizer_training"):
 
     Attributes:
         steps: optimiser steps.
-        batch_size: windows per step, of two frames each.
+        batch_size: windows per step, of which each gives two frames to learn from.
         learning_rate: peak rate.
         foreground_weight: a pixel's squared error counts 1 + foreground_weight * |x - mean frame|, so that small moving
             things are not smoothed away against a still background. 0 where the camera moves, and no frame is usual.
@@ -113,13 +122,18 @@ class Tokenizer(nn.Module, ABC):
         vocabulary: how many tokens there are.
         width: numbers of a code vector.
         scales: grids (y, x), coarse to fine.
-        training: how it learns.
+        config: its settings.
 
     Attributes:
         uses_context: whether `encode` and `decode` need a `FrameContext`; else they take none into account.
+        sequence_length: steps per window of its training.
+        action_size: numbers of an action's vector; 0 where it needs none.
     """
 
     uses_context: bool = False
+    sequence_length: int = 1
+    action_size: int = 0
+    config: TokenizerConfig
 
     def __init__(
         self,
@@ -127,11 +141,11 @@ class Tokenizer(nn.Module, ABC):
         vocabulary: int,
         width: int,
         scales: tuple[tuple[int, int], ...],
-        training: TokenizerTraining,
+        config: TokenizerConfig,
     ) -> None:
         super().__init__()
         self.frame_shape, self.vocabulary, self.width, self.scales = frame_shape, vocabulary, width, scales
-        self.settings = training
+        self.config = config
 
     @property
     def tokens_per_frame(self) -> int:
@@ -281,13 +295,13 @@ def tokenizer_stage(tokenizer: Tokenizer, action: ActionEncoder | None = None, n
         action: makes vectors of the world's actions; needed where the tokenizer uses context.
         name: of the stage.
     """
-    training = tokenizer.settings
+    training = tokenizer.config.training
     return Stage(
         name=name,
         objectives=tokenizer.objectives(lambda batch: training_frames(batch, tokenizer.uses_context, action)),
         steps=training.steps,
         batch_size=training.batch_size,
-        sequence_length=1,
+        sequence_length=tokenizer.sequence_length,
         learning_rate=training.learning_rate,
     )
 

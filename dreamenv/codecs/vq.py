@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from dreamenv.codecs.codebook import CodebookConfig, perplexity, straight_through
+from dreamenv.codecs.codebook import CodebookConfig, perplexity, straight_through, unit
 from dreamenv.codecs.distortion import distortion
 from dreamenv.codecs.grid import ConvGridConfig, GridConfig
 from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig
@@ -46,10 +46,12 @@ class VQTokenizer(Tokenizer):
         ConfigError: frames that the networks cannot take.
     """
 
+    config: VQTokenizerConfig
+
     def __init__(self, config: VQTokenizerConfig, frame_shape: tuple[int, int, int]) -> None:
         grid = config.grid.build(frame_shape, config.codebook.width)
-        super().__init__(frame_shape, config.codebook.vocabulary, config.codebook.width, (grid.shape,), config.training)
-        self.config, self.grid = config, grid
+        super().__init__(frame_shape, config.codebook.vocabulary, config.codebook.width, (grid.shape,), config)
+        self.grid = grid
         self.codebook = config.codebook.build(2 * config.training.batch_size * self.tokens_per_frame)
 
     def codes(self, tokens: Tensor) -> Tensor:
@@ -72,9 +74,9 @@ class VQTokenizer(Tokenizer):
         self, frames: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return what the frames (n, c, h, w) are decoded to, not clamped, and `loss`."""
-        training = self.settings
+        training = self.config.training
         with autocast(frames.device, training.bfloat16 and self.training):
-            vectors = rearrange(self.grid.encode(frames), "n d y x -> n (y x) d")
+            vectors = self._vectors(frames)
             tokens = self.codebook.nearest(vectors)
             codes = self.codebook(tokens)
             decoded = self.grid.decode(self._maps(straight_through(vectors, codes)))
@@ -87,10 +89,14 @@ class VQTokenizer(Tokenizer):
         return decoded, loss + self.config.codebook.commitment * commitment, terms
 
     def _encode(self, frames: Tensor, context: FrameContext | None) -> Tensor:
-        return self.codebook.nearest(rearrange(self.grid.encode(frames), "n d y x -> n (y x) d"))
+        return self.codebook.nearest(self._vectors(frames))
 
     def _decode(self, tokens: Tensor, context: FrameContext | None) -> Tensor:
         return self.grid.decode(self._maps(self.codebook(tokens))).clamp(0.0, 1.0)
+
+    def _vectors(self, frames: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, l, d)."""
+        return unit(rearrange(self.grid.encode(frames), "n d y x -> n (y x) d"))
 
     def _maps(self, vectors: Tensor) -> Tensor:
         """(n, l, d) -> (n, d, y, x)."""

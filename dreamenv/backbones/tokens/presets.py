@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from dreamenv.backbones.rssm.training import RSSMStage
 from dreamenv.backbones.tokens.action_tokens import GroupedActionTokensConfig
 from dreamenv.backbones.tokens.masked import MaskedOrderConfig
 from dreamenv.backbones.tokens.model import TokenWorldConfig
+from dreamenv.backbones.tokens.next_scale import NextScaleOrderConfig
 from dreamenv.backbones.tokens.raster import RasterOrderConfig
 from dreamenv.backbones.tokens.sampling import TokenSampling
 from dreamenv.backbones.tokens.training import TokenWorldTraining
@@ -14,11 +17,12 @@ from dreamenv.codecs.codebook import CodebookConfig
 from dreamenv.codecs.fsq import FSQConfig
 from dreamenv.codecs.fsq_tokens import FSQTokenizerConfig
 from dreamenv.codecs.grid import ConvGridConfig
+from dreamenv.codecs.multi_scale import MultiScaleTokenizerConfig
 from dreamenv.codecs.tokenizer import TokenizerTraining
 from dreamenv.codecs.vq import VQTokenizerConfig
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 
-__all__ = ["PRESETS", "iris", "mineworld", "small", "tiny"]
+__all__ = ["PRESETS", "iris", "mineworld", "next_scale", "small", "tiny"]
 
 
 def small() -> TokenWorldConfig:
@@ -93,4 +97,9 @@ def mineworld() -> TokenWorldConfig:
     )
 
 
-PRESETS = {"small": small, "tiny": tiny, "iris": iris, "mineworld": mineworld}
+def next_scale() -> TokenWorldConfig:
+    """From coarse to fine (VAR, Tian et al. 2024) on 64x64: six scales of up to 8x8, each drawn in one pass."""
+    return dataclasses.replace(small(), tokenizer=MultiScaleTokenizerConfig(), order=NextScaleOrderConfig())
+
+
+PRESETS = {"small": small, "tiny": tiny, "iris": iris, "mineworld": mineworld, "next_scale": next_scale}
