@@ -21,6 +21,7 @@ _BACKBONES = {
     "grid_rssm": "dreamenv.backbones.grid_rssm.presets",
     "persistence": "dreamenv.backbones.persistence",
     "rssm": "dreamenv.backbones.rssm.presets",
+    "token_world": "dreamenv.backbones.tokens.presets",
 }
 """Name -> module with a table ``PRESETS``."""
 

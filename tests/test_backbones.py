@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from multi_scale import PyramidConfig
 from tiny_worlds import (
     TINY,
     TINY_CODEC,
@@ -22,6 +23,11 @@ from tiny_worlds import (
 
 from dreamenv.backbones import persistence
 from dreamenv.backbones.grid_rssm import presets as grid_rssm
+from dreamenv.backbones.tokens import presets as token_world
+from dreamenv.backbones.tokens.action_tokens import GroupedActionTokensConfig
+from dreamenv.backbones.tokens.diagonal import DiagonalOrderConfig
+from dreamenv.backbones.tokens.masked import MaskedOrderConfig
+from dreamenv.backbones.tokens.next_scale import NextScaleOrderConfig
 from dreamenv.codecs.vit_vae import ViTVAEConfig
 from dreamenv.diffusion.context_noise import NoiseAugmentation, Stabilization
 from dreamenv.diffusion.guidance import Guidance
@@ -46,6 +52,34 @@ class SlowToOverfit(WorldModelContract):
 class TestGridRSSM(WorldModelContract):
     config = grid_rssm.tiny()
     overfit_steps = 400
+
+
+class TestTokensInRasterOrder(WorldModelContract):
+    config = token_world.tiny()
+    overfit_steps = 400
+
+
+class TestTokensWithGroupedActions(SlowToOverfit):
+    config = dataclasses.replace(token_world.tiny(), actions=GroupedActionTokensConfig())
+    overfit_steps = 400
+
+
+class TestTokensInDiagonals(SlowToOverfit):
+    config = dataclasses.replace(token_world.tiny(), order=DiagonalOrderConfig())
+    overfit_steps = 400
+
+
+class TestTokensInGroups(SlowToOverfit):
+    config = dataclasses.replace(token_world.tiny(), order=MaskedOrderConfig(groups=2))
+    overfit_steps = 400
+
+
+class TestTokensFromCoarseToFine(SlowToOverfit):
+    config = dataclasses.replace(token_world.tiny(), tokenizer=PyramidConfig(), order=NextScaleOrderConfig())
+
+
+class TestTokensOfChanges(SlowToOverfit):
+    config = dataclasses.replace(token_world.tiny(), tokenizer=PyramidConfig(scales=((4, 4),), uses_context=True))
 
 
 class TestDenoising(WorldModelContract):

@@ -20,7 +20,10 @@ from dreamenv.parts import Part
 from dreamenv.presets import backbone_names, make_config, preset_names
 from dreamenv.world_model import BackboneConfig, Batch, WorldModel, WorldModelSpec
 
-LARGE = {("denoising", "diffusion_forcing_like_base"), ("rssm", "base")}
+LARGE = {
+    ("denoising", "diffusion_forcing_like_base"), ("rssm", "base"), ("token_world", "iris"),
+    ("token_world", "mineworld"),
+}  # fmt: skip
 """The parts of another preset, in sizes for a GPU."""
 
 PRESETS = [
@@ -31,6 +34,7 @@ PRESETS = [
 ]
 SIDE = {
     "framepack_like": 64,
+    "next_scale": 64,
     "small": 64,
     "tiny": 64,
 }  # pixels; where smaller frames leave out what presets are made for

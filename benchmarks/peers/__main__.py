@@ -46,7 +46,7 @@ class Peers:
         out: JSON file to write; nothing is written without it.
     """
 
-    system: Annotated[Literal["oasis", "diamond", "nwm", "diffusion-forcing"], tyro.conf.Positional]
+    system: Annotated[Literal["oasis", "diamond", "nwm", "diffusion-forcing", "iris"], tyro.conf.Positional]
     peer: Path
     full: bool = False
     speed: bool = False
