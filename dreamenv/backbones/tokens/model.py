@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -96,6 +96,8 @@ class TokenWorld(WorldModel):
     """
 
     estimates_uncertainty = True
+    score_of: Literal["tokens"] = "tokens"
+    score_is: Literal["exact"] = "exact"
 
     def __init__(self, config: TokenWorldConfig, spec: WorldModelSpec) -> None:
         super().__init__()
