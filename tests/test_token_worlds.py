@@ -21,13 +21,17 @@ from dreamenv.backbones.tokens.presets import iris, mineworld, tiny
 from dreamenv.backbones.tokens.raster import RasterOrderConfig
 from dreamenv.backbones.tokens.sampling import TokenSampling
 from dreamenv.backbones.tokens.transformer import TokenTransformerConfig
+from dreamenv.codecs.context_tokens import ContextTokenizerConfig
 from dreamenv.codecs.fsq import FSQConfig
 from dreamenv.codecs.fsq_tokens import FSQTokenizerConfig
+from dreamenv.codecs.grid import ConvGridConfig
+from dreamenv.codecs.multi_scale import MultiScaleTokenizerConfig
 from dreamenv.errors import ConfigError, InputError, StateError
 from dreamenv.testing import SPEC
 from dreamenv.world_model import Batch
 
 FLAT = FSQTokenizerConfig(codec=FSQConfig(scalars=2, levels=3, channels=(8,)))  # 4 x 4 tokens of 9
+GRID = ConvGridConfig(channels=(8, 16))  # 2 x 2
 ORDERS = {
     "raster": RasterOrderConfig(),
     "diagonal": DiagonalOrderConfig(delay=2),
@@ -57,6 +61,28 @@ def recorded(steps: int, rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     frames = torch.rand(rows, steps + 1, *SPEC.frame_shape, generator=generator)
     return frames[:, 0], torch.randint(3, (rows, steps), generator=generator), frames[:, 1:]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "order"),
+    [
+        (ContextTokenizerConfig(grid=ConvGridConfig(channels=(8, 16))), RasterOrderConfig()),
+        (
+            MultiScaleTokenizerConfig(grid=ConvGridConfig(channels=(8, 16)), scales=(1, 2), phis=2),
+            NextScaleOrderConfig(),
+        ),
+    ],
+    ids=["context", "next_scale"],
+)
+def test_worlds_of_other_tokenizers_dream_in_bfloat16(tokenizer, order) -> None:
+    config = dataclasses.replace(tiny(), tokenizer=tokenizer, order=order)
+    model = config.build(SPEC).eval()
+    model.store_in_bfloat16()
+    first, actions, frames = recorded(2)
+    state = model.observe(model.start(first, torch.arange(ROWS)), actions, frames)
+    imagined, _ = model.imagine(state, actions)
+    assert imagined.frames.shape == frames.shape
+    assert bool(imagined.frames.isfinite().all())
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -55,14 +55,14 @@ class Persistence(WorldModel):
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
         """Remember the first frame."""
         check_first_frame(self.spec, first_frame, seed)
-        return new_state(seed, {"frame": first_frame})
+        return new_state(seed, {"frame": first_frame.clone()})
 
     def observe(self, state: State, actions: Tensor, frames: Tensor) -> State:
         """Remember the last frame."""
         check_actions(self.spec, actions)
         check_frames(self.spec, actions, frames)
         check_state(state, actions, ("frame",))
-        return _advanced(state, frames[:, -1], actions.shape[1])
+        return _advanced(state, frames[:, -1].clone(), actions.shape[1])
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Show the remembered frame again."""
@@ -70,7 +70,7 @@ class Persistence(WorldModel):
         check_state(state, actions, ("frame",))
         b, k = actions.shape[:2]
         imagined = Imagined(
-            frames=repeat(state["frame"], "b c h w -> b k c h w", k=k) if decode else None,
+            frames=repeat(state["frame"], "b c h w -> b k c h w", k=k).clone() if decode else None,
             rewards=self.reward.expand(b, k),
             termination=self.termination.expand(b, k),
         )

@@ -9,6 +9,7 @@ to mend what was decoded wrong. Letters as in `dreamenv.codecs.tokenizer`; ``s``
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,11 @@ from dreamenv.codecs.codebook import perplexity
 from dreamenv.codecs.distortion import distortion
 from dreamenv.codecs.fsq import from_digits, round_through, to_digits
 from dreamenv.codecs.grid import ConvGridConfig, check_divides
-from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig, View
+from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig, View, check_vocabulary
 from dreamenv.errors import ActionError, ConfigError, FrameError
 from dreamenv.nn.batching import map_in_chunks
 from dreamenv.nn.pixels import ChannelsToSpace, SpaceToChannels, down_network
-from dreamenv.nn.precision import autocast
+from dreamenv.nn.precision import Linear, autocast
 from dreamenv.nn.residual import CastConv, ConvBlock
 from dreamenv.world_model import Batch, DataStatistics, Objective
 
@@ -57,6 +58,7 @@ class ContextTokenizerConfig(TokenizerConfig, kind="context_tokenizer"):
             raise ConfigError(
                 f"scalars must be at least 1 and levels odd and at least 3, not {self.scalars} and {self.levels}."
             )
+        check_vocabulary(self.scalars, self.levels)
         if not 0 <= self.own_context <= 1:
             raise ConfigError(f"own_context must be in [0, 1], not {self.own_context}.")
 
@@ -110,7 +112,11 @@ class ContextTokenizer(Tokenizer):
         self.mean_frame.copy_(statistics.frame_mean)
 
     def objectives(self, view: View) -> Sequence[Objective]:
-        """See `Tokenizer`. In a share of the windows, the second step follows the reconstruction of the first."""
+        """See `Tokenizer`.
+
+        In a share of the windows, the second step follows the reconstruction of the first. A quarter of the windows
+        also gives its first frame, which nothing came before.
+        """
 
         def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             if batch.actions.shape[1] != self.sequence_length:
@@ -128,7 +134,9 @@ class ContextTokenizer(Tokenizer):
             with torch.no_grad():
                 decoded = self.reconstruct(*view(whole))
             own = torch.where(chance < self.config.own_context, decoded, second.first_frame)
-            seen = [view(first), view(dataclasses.replace(second, first_frame=own))]
+            opening = batch.first_frame[: math.ceil(len(batch.first_frame) / 4)]
+            nothing = FrameContext.nothing(len(opening), self.frame_shape, self.action_size, opening.device)
+            seen = [view(first), view(dataclasses.replace(second, first_frame=own)), (opening, nothing)]
             frames = torch.cat([frames for frames, _ in seen])
             contexts = [self._required(context, len(frames)) for frames, context in seen]
             before = torch.cat([context.frames for context in contexts])
@@ -202,7 +210,7 @@ class _Decoder(nn.Module):
             nn.Sequential(SpaceToChannels(factor), CastConv(before * factor**2, after, 3), ConvBlock(after))
             for factor, before, after in zip(factors, inputs, widths, strict=True)
         )
-        self.action = nn.Linear(action_size, widths[-1])
+        self.action = Linear(action_size, widths[-1])
         # Codes are heard at every resolution: on a longer way, what is known would be used long before them.
         self.code = nn.ModuleList(CastConv(width, own, 1) for own in widths[::-1])
         self.up = nn.ModuleList()

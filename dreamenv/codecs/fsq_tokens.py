@@ -13,14 +13,12 @@ from torch import Tensor
 
 from dreamenv.codecs.codebook import perplexity
 from dreamenv.codecs.fsq import FSQConfig, from_digits, to_digits
-from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig
+from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig, check_vocabulary
 from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import autocast
 from dreamenv.world_model import DataStatistics
 
 __all__ = ["FSQTokenizer", "FSQTokenizerConfig"]
-
-_MOST = 1 << 16  # tokens of a vocabulary that a transformer predicts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +38,7 @@ class FSQTokenizerConfig(TokenizerConfig, kind="fsq_tokenizer"):
     code_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        tokens = self.codec.levels**self.codec.scalars
-        if tokens > _MOST:
-            raise ConfigError(
-                f"{self.codec.scalars} scalars of {self.codec.levels} levels are {tokens:,} tokens, more than "
-                f"{_MOST:,}: take fewer scalars or levels."
-            )
+        check_vocabulary(self.codec.scalars, self.codec.levels)
         if not 0 <= self.code_noise < 1:
             raise ConfigError(f"code_noise must be in [0, 1), not {self.code_noise}.")
 

@@ -24,6 +24,7 @@ from dreamenv.codecs.grid import ConvGridConfig, GridConfig
 from dreamenv.codecs.tokenizer import FrameContext, Tokenizer, TokenizerConfig
 from dreamenv.errors import ConfigError
 from dreamenv.nn.precision import autocast
+from dreamenv.nn.residual import CastConv
 from dreamenv.world_model import DataStatistics
 
 __all__ = ["MultiScaleTokenizer", "MultiScaleTokenizerConfig"]
@@ -173,11 +174,11 @@ class MultiScaleTokenizer(Tokenizer):
         return maps if self.scales[k] == self.scales[-1] else functional.interpolate(maps, self.scales[k], mode="area")
 
 
-class _Phi(nn.Conv2d):
+class _Phi(CastConv):
     """What smooths enlarged codes. At first it changes nothing."""
 
     def __init__(self, width: int, ratio: float) -> None:
-        super().__init__(width, width, 3, padding=1)
+        super().__init__(width, width, 3)
         self.ratio = ratio
         nn.init.dirac_(self.weight)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]

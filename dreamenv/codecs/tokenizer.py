@@ -37,6 +37,7 @@ __all__ = [
     "TokenizerConfig",
     "TokenizerTraining",
     "View",
+    "check_vocabulary",
     "tokenizer_stage",
     "training_frames",
 ]
@@ -53,6 +54,13 @@ class FrameContext:
 
     frames: Tensor
     actions: Tensor
+
+    @classmethod
+    def nothing(
+        cls, rows: int, frame_shape: tuple[int, int, int], action_size: int, device: torch.device
+    ) -> FrameContext:
+        """Return what is known before the first frame of all: grey, and no action."""
+        return cls(torch.full((rows, *frame_shape), 0.5, device=device), torch.zeros(rows, action_size, device=device))
 
 
 View: TypeAlias = Callable[[Batch], tuple[Tensor, FrameContext | None]]
@@ -93,6 +101,22 @@ class TokenizerTraining(Training, kind="tokenizer_training"):
         for name in ("foreground_weight", "edge_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
+
+
+_MOST_TOKENS = 1 << 16  # of a vocabulary that a transformer predicts
+
+
+def check_vocabulary(scalars: int, levels: int) -> None:
+    """Refuse scalars of so many levels whose combinations are too many tokens.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if (tokens := levels**scalars) > _MOST_TOKENS:
+        raise ConfigError(
+            f"{scalars} scalars of {levels} levels are {tokens:,} tokens, more than {_MOST_TOKENS:,}: take fewer "
+            "scalars or levels."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

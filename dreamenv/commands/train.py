@@ -29,8 +29,8 @@ class Train:
     Attributes:
         dataset: folder of the recording, as `dreamenv collect` writes it.
         out: folder of the run: world/, checkpoints/, videos/ and tensorboard/ are written in it.
-        backbone: kind of model: rssm, grid_rssm, denoising or persistence; `--backbone rssm --help` shows its own
-            settings too.
+        backbone: kind of model: rssm, grid_rssm, token_world, denoising or persistence; `--backbone rssm --help` shows
+            its own settings too.
         preset: of the backbone, such as small or base; None for its default. "tiny" is for tests.
         initial: a world of the same backbone to continue training: a folder or hf://owner/name; None starts afresh.
         fresh: start over instead of resuming from a checkpoint.

@@ -166,19 +166,27 @@ def decompress(
         raise CompressionDamagedError(f"{name} names start {header.start} of {len(world.starts)}.")
     with one_thread():
         codec = FrameCodec(head.model, world.model, Decoder(pixels), world.starts.first_frames[header.start])
-        frames, rows = [codec.first(None)], torch.from_numpy(actions)[None]
-        for i in range(steps):
-            frames.append(codec.next(rows[:, i : i + world.spec.chunk], None))
-            if progress is not None:
-                progress(len(frames))
+        frames, rows = [], torch.from_numpy(actions)[None]
+        try:
+            frames.append(codec.first(None))
+            for i in range(steps):
+                frames.append(codec.next(rows[:, i : i + world.spec.chunk], None))
+                if progress is not None:
+                    progress(len(frames))
+        except CompressionDamagedError as error:  # the file is whole, as its checksum has shown
+            raise _computed_otherwise(name, header) from error
     clip = Clip(frames=np.stack(frames), actions=actions)
     if content_digest(clip.frames, clip.actions) != header.content:
-        raise CompressionError(
-            f"{name} does not decode to what it was made of, so nothing was written: it was computed with "
-            f"{header.arithmetic}, here there is {arithmetic()}. Decode it with the versions and on the kind of "
-            "machine that it was made with; where actions were given, with those."
-        )
+        raise _computed_otherwise(name, header)
     return clip
+
+
+def _computed_otherwise(name: str, header: ClipHeader) -> CompressionError:
+    return CompressionError(
+        f"{name} does not decode to what it was made of, so nothing was written: it was computed with "
+        f"{header.arithmetic}, here there is {arithmetic()}. Decode it with the versions and on the kind of "
+        "machine that it was made with; where actions were given, with those."
+    )
 
 
 def _walk(clip: Clip, world: World, head: TrainedHead, coder: Coder, progress: Progress | None) -> int:

@@ -125,7 +125,7 @@ def _learn(
         if not math.isfinite(float(norm)):
             raise DivergedError(f"the pixel head's gradient is {float(norm)} in step {step}; lower learning_rate.")
         optimizer.step()
-        if step >= 0.9 * training.steps:
+        if step + 1 > 0.9 * training.steps:
             last.append(float(bits))
         said("steps", step + 1, float(bits))
     return sum(last) / max(1, len(last))

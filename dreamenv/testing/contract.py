@@ -223,6 +223,18 @@ class WorldModelContract:
         assert 0 <= float(reconstructed.min()) <= float(reconstructed.max()) <= 1
         torch.testing.assert_close(reconstructed[:1], alone, rtol=1e-4, atol=1e-4)
 
+    def test_a_state_is_its_own_memory(self, model: WorldModel) -> None:
+        """No two entries share memory, or writing a row of one would write the other; nor do frames of outside."""
+        first, actions, frames = self.first_frames(), self.actions(STEPS), self.frames(STEPS)
+        with torch.no_grad():
+            fresh = model.start(first, torch.arange(ROWS))
+            later = model.observe(fresh, actions, frames)
+            imagined, after = model.imagine(later, self.actions(2 * self.spec.chunk))
+        for state in (fresh, later, after):
+            entries = [tensor for tensor in state.values(True, True) if tensor.numel()]
+            places = [tensor.untyped_storage().data_ptr() for tensor in (*entries, first, frames, imagined.frames)]
+            assert len(set(places)) == len(places)
+
     def test_a_score_is_of_each_row_alone_and_says_what_it_is(self, model: WorldModel) -> None:
         if not isinstance(model, SupportsScore):
             assert not hasattr(model, "score")

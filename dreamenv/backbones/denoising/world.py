@@ -178,7 +178,7 @@ class DenoisingWorld(WorldModel):
         b = len(first_frame)
         nothing = first_frame.new_zeros(b, 1, self.action.size)
         empty = {name: first_frame.new_zeros(b, width) for name, width in self.head.entries.items()}
-        state = new_state(seed, {"frame": first_frame, **empty})
+        state = new_state(seed, {"frame": first_frame.clone(), **empty})
         add_cache(state, self.denoiser.init_cache(first_frame.new_zeros(b, *self.latent_shape)))
         if self.stride > 1:
             history = self.config.denoiser.context_frames * self.stride
@@ -349,7 +349,7 @@ class DenoisingWorld(WorldModel):
         output = self.head.follow(state, actions, watched)
         if self._watches_latents:
             state["latent"] = watched[:, -1]
-        state["frame"] = frames[:, -1]
+        state["frame"] = frames[:, -1].clone()
         return output
 
     def _update_cache(

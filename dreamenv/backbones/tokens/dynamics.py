@@ -80,7 +80,7 @@ class TokenDynamics(nn.Module):
         config, b, device = self.transformer.config, len(tokens), tokens.device
         shape = b, config.depth, config.kv_heads, self.cached, config.head_size
         keys, none = torch.zeros(shape, device=device), torch.zeros(b, dtype=torch.int64, device=device)
-        memory = StreamMemory(keys, keys.clone(), none, none, torch.zeros(b, config.width, device=device))
+        memory = StreamMemory(keys, keys.clone(), none, none.clone(), torch.zeros(b, config.width, device=device))
         if self.layout.opens and self.layout.body:
             inputs = self._body(tokens[:, None], None)
             memory, _ = self._extend(memory, inputs, range(self.layout.slots - self.layout.body, self.layout.slots))

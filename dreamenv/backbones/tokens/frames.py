@@ -95,5 +95,4 @@ class FrameTokens(nn.Module):
         """Return the context of first frames: grey, and no action."""
         if not self.uses_context:
             return None
-        grey = torch.full((rows, *self.tokenizer.frame_shape), 0.5, device=device)
-        return FrameContext(grey, torch.zeros(rows, self.actions.vector.size, device=device))
+        return FrameContext.nothing(rows, self.tokenizer.frame_shape, self.actions.vector.size, device)

@@ -122,7 +122,7 @@ class TokenWorld(WorldModel):
         tokens = self.frames.encode_first(first_frame)
         entries = {"tokens": tokens, **vars(self.dynamics.begin(tokens))}
         if self.frames.uses_context:
-            entries["frame"] = first_frame
+            entries["frame"] = first_frame.clone()
         state = new_state(seed, entries)
         return updated_state(state, RowStreams.of(state).next())
 
@@ -133,7 +133,7 @@ class TokenWorld(WorldModel):
         memory = self.dynamics.follow(_memory(state), state["tokens"], acted, tokens)
         streams = RowStreams.of(state)
         streams = streams._replace(counter=streams.counter + actions.shape[1])
-        shown = {"frame": frames[:, -1]} if self.frames.uses_context else {}
+        shown = {"frame": frames[:, -1].clone()} if self.frames.uses_context else {}
         return updated_state(state, streams, tokens=tokens[:, -1], **vars(memory), **shown)
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class TokenWorld(WorldModel):
         if decode or before is not None:
             frames = self.frames.decode(tokens, actions, before)
         if before is not None and frames is not None:
-            shown["frame"] = frames[:, -1]
+            shown["frame"] = frames[:, -1].clone()
         predicted = self._predicted(passed)
         imagined = Imagined(
             frames=frames if decode else None,
@@ -190,7 +190,7 @@ class TokenWorld(WorldModel):
         return torch.cat((state["passed"], codes), dim=1)
 
     def reconstruct(self, frames: Tensor) -> Tensor:
-        """See `SupportsReconstruct`; where the tokenizer uses context, as first frames."""
+        """See `SupportsReconstruct`; where the tokenizer uses context, as first frames: less than it keeps later."""
         return self.frames.decode_first(self.frames.encode_first(frames))
 
     def calibrate(self, statistics: DataStatistics) -> None:

@@ -41,6 +41,9 @@ class TokenSampling(Part, kind="token_sampling"):
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be above 0 and at most 1, which is all tokens, not {self.top_p}.")
 
+        if self.temperature == 0 and (self.top_k > 1 or self.top_p < 1):
+            raise ConfigError("at a temperature of 0 the most likely token is drawn: top_k and top_p have no effect.")
+
     def draw(self, logits: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
         """Draw tokens (b, q) int64 by inverting the distribution's cumulative sum.
 
