@@ -94,7 +94,7 @@ def test_asking_for_help_imports_no_torch() -> None:
 
 def test_an_unknown_command_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["colect"]) == 2
-    hint = "Did you mean 'collect' or 'convert' or 'doctor'?"
+    hint = "Did you mean 'collect' or 'convert' or 'score'?"
     assert capsys.readouterr().err == f"error: No command named 'colect'. {hint}\n"
 
 

@@ -16,6 +16,7 @@ from dreamenv import World, presets
 from dreamenv.backbones.denoising import presets as denoising_presets
 from dreamenv.cli import COMMANDS
 from dreamenv.errors import WorldNotFoundError
+from dreamenv.metrics import known_objects
 from dreamenv.testing import WorldModelContract
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +86,7 @@ def test_the_code_on_a_page_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(presets, "_BACKBONES", dict(presets._BACKBONES))
+    monkeypatch.setattr(known_objects, "_DETECTORS", dict(known_objects._DETECTORS))
     code = "\n".join(blocks(page, "python"))
     if "Dream-v0" in code:
         request.getfixturevalue("default_world")
