@@ -436,3 +436,35 @@ def test_a_failed_decompression_leaves_what_was_there(shelf: Path, content: byte
     before = (shelf / "kept.npz").read_bytes()
     assert run("decompress", shelf / "bad.drm", "--world", shelf / "world", "--out", shelf / "kept.npz") == 2
     assert (shelf / "kept.npz").read_bytes() == before
+
+
+def test_outputs_are_refused_before_the_work_and_nothing_is_lost(shelf: Path, content: bytes, capsys) -> None:
+    write_clip(shelf / "clip.npz", make_clip())
+    clip, before = shelf / "clip.npz", (shelf / "clip.npz").read_bytes()
+    manifest = shelf / "world" / "world.json"
+    described = manifest.read_bytes()
+    for command, out, why in (
+        ("compress", shelf, "is a folder"),
+        ("compress", clip, "which is read"),
+        ("compress", manifest, "describes its folder"),
+        ("score", manifest, "describes its folder"),
+    ):
+        pixels = ("--pixels",) if command == "score" else ()
+        assert run(command, clip, "--world", shelf / "world", *pixels, "--out", out) == 2
+        assert why in capsys.readouterr().err
+    assert clip.read_bytes() == before
+    assert manifest.read_bytes() == described
+    with pytest.raises(StorageError, match="is no pixel head"):
+        TrainedHead.check_free(shelf / "world")
+
+
+def test_probabilities_that_differ_are_not_called_damage(
+    world: World, head: TrainedHead, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(self: Decoder, probabilities: object, levels: object) -> object:
+        raise CompressionDamagedError("the coded pixels are damaged")
+
+    monkeypatch.setattr(Decoder, "code", differs)
+    with pytest.raises(CompressionError, match=r"computed with .*, here there is") as caught:
+        decompress(content, world, head)
+    assert not isinstance(caught.value, CompressionDamagedError)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamenv.errors import CompressionError
+from dreamenv.errors import CompressionError, ConfigError
 from dreamenv.folders import check_world, find_world_folder
 
 if TYPE_CHECKING:
     from dreamenv.compression import TrainedHead
 
-__all__ = ["check_places", "find_head", "load_head"]
+__all__ = ["check_output", "check_places", "find_head", "load_head"]
 
 _MANIFEST, _FOLDER = "pixel_head.json", "pixel_head"
+_MANIFESTS = (_MANIFEST, "world.json", "metadata.json")
 
 
 def check_places(world: str, head: Path | None) -> None:
@@ -25,6 +26,22 @@ def check_places(world: str, head: Path | None) -> None:
     check_world(world)
     if head is not None or not world.startswith("hf://"):
         find_head(world, head)
+
+
+def check_output(out: Path, *sources: Path) -> None:
+    """Raise unless a file may be written, before the work and not after it.
+
+    Raises:
+        ConfigError: it is a folder, a file that is read, or the description of a world, a head or a recording.
+    """
+    if out.is_dir():
+        raise ConfigError(f"--out must be a file, and {out} is a folder.")
+    if out.exists() and any(source.exists() and out.samefile(source) for source in sources):
+        raise ConfigError(f"--out is {out}, which is read; it was left alone. Choose another path.")
+    if out.exists() and out.name in _MANIFESTS:
+        raise ConfigError(
+            f"{out} describes its folder, which would be damaged; it was left alone. Choose another path."
+        )
 
 
 def find_head(world: str, head: Path | None) -> Path:

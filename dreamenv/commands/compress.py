@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.clip_options import check_places, load_head
+from dreamenv.commands.clip_options import check_output, check_places, load_head
 from dreamenv.extras import require
 
 __all__ = ["Compress", "main"]
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     command = parse(Compress, arguments, name="compress")
     require("constriction", extra="compression")
     check_places(command.world, command.head)
+    check_output(command.out, command.clip)
 
     from tqdm import tqdm
 

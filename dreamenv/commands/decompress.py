@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.clip_options import check_places, load_head
+from dreamenv.commands.clip_options import check_output, check_places, load_head
 from dreamenv.errors import CompressionError, ConfigError
 from dreamenv.extras import require
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     if command.episode and command.actions is None:
         raise ConfigError("--episode is that of --actions, which was not given.")
     check_places(command.world, command.head)
+    check_output(command.out, command.file, *(() if command.actions is None else (command.actions,)))
 
     from tqdm import tqdm
 

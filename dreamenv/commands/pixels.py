@@ -66,9 +66,10 @@ def main(arguments: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from dreamenv.commands.places import load_world
-    from dreamenv.compression import HeadTraining, PixelHeadConfig, train_pixel_head
+    from dreamenv.compression import HeadTraining, PixelHeadConfig, TrainedHead, train_pixel_head
     from dreamenv.data import EpisodeDataset
 
+    TrainedHead.check_free(command.out)  # before the minutes of training, not after them
     config = PixelHeadConfig(hidden=command.hidden, past=command.past, reach=command.reach)
     training = HeadTraining(
         frames=command.frames, steps=command.steps, batch_size=command.batch_size, pixels=command.pixels,

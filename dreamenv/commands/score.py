@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from dreamenv.commands.arguments import parse, report_written
-from dreamenv.commands.clip_options import check_places, load_head
+from dreamenv.commands.clip_options import check_output, check_places, load_head
 from dreamenv.errors import CompressionError, ConfigError, FrameError
 from dreamenv.folders import check_world
 
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     check_world(command.world)
     if command.pixels:
         check_places(command.world, command.head)
+    if command.out is not None:
+        check_output(command.out, command.clip)
 
     from dreamenv.benchmarks.common import write_json
     from dreamenv.commands.places import load_world

@@ -76,6 +76,11 @@ class TrainedHead:
                 f"{found[:16]}.... Train one for this world with: dreamenv pixels"
             )
 
+    @staticmethod
+    def check_free(path: str | Path) -> None:
+        """Raise StorageError unless `save` may write there."""
+        _FORMAT.check_free(check_path("where to save the pixel head", path, error=StorageError))
+
     def save(self, path: str | Path) -> Path:
         """Write it to a folder, replacing a head that is there, or change nothing.
 

@@ -38,6 +38,13 @@ class FolderFormat:
     remedy: str
     unchecked: frozenset[str] = frozenset()
 
+    def check_free(self, path: Path) -> None:
+        """Raise StorageError unless `write` may write there: over nothing, an empty folder or one of its kind."""
+        with storage_errors(f"write the {self.kind} {path}"):
+            recover(path)
+            if path.exists() and not (path / self.manifest).is_file() and (not path.is_dir() or any(path.iterdir())):
+                raise StorageError(f"{path} exists and is no {self.kind}; it was left alone. Choose another path.")
+
     def write(self, path: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
         """Write a folder in one step, replacing one of the same kind that is there.
 
@@ -48,10 +55,7 @@ class FolderFormat:
         Raises:
             StorageError: the disk refused, or something of another kind is in the way.
         """
-        with storage_errors(f"write the {self.kind} {path}"):
-            recover(path)
-            if path.exists() and not (path / self.manifest).is_file() and (not path.is_dir() or any(path.iterdir())):
-                raise StorageError(f"{path} exists and is no {self.kind}; it was left alone. Choose another path.")
+        self.check_free(path)
         with atomic_folder(path, f"the {self.kind}") as draft:
             values = fill(draft)
             files = {
