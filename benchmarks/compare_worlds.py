@@ -6,8 +6,9 @@
     python -m dreamenv.benchmarks.compare_worlds --task health_gathering --minutes 12
     python -m dreamenv.benchmarks.compare_worlds --task take_cover --agents rssm diffusion_forcing shortcut_1
 
-For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream against persistence, action fidelity, frames per
-second of one dream and of sixteen, and a video of reality and dream side by side under the same actions. The time of a
+For each world: PSNR and SSIM 1, 10, 30 and 100 steps into the dream against persistence, action fidelity, what agents
+need (small objects, actions recognised, rFVD), frames per second of one dream and of sixteen, and a video of reality
+and dream side by side under the same actions. The time of a
 step of each stage, and of encoding the recording with the codec, is measured first, in processor time; as many steps
 are taken as fit. Worlds that sample the same latents share one codec, and one head that predicts rewards from them:
 these are trained once, and their time counts for each such world. In worlds named as ``agents`` PPO is trained, for
@@ -32,6 +33,8 @@ import torch
 import tyro
 
 from dreamenv.benchmarks.common import cached, claim, envelope, interleaved, print_table, write_json
+from dreamenv.benchmarks.compared import SAME_WEIGHTS, WORLDS
+from dreamenv.benchmarks.fidelity import what_agents_need
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import Round, recipe_for
 from dreamenv.benchmarks.showing import CONTEXT, write_sheet, write_side_by_side
@@ -55,45 +58,11 @@ __all__ = ["CompareWorlds", "main", "run"]
 HORIZONS = (1, 10, 30, 100)
 
 # Actions that move the picture to the right and to the left.
-_SIDES = {"take_cover": ("left", "right"), "health_gathering": ("turn_left", "turn_right")}
-
-
-def _in_steps(steps: int) -> Callable[[Any], Any]:
-    """Return a change: sample frames in so many steps."""
-    return lambda config: dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, steps=steps))
-
-
-def _moving(config: Any) -> Any:
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, motion_weight=0.8))
-
-
-def _as_it_is(config: Any) -> Any:
-    return config
-
-
-# Name in the table: the backbone, its preset, and a change to its settings.
-_WORLDS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
-    "rssm": ("rssm", "small", _as_it_is),
-    "small": ("denoising", "small", _as_it_is),
-    "small_latents": ("denoising", "small_latents", _as_it_is),
-    "diffusion_forcing_like": ("denoising", "diffusion_forcing_like", _as_it_is),
-    "diffusion_forcing_like_2": ("denoising", "diffusion_forcing_like", _in_steps(2)),
-    "diffusion_forcing_like_moving": ("denoising", "diffusion_forcing_like", _moving),
-    "nwm_like": ("denoising", "nwm_like", _as_it_is),
-    "framepack_like": ("denoising", "framepack_like", _as_it_is),
-    "framepack_like_2": ("denoising", "framepack_like", _in_steps(2)),
-    "chunkwise": ("denoising", "chunkwise", _as_it_is),
-    "holistic": ("denoising", "holistic", _as_it_is),
-    "genie2_like": ("denoising", "genie2_like", _as_it_is),
-    "shortcut_4": ("denoising", "shortcut", _in_steps(4)),
-    "shortcut_2": ("denoising", "shortcut", _in_steps(2)),
-    "shortcut_1": ("denoising", "shortcut", _in_steps(1)),
+_SIDES = {
+    "take_cover": ("left", "right"),
+    "health_gathering": ("turn_left", "turn_right"),
+    "miniworld_one_room": ("turn_left", "turn_right"),
 }
-# Trained once, sampled in fewer steps.
-_SAME_WEIGHTS = {
-    "diffusion_forcing_like_2": "diffusion_forcing_like", "framepack_like_2": "framepack_like",
-    "shortcut_2": "shortcut_4", "shortcut_1": "shortcut_4",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +76,7 @@ class CompareWorlds:
         frames: to record, with the recorder of the task's first round.
         out: folder of everything; None takes runs/compare_worlds/<task>.
         windows: how many are dreamed for each horizon.
+        moments: how many are dreamed to tell whether objects live on and actions are recognised.
         agents: rows in whose worlds PPO is trained, on latents.
         agent_steps: dreamed steps of each agent.
         reward_steps: further optimiser steps of a denoising world's rewards and terminations.
@@ -117,11 +87,12 @@ class CompareWorlds:
     """
 
     task: TaskName = "take_cover"
-    worlds: tuple[str, ...] = tuple(_WORLDS)
+    worlds: tuple[str, ...] = tuple(WORLDS)
     minutes: float = 12.0
     frames: int = 50_000
     out: Path | None = None
     windows: int = 24
+    moments: int = 128
     agents: tuple[str, ...] = ()
     agent_steps: int = 40_000
     reward_steps: int = 1200
@@ -132,8 +103,8 @@ class CompareWorlds:
 
     def __post_init__(self) -> None:
         for name in (*self.worlds, *self.agents):
-            if name not in _WORLDS:
-                raise ConfigError(f"worlds must be among {', '.join(_WORLDS)}, not {name!r}.")
+            if name not in WORLDS:
+                raise ConfigError(f"worlds must be among {', '.join(WORLDS)}, not {name!r}.")
         if self.agent_steps < 1 or self.seeds < 1:
             raise ConfigError(f"agent_steps and seeds must be at least 1, not {self.agent_steps} and {self.seeds}.")
         if not self.minutes > 0:
@@ -163,7 +134,7 @@ def run(settings: CompareWorlds) -> Path:
             "recording": recording.content_hash(),
             "task": settings.task,
             "minutes": settings.minutes,
-            **{setting: getattr(settings, setting) for setting in ("windows", "rounds", "threads")},
+            **{setting: getattr(settings, setting) for setting in ("windows", "moments", "rounds", "threads")},
         }
         rows[name] = cached(folder / "measured", name, key, partial(_measure, name, world, recording, settings, folder))
         _print(rows)
@@ -197,8 +168,8 @@ def _agents(loop: Loop, recording: EpisodeDataset, settings: CompareWorlds, fold
 
 def _with_rewards(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
     """Return a world whose reward head was trained further; its frames are unchanged."""
-    backbone, _, change = _WORLDS[name]
-    source = _SAME_WEIGHTS.get(name, name)
+    backbone, _, change = WORLDS[name]
+    source = SAME_WEIGHTS.get(name, name)
     world = _world(source, recording, settings, folder)
     if _same_latents(world.config):
         shared = _train_rewards("latents", _shared(recording, settings, folder), recording, settings, folder)
@@ -207,7 +178,7 @@ def _with_rewards(name: str, recording: EpisodeDataset, settings: CompareWorlds,
         model.head.load_state_dict(trained.head.state_dict())
     elif backbone == "denoising":
         world = _train_rewards(source, world, recording, settings, folder)
-    return _changed(world, change) if name in _SAME_WEIGHTS else world
+    return _changed(world, change) if name in SAME_WEIGHTS else world
 
 
 def _train_rewards(name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
@@ -235,10 +206,10 @@ def _interval(scores: list[list[float]]) -> tuple[float, float, float]:
 
 def _world(name: str, recording: EpisodeDataset, settings: CompareWorlds, folder: Path) -> World:
     """Train a world for the given time, or reuse another's weights."""
-    backbone, preset, change = _WORLDS[name]
+    backbone, preset, change = WORLDS[name]
     config = change(make_config(backbone, preset))
-    if name in _SAME_WEIGHTS:
-        return _changed(_world(_SAME_WEIGHTS[name], recording, settings, folder), change)
+    if name in SAME_WEIGHTS:
+        return _changed(_world(SAME_WEIGHTS[name], recording, settings, folder), change)
     shared = _shared(recording, settings, folder) if _same_latents(config) else None
     untrained = {"codec": 0, "head": 0} if shared is not None else {}
     initial = None if shared is None else _initial(config, shared)
@@ -308,7 +279,7 @@ def _made(place: Path, key: dict[str, Any], make: Callable[[], World]) -> World:
 def _measure(
     name: str, world: World, recording: EpisodeDataset, settings: CompareWorlds, folder: Path
 ) -> dict[str, Any]:
-    held_out = recording.split(TrainConfig().holdout, TrainConfig().seed)[1]
+    training, held_out = recording.split(TrainConfig().holdout, TrainConfig().seed)
     names = list(recording.provenance.action_names)
     left, right = (names.index(side) for side in _SIDES[settings.task])
     write_side_by_side(folder / "videos" / name, world, held_out)
@@ -321,6 +292,9 @@ def _measure(
         "parameters": sum(parameter.numel() for parameter in world.model.parameters()),
         "horizons": report["horizons"],
         "drift": report["drift"],
+        **what_agents_need(
+            world, held_out, training, windows=settings.moments, context=CONTEXT, cache=folder / "inverse_dynamics"
+        ),
         "response": response(world, held_out, left, right, reality=recording, context=CONTEXT),
         "speed": {str(batch): _speed(world, batch, settings.rounds) for batch in (1, 16)},
     }

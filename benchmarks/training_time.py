@@ -14,7 +14,7 @@ from dreamenv.world_model import BackboneConfig, Batch, Stage, WorldModelSpec
 __all__ = ["steps_in"]
 
 # Share of the time by stage; the shares of missing stages go to the rest. Rewards and terminations train faster.
-_SHARES = {"codec": 0.25, "denoiser": 0.75, "head": 0.1, "joint": 0.6, "dynamics": 0.4}
+_SHARES = {"codec": 0.25, "tokenizer": 0.25, "denoiser": 0.75, "head": 0.1, "joint": 0.6, "dynamics": 0.4}
 
 
 def steps_in(

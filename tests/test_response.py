@@ -90,7 +90,7 @@ def test_settings_that_the_recording_does_not_support_are_refused(tmp_path):
 
 
 def test_worlds_are_trained_for_a_time_measured_and_kept(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(compare_worlds._WORLDS, "rssm", ("rssm", "tiny", lambda config: config))
+    monkeypatch.setitem(compare_worlds.WORLDS, "rssm", ("rssm", "tiny", lambda config: config))
     settings = CompareWorlds(
         task="health_gathering", worlds=("rssm",), minutes=0.01, frames=1200, windows=2, rounds=1, workers=1,
         out=tmp_path / "compared",
@@ -118,7 +118,7 @@ def test_worlds_of_the_same_latents_share_codec_and_head(tmp_path, monkeypatch):
     names = ("diffusion_forcing_like", "nwm_like")
     for blocks, name in enumerate(names, start=1):
         config = dataclasses.replace(latents, denoiser=dataclasses.replace(latents.denoiser, blocks=blocks))
-        monkeypatch.setitem(compare_worlds._WORLDS, name, ("denoising", "tiny", lambda _, config=config: config))
+        monkeypatch.setitem(compare_worlds.WORLDS, name, ("denoising", "tiny", lambda _, config=config: config))
     monkeypatch.setattr(compare_worlds, "_latents_config", lambda: latents)
     monkeypatch.setattr(compare_worlds, "_measure", lambda name, world, *rest: {"seconds": world.record["seconds"]})
     monkeypatch.setattr(compare_worlds, "_print", lambda rows: None)

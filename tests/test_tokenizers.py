@@ -42,6 +42,9 @@ GRID = ConvGridConfig(patch=2, channels=(16, 24))  # places of 4 x 4 pixels
 BOOK = CodebookConfig(vocabulary=32, width=8)
 CONFIGS: dict[str, TokenizerConfig] = {
     "fsq": FSQTokenizerConfig(codec=FSQConfig(scalars=3, levels=5, patch=2, channels=(16, 24)), training=TRAINING),
+    "fsq_rate": FSQTokenizerConfig(
+        codec=FSQConfig(scalars=3, levels=5, patch=2, channels=(16, 24)), rate_weight=2.0, training=TRAINING
+    ),
     "vq": VQTokenizerConfig(grid=GRID, codebook=BOOK, training=TRAINING),
     "vqgan": VQGANTokenizerConfig(
         grid=GRID, codebook=BOOK, critic_channels=(8, 8), critic_start=0, training=TRAINING
@@ -278,6 +281,17 @@ def test_a_tokenizer_learns_and_its_codes_are_used(name: str) -> None:
     mean = psnr(data.flatten(0, 1).mean(dim=0).expand_as(held), held)
     assert psnr(after.reconstruct(held), held) > max(mean, psnr(before.reconstruct(held), held)) + 2
     assert float(perplexity(after.encode(held), after.vocabulary)) > 8
+
+
+def test_tokens_that_cost_their_rate_change_less_from_frame_to_frame() -> None:
+    data, held = clips(64, 2, seed=4), clips(64, 2, seed=5)
+    kept = []
+    for name in ("fsq", "fsq_rate"):
+        tokenizer = trained(CONFIGS[name], 100, data)
+        before, after = tokenizer.encode(held.flatten(0, 1)).unflatten(0, (64, 2)).unbind(1)
+        kept.append(float((before == after).float().mean()))
+        assert psnr(tokenizer.reconstruct(held[:, 1]), held[:, 1]) > 10
+    assert kept[1] > kept[0] + 0.05
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from dreamenv.backbones.grid_rssm.memory import GridMemory
 from dreamenv.backbones.grid_rssm.prior import GridPrior
 from dreamenv.backbones.grid_rssm.training import GridRSSMTraining
 from dreamenv.codecs.fsq import FSQAutoencoder, disturb
+from dreamenv.codecs.fsq_loss import fsq_loss
 from dreamenv.codecs.rate import CodeRate
 from dreamenv.heads.reward_termination import RewardTerminationHead
 from dreamenv.nn.actions import ActionVector
@@ -37,25 +38,17 @@ class GridRSSMLoss:
 
     def codec(self, batch: Batch) -> Loss:
         """Reconstruction and rate of frames, but for those that end an episode, which may be anything."""
-        frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)
-        kept = batch.weight * ~batch.terminated > 0
-        kept = torch.cat((torch.ones_like(kept[:, :1]), kept), dim=1)
-        with autocast(frames.device, self.config.bfloat16 and self.autoencoder.training):
-            values = self.autoencoder.rounded(frames.flatten(0, 1)).unflatten(0, kept.shape)
-            noise = self.config.code_noise if self.autoencoder.training else 0.0
-            loss, terms = self.autoencoder.loss(
-                frames[kept],
-                values[kept],
-                foreground_weight=self.config.foreground_weight,
-                edge_weight=self.config.edge_weight,
-                code_noise=noise,
-                generator=batch.generator,
+        config, training = self.config, self.autoencoder.training
+        with autocast(batch.first_frame.device, config.bfloat16 and training):
+            loss, terms, _ = fsq_loss(
+                self.autoencoder,
+                self.rate,
+                batch,
+                foreground_weight=config.foreground_weight,
+                edge_weight=config.edge_weight,
+                code_noise=config.code_noise if training else 0.0,
+                rate_weight=config.rate_weight,
             )
-            if self.rate is not None:
-                nats = self.rate(values[:, :-1].flatten(0, 1), values[:, 1:].flatten(0, 1))
-                weight = kept[:, 1:].flatten().float()
-                terms["rate"] = (nats * weight).sum() / weight.sum().clamp_min(1.0)
-                loss = loss + self.config.rate_weight * terms["rate"]
         return loss, terms
 
     def dynamics(self, batch: Batch) -> Loss:

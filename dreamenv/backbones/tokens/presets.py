@@ -6,7 +6,7 @@ import dataclasses
 
 from dreamenv.backbones.rssm.training import RSSMStage
 from dreamenv.backbones.tokens.action_tokens import GroupedActionTokensConfig
-from dreamenv.backbones.tokens.masked import MaskedOrderConfig
+from dreamenv.backbones.tokens.diagonal import DiagonalOrderConfig
 from dreamenv.backbones.tokens.model import TokenWorldConfig
 from dreamenv.backbones.tokens.next_scale import NextScaleOrderConfig
 from dreamenv.backbones.tokens.raster import RasterOrderConfig
@@ -26,13 +26,17 @@ __all__ = ["PRESETS", "iris", "mineworld", "next_scale", "small", "tiny"]
 
 
 def small() -> TokenWorldConfig:
-    """For two CPU cores: 64 tokens of a frame of 64x64, drawn in four passes."""
+    """For two CPU cores: 64 tokens of a frame of 64x64, drawn in 15 passes.
+
+    In this order every slot of a frame predicts a token; in a masked one, each of which is predicted in one of four
+    passes over twice as many slots, the same time teaches a quarter of it.
+    """
     return TokenWorldConfig(
-        tokenizer=FSQTokenizerConfig(code_noise=0.1),
-        transformer=TokenTransformerConfig(context=6, width=192, depth=4, heads=4, kv_heads=4, hidden=512),
-        order=MaskedOrderConfig(groups=4),
+        tokenizer=FSQTokenizerConfig(code_noise=0.1, rate_weight=0.1),
+        transformer=TokenTransformerConfig(context=3, width=192, depth=4, heads=4, kv_heads=4, hidden=512),
+        order=DiagonalOrderConfig(),
         training=TokenWorldTraining(
-            dynamics=RSSMStage(steps=3000, batch_size=4, sequence_length=16, learning_rate=1e-3)
+            dynamics=RSSMStage(steps=3000, batch_size=4, sequence_length=8, learning_rate=2e-3)
         ),
     )
 
