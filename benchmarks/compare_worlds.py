@@ -321,23 +321,31 @@ def _print(rows: dict[str, Any]) -> None:
     def at(row: dict[str, Any], horizon: int, measure: str) -> float:
         return float(row["horizons"].get(str(horizon), {}).get(measure, {}).get("mean", float("nan")))
 
+    def found(row: dict[str, Any], step: int) -> float:
+        steps = row["objects"].get("steps", {})
+        return float(steps[str(step)]["dream"]["found"]["mean"]) if str(step) in steps else float("nan")
+
+    def recognised(row: dict[str, Any]) -> float:
+        shares = [one["share"]["mean"] for one in row["actions"].get("steps", {}).values() if one["share"]]
+        return float(np.mean(shares)) if shares else float("nan")
+
     print_table(
         (
             "world", "minutes", *(f"PSNR {h}" for h in HORIZONS), *(f"SSIM {h}" for h in HORIZONS), "action fidelity",
-            "frames/s",
+            "actions recognised", "objects 1", "objects 8", "frames/s",
         ),
         [
             (
                 name, row["training_seconds"] / 60, *(at(row, h, "psnr") for h in HORIZONS),
-                *(at(row, h, "ssim") for h in HORIZONS), row["response"]["action_fidelity"],
-                row["speed"]["1"]["frames_per_second"],
+                *(at(row, h, "ssim") for h in HORIZONS), row["response"]["action_fidelity"], recognised(row),
+                found(row, 1), found(row, 8), row["speed"]["1"]["frames_per_second"],
             )
             for name, row in rows.items()
         ]
         + [
             (
                 "persistence", "-", *(at(row, h, "persistence_psnr") for h in HORIZONS),
-                *(at(row, h, "persistence_ssim") for h in HORIZONS), "-", "-",
+                *(at(row, h, "persistence_ssim") for h in HORIZONS), *["-"] * 5,
             )
             for row in list(rows.values())[:1]
         ],
