@@ -16,6 +16,7 @@ from dreamenv.backbones.grid_rssm import presets as grid_rssm
 from dreamenv.backbones.persistence import PersistenceConfig
 from dreamenv.cli import main
 from dreamenv.compression import (
+    HEAD_FOLDER,
     Clip,
     HeadTraining,
     PixelHead,
@@ -227,6 +228,19 @@ def test_a_head_is_saved_and_read_as_it_is(tmp_path: Path, world: World, head: T
     (tmp_path / "file" / "mine").write_text("keep")
     with pytest.raises(StorageError, match="left alone"):
         head.save(tmp_path / "file")
+
+
+def test_a_head_in_the_folder_of_its_world_outlives_saving_the_world_again(
+    tmp_path: Path, world: World, head: TrainedHead
+) -> None:
+    folder = tmp_path / "world"
+    world.save(folder)
+    head.save(folder / HEAD_FOLDER)
+    World.load(folder).save(folder)
+    TrainedHead.load(folder / HEAD_FOLDER).check_world(World.load(folder))
+    make_world(seed=1).save(folder)  # another world: the head is still there, and says that it is of another one
+    with pytest.raises(WorldMismatchError, match="trained for another world"):
+        TrainedHead.load(folder / HEAD_FOLDER).check_world(World.load(folder))
 
 
 @pytest.fixture(scope="module")
