@@ -36,18 +36,34 @@ def make_once(place: Path, key: Mapping[str, Any], make: Callable[[], World]) ->
     return make()
 
 
-def first_frames(dataset: EpisodeDataset, frames: int) -> EpisodeDataset:
-    """Return a view of the first episodes, as many as it takes to have so many frames to step to.
+def first_frames(dataset: EpisodeDataset, frames: int, folder: Path) -> EpisodeDataset:
+    """Copy the first episodes, as many as it takes to have so many frames to step to; copied once.
+
+    They are a recording of their own, because some stages first compute features of all frames of one.
+
+    Args:
+        dataset: a recording or a view of one.
+        frames: how many.
+        folder: in which the copy is kept.
 
     Raises:
         DatasetError: there are fewer.
+        ConfigError: the folder has other episodes.
     """
     if dataset.total_steps < frames:
         raise DatasetError(
             f"{dataset.path} has {dataset.total_steps} frames to learn from, and {frames} are asked for."
         )
-    count = int(np.searchsorted(np.cumsum(dataset.lengths), frames)) + 1
-    return dataset.select(np.arange(count))
+    place, count = folder / f"first-{frames}", int(np.searchsorted(np.cumsum(dataset.lengths), frames)) + 1
+    claim(place / "made.json", {"data": dataset.content_hash(), "episodes": count})
+    path = place / "recording"
+    if path.exists():
+        copy = EpisodeDataset.open(path)
+    else:
+        copy = EpisodeDataset.create(path, dataset.provenance, dataset.action_space, dataset.frame_shape)
+    for index in range(len(copy), count):
+        copy.append(dataset[index])
+    return copy
 
 
 def train_once(

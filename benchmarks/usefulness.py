@@ -118,7 +118,7 @@ def measure(settings: Usefulness) -> dict[str, Any]:
     """
     dataset = EpisodeDataset.open(settings.data)
     training, held_out = dataset.split(TrainConfig().holdout, TrainConfig().seed)
-    training = first_frames(training, settings.frames)
+    training = first_frames(training, settings.frames, settings.folder / "recordings")
     recipe = dataclasses.replace(recipe_for(settings.task), episodes=settings.episodes)
     loop = Loop(recipe, settings.folder, threads=settings.threads)
     agent = dataclasses.replace(recipe.latent_agent, total_steps=settings.agent_steps)

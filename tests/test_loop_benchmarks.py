@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_evaluation import make_policy
-from toy import random_episode
+from toy import random_episode, toy_dataset
 
 from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.benchmarks import demo, films, recipes, ship_world, shipped_worlds, sim_to_real, usefulness
+from dreamenv.benchmarks import demo, films, recipes, scaling, ship_world, shipped_worlds, sim_to_real, usefulness
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
 from dreamenv.data import EpisodeDataset
-from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.errors import ConfigError, DatasetError, UnknownNameError
 from dreamenv.metrics.statistics import Summary
 from dreamenv.world import World
 
@@ -299,4 +299,32 @@ def test_bits_are_set_against_what_is_learned_in_the_dream_and_nothing_is_done_t
     assert json.loads((tmp_path / "b.json").read_text())["results"] == results
     assert str(tmp_path) not in (tmp_path / "b.json").read_text()
     with pytest.raises(ConfigError, match="was made in another way"):
-        usefulness.main(options.replace("--frames 200", "--frames 100").split())
+        usefulness.main(options.replace("--windows 4", "--windows 4 --effort 0.1").split())
+
+
+def test_bits_are_measured_by_size_and_by_frames_and_nothing_is_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toy_dataset(tmp_path / "toy", 40, lethal=False)
+    options = f"--data {data.path} --folder {tmp_path / 'runs'} --preset tiny --frames 90 700 --sizes 0.5 1 "
+    options += "--effort 0.02 --windows 4 --threads 1"
+    scaling.main([*options.split(), "--out", str(tmp_path / "a.json")])
+    assert "frames to learn from" in capsys.readouterr().out
+    results = json.loads((tmp_path / "a.json").read_text())["results"]
+    worlds = results["worlds"]
+    assert [(one["size"], one["frames"]) for one in worlds] == [(0.5, 90), (0.5, 720), (1.0, 90), (1.0, 720)]
+    assert worlds[0]["parameters"] == worlds[1]["parameters"] < worlds[2]["parameters"]
+    assert results["steps"] == {"joint": 4, "dynamics": 4}
+    assert len({one["bits_per_frame"]["mean"] for one in worlds}) == 4
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 300
+    monkeypatch.setattr("dreamenv.benchmarks.scored.train", lambda *_, **__: pytest.fail("done before"))
+    scaling.main([*options.split(), "--out", str(tmp_path / "b.json")])
+    assert json.loads((tmp_path / "b.json").read_text())["results"] == results
+    with pytest.raises(DatasetError, match="and 9000 are asked for"):
+        scaling.measure(scaling.Scaling(data=data.path, frames=(9, 9000), preset="tiny", folder=tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ConfigError, match="sizes must be different"):
+        scaling.Scaling(data=data.path, sizes=(1.0, 1.0))
+    with pytest.raises(UnknownNameError, match="tiny"):
+        scaling.Scaling(data=data.path, preset="tinny")

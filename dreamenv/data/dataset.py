@@ -224,17 +224,7 @@ class EpisodeDataset(Sequence[Episode]):
             crossed[int(phase * len(self))] = False
         if holdout > 0 and len(self) > 1 and not crossed.any():
             crossed[int(phase * len(self))] = True
-        return self.select(np.flatnonzero(~crossed)), self.select(np.flatnonzero(crossed))
-
-    def select(self, members: npt.NDArray[np.int64]) -> EpisodeDataset:
-        """Return a view of some of these episodes, given their numbers here, in that order."""
-        view = self.__class__.__new__(self.__class__)
-        view.path, view.provenance = self.path, self.provenance
-        view.action_space, view.action_layout = self.action_space, self.action_layout
-        view.frame_shape, view._metadata, view._facts = self.frame_shape, self._metadata, self._facts
-        view._members, view.records = self.indices[members], [self.records[i] for i in members]
-        view._total_steps = sum(record.steps for record in view.records)
-        return view
+        return self._view(np.flatnonzero(~crossed)), self._view(np.flatnonzero(crossed))
 
     def whole(self) -> EpisodeDataset:
         """Return the dataset that this is a view of."""
@@ -292,6 +282,15 @@ class EpisodeDataset(Sequence[Episode]):
         while self._folder(len(self.records)).is_dir():
             self.records.append(EpisodeRecord.read(self._folder(len(self.records))))
             self._total_steps += self.records[-1].steps
+
+    def _view(self, members: npt.NDArray[np.int64]) -> EpisodeDataset:
+        view = self.__class__.__new__(self.__class__)
+        view.path, view.provenance = self.path, self.provenance
+        view.action_space, view.action_layout = self.action_space, self.action_layout
+        view.frame_shape, view._metadata, view._facts = self.frame_shape, self._metadata, self._facts
+        view._members, view.records = self.indices[members], [self.records[i] for i in members]
+        view._total_steps = sum(record.steps for record in view.records)
+        return view
 
     def _check(self, episode: Episode) -> None:
         check_instance("what is appended", episode, Episode, error=EpisodeError)
