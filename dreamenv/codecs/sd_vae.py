@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from dreamenv.codecs.base import Autoencoder, AutoencoderConfig, CodecTraining
 from dreamenv.errors import ConfigError
-from dreamenv.nn.attention import attend
 from dreamenv.nn.batching import map_in_chunks
-from dreamenv.nn.ldm import LDMDecoder, LDMEncoder, LDMResidual, group_norm
+from dreamenv.nn.ldm import LDMDecoder, LDMEncoder, SplitMiddle
 
 __all__ = ["SDVAE", "SDVAEConfig"]
 
@@ -86,13 +84,13 @@ class SDVAE(Autoencoder):
             groups,
             inputs=channels,
             outputs=moments,
-            middle=_Middle(widths[-1], groups),
+            middle=SplitMiddle(widths[-1], groups),
             attention=False,
         )
         self.quant_conv = nn.Conv2d(moments, moments, 1)
         self.post_quant_conv = nn.Conv2d(latents, latents, 1)
         self.decoder = LDMDecoder(
-            widths, blocks + 1, groups, inputs=latents, outputs=channels, middle=_Middle(widths[-1], groups),
+            widths, blocks + 1, groups, inputs=latents, outputs=channels, middle=SplitMiddle(widths[-1], groups),
             attention=False,
         )  # fmt: skip
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,23 +102,3 @@ class SDVAE(Autoencoder):
     def _decode(self, latents: Tensor) -> Tensor:
         latents = latents.contiguous(memory_format=torch.channels_last)
         return map_in_chunks(lambda few: self.decoder(self.post_quant_conv(few)), self._values, latents)
-
-
-class _Middle(nn.Module):
-    """What happens at the coarsest resolution: two residual blocks with attention over all places between them."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
-        self.norm = group_norm(width, groups)
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, width, h, w) -> the same shape."""
-        first, second = self.blocks
-        maps = first(maps)
-        places = rearrange(self.norm(maps), "n c y x -> n 1 (y x) c")
-        attended = self.out_proj(attend(self.q_proj(places), self.k_proj(places), self.v_proj(places)))
-        result: Tensor = second(maps + rearrange(attended, "n 1 (y x) c -> n c y x", y=maps.shape[2]))
-        return result

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from dreamenv.nn.attention import attend
 
-__all__ = ["LDMDecoder", "LDMEncoder", "LDMMiddle", "LDMResidual", "conv3x3", "group_norm"]
+__all__ = ["LDMDecoder", "LDMEncoder", "LDMMiddle", "SplitMiddle", "conv3x3"]
 
 _EPSILON = 1e-6  # of normalisations
 
@@ -42,7 +42,7 @@ class LDMEncoder(nn.Module):
             for before, width, last in _in_turn(widths)
         )
         self.middle = middle
-        self.norm, self.conv_out = group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
+        self.norm, self.conv_out = _group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, y, x)."""
@@ -70,7 +70,7 @@ class LDMDecoder(nn.Module):
             )
             for index, (before, width, last) in enumerate(_in_turn(widths))
         )
-        self.norm, self.conv_out = group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
+        self.norm, self.conv_out = _group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(n, inputs, y, x) -> (n, outputs, h, w)."""
@@ -82,7 +82,7 @@ class LDMDecoder(nn.Module):
 
 
 class LDMMiddle(nn.Module):
-    """Two residual blocks with attention between them."""
+    """Two residual blocks with attention between them, of one product, as VAR has it."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -96,6 +96,30 @@ class LDMMiddle(nn.Module):
         return result
 
 
+class SplitMiddle(nn.Module):
+    """Two residual blocks, between them attention with products apart, as `diffusers` has it, or nothing."""
+
+    def __init__(self, width: int, groups: int, *, attention: bool = True) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
+        self.has_attention = attention
+        if attention:
+            self.norm = _group_norm(width, groups)
+            self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+            self.out_proj = nn.Linear(width, width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, width, y, x) -> the same shape."""
+        first, second = self.blocks
+        maps = first(maps)
+        if self.has_attention:
+            places = rearrange(self.norm(maps), "n c y x -> n 1 (y x) c")
+            attended = self.out_proj(attend(self.q_proj(places), self.k_proj(places), self.v_proj(places)))
+            maps = maps + rearrange(attended, "n 1 (y x) c -> n c y x", y=maps.shape[2])
+        result: Tensor = second(maps)
+        return result
+
+
 class LDMResidual(nn.Module):
     """Two convolutions, each after a normalisation, with a residual connection.
 
@@ -106,8 +130,8 @@ class LDMResidual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = group_norm(inputs, groups), conv3x3(inputs, outputs)
-        self.norm2, self.conv2 = group_norm(outputs, groups), conv3x3(outputs, outputs)
+        self.norm1, self.conv1 = _group_norm(inputs, groups), conv3x3(inputs, outputs)
+        self.norm2, self.conv2 = _group_norm(outputs, groups), conv3x3(outputs, outputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -143,7 +167,7 @@ class _Attention(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.norm = group_norm(width, groups)
+        self.norm = _group_norm(width, groups)
         self.qkv, self.out_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -187,6 +211,6 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+def _group_norm(channels: int, groups: int) -> nn.GroupNorm:
     """Return a normalisation of so many groups of channels."""
     return nn.GroupNorm(groups, channels, eps=_EPSILON)
