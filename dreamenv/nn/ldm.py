@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from dreamenv.nn.attention import attend
 
-__all__ = ["LDMDecoder", "LDMEncoder", "LDMMiddle", "SplitMiddle", "conv3x3"]
+__all__ = ["LDMDecoder", "LDMEncoder", "LDMMiddle", "SplitMiddle"]
 
 _EPSILON = 1e-6  # of normalisations
 
@@ -36,13 +36,13 @@ class LDMEncoder(nn.Module):
         attention: bool,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv_in = conv3x3(inputs, widths[0])
+        self.conv_in = _conv3x3(inputs, widths[0])
         self.stages = nn.ModuleList(
             _Stage(before, width, blocks, groups, None if last else _Downsample(width), attention=attention and last)
             for before, width, last in _in_turn(widths)
         )
         self.middle = middle
-        self.norm, self.conv_out = _group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
+        self.norm, self.conv_out = _group_norm(widths[-1], groups), _conv3x3(widths[-1], outputs)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, y, x)."""
@@ -62,7 +62,7 @@ class LDMDecoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         widths = widths[::-1]
-        self.conv_in = conv3x3(inputs, widths[0])
+        self.conv_in = _conv3x3(inputs, widths[0])
         self.middle = middle
         self.stages = nn.ModuleList(
             _Stage(
@@ -70,7 +70,7 @@ class LDMDecoder(nn.Module):
             )
             for index, (before, width, last) in enumerate(_in_turn(widths))
         )
-        self.norm, self.conv_out = _group_norm(widths[-1], groups), conv3x3(widths[-1], outputs)
+        self.norm, self.conv_out = _group_norm(widths[-1], groups), _conv3x3(widths[-1], outputs)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(n, inputs, y, x) -> (n, outputs, h, w)."""
@@ -86,7 +86,7 @@ class LDMMiddle(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
+        self.blocks = nn.ModuleList(_Residual(width, width, groups) for _ in range(2))
         self.attention = _Attention(width, groups)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class SplitMiddle(nn.Module):
 
     def __init__(self, width: int, groups: int, *, attention: bool = True) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
+        self.blocks = nn.ModuleList(_Residual(width, width, groups) for _ in range(2))
         self.has_attention = attention
         if attention:
             self.norm = _group_norm(width, groups)
@@ -120,7 +120,7 @@ class SplitMiddle(nn.Module):
         return result
 
 
-class LDMResidual(nn.Module):
+class _Residual(nn.Module):
     """Two convolutions, each after a normalisation, with a residual connection.
 
     Args:
@@ -130,8 +130,8 @@ class LDMResidual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _group_norm(inputs, groups), conv3x3(inputs, outputs)
-        self.norm2, self.conv2 = _group_norm(outputs, groups), conv3x3(outputs, outputs)
+        self.norm1, self.conv1 = _group_norm(inputs, groups), _conv3x3(inputs, outputs)
+        self.norm2, self.conv2 = _group_norm(outputs, groups), _conv3x3(outputs, outputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class _Stage(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs] + [outputs] * blocks
-        self.blocks = nn.ModuleList(LDMResidual(a, b, groups) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(_Residual(a, b, groups) for a, b in pairwise(widths))
         self.attention = nn.ModuleList(_Attention(outputs, groups) for _ in range(blocks if attention else 0))
         self.resize = resize
 
@@ -206,7 +206,7 @@ def _in_turn(widths: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
         yield before, width, index == len(widths) - 1
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     """Return a convolution that keeps the size of its maps."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
