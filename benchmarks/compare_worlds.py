@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,18 +31,19 @@ import numpy as np
 import torch
 import tyro
 
-from dreamenv.benchmarks.common import cached, claim, envelope, interleaved, print_table, write_json
+from dreamenv.benchmarks.common import cached, envelope, interleaved, print_table, write_json
 from dreamenv.benchmarks.compared import SAME_WEIGHTS, WORLDS
 from dreamenv.benchmarks.fidelity import what_agents_need
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.recipes import Round, recipe_for
+from dreamenv.benchmarks.scored import make_once
 from dreamenv.benchmarks.showing import CONTEXT, write_sheet, write_side_by_side
 from dreamenv.benchmarks.task_names import TaskName
 from dreamenv.benchmarks.training_time import steps_in
 from dreamenv.data import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.dream import DreamVectorEnv
-from dreamenv.errors import ConfigError, WorldDamagedError
+from dreamenv.errors import ConfigError
 from dreamenv.metrics.fidelity import dream_fidelity
 from dreamenv.metrics.response import response
 from dreamenv.metrics.statistics import mean_intervals
@@ -188,7 +188,7 @@ def _train_rewards(name: str, world: World, recording: EpisodeDataset, settings:
     config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     key = {"train": config.resume_key(), "world": world.content_hash(), "recording": training.content_hash()}
-    return _made(place, key, lambda: train(config, world.config, training, place, initial=world))
+    return make_once(place, key, lambda: train(config, world.config, training, place, initial=world))
 
 
 def _changed(world: World, change: Callable[[Any], Any]) -> World:
@@ -264,16 +264,7 @@ def _trained(
     training = recording.split(TrainConfig().holdout, TrainConfig().seed)[0]
     # Held-out episodes are evaluated afterwards, which takes no training time.
     train_config = TrainConfig(steps=steps, num_threads=settings.threads, eval_every=0, holdout=0, starts=256)
-    return _made(place, key, lambda: train(train_config, config, training, place, initial=initial))
-
-
-def _made(place: Path, key: dict[str, Any], make: Callable[[], World]) -> World:
-    """Return the world that was trained in a folder from the same, or train it."""
-    claim(place / "made.json", key)
-    if (place / "world" / "world.json").exists():
-        with suppress(WorldDamagedError):
-            return World.load(place / "world")
-    return make()
+    return make_once(place, key, lambda: train(train_config, config, training, place, initial=initial))
 
 
 def _measure(

@@ -26,6 +26,7 @@ from dreamenv.metrics.inverse_dynamics import InverseDynamicsConfig
 from dreamenv.metrics.objects import object_fidelity
 from dreamenv.metrics.rollouts import rollout_fidelity
 from dreamenv.metrics.summary import HOW_TO_READ, summary_table
+from dreamenv.training.record import recorded_split
 from dreamenv.world import World
 
 __all__ = ["Fidelity", "held_out_of", "main", "measure", "what_agents_need"]
@@ -98,7 +99,7 @@ def measure(settings: Fidelity) -> dict[str, Any]:
     if world.provenance is not None:
         world.provenance.check_matches(dataset.provenance)
     episodes, which = held_out_of(world, dataset)
-    training, judged = _split(world, dataset, which, settings.seed)
+    training, judged = _split(world, dataset, settings.seed)
     chosen: dict[str, Any] = {
         "windows": settings.windows,
         "context": settings.context,
@@ -152,11 +153,10 @@ def held_out_of(world: World, dataset: EpisodeDataset) -> tuple[EpisodeDataset, 
     Raises:
         DatasetError: it was trained on all of them.
     """
-    record = world.record
-    if record.get("data", {}).get("sha256") != dataset.content_hash():
+    split = recorded_split(world.record, dataset)
+    if split is None:
         return dataset, "all"
-    config = record["train_config"]
-    _, held_out = dataset.split(config["holdout"], config["seed"])
+    _, held_out = dataset.split(*split)
     if len(held_out) == 0:
         raise DatasetError(
             f"the world was trained on every episode of {dataset.path}; measure it on another recording of "
@@ -165,11 +165,11 @@ def held_out_of(world: World, dataset: EpisodeDataset) -> tuple[EpisodeDataset, 
     return held_out, "held out"
 
 
-def _split(world: World, dataset: EpisodeDataset, which: str, seed: int) -> tuple[EpisodeDataset, EpisodeDataset]:
+def _split(world: World, dataset: EpisodeDataset, seed: int) -> tuple[EpisodeDataset, EpisodeDataset]:
     """Return episodes to train the inverse dynamics on, and those to dream."""
-    if which == "held out":
-        config = world.record["train_config"]
-        return dataset.split(config["holdout"], config["seed"])
+    split = recorded_split(world.record, dataset)
+    if split is not None:
+        return dataset.split(*split)
     if len(dataset) < 2:
         raise DatasetError(
             f"{dataset.path} has {len(dataset)} episode, which is too small to hold anything out: some episodes show "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import av
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dreamenv.backbones.grid_rssm import presets as grid_rssm
 from dreamenv.backbones.persistence import PersistenceConfig
 from dreamenv.cli import main
 from dreamenv.compression import (
+    HEAD_FOLDER,
     Clip,
     HeadTraining,
     PixelHead,
@@ -49,6 +51,7 @@ from dreamenv.errors import (
     WorldMismatchError,
 )
 from dreamenv.testing import SPEC
+from dreamenv.training import write_mp4
 from dreamenv.world import World
 
 SMALL = PixelHeadConfig(hidden=8, past=2, reach=(1, 2))
@@ -229,6 +232,19 @@ def test_a_head_is_saved_and_read_as_it_is(tmp_path: Path, world: World, head: T
         head.save(tmp_path / "file")
 
 
+def test_a_head_in_the_folder_of_its_world_outlives_saving_the_world_again(
+    tmp_path: Path, world: World, head: TrainedHead
+) -> None:
+    folder = tmp_path / "world"
+    world.save(folder)
+    head.save(folder / HEAD_FOLDER)
+    World.load(folder).save(folder)
+    TrainedHead.load(folder / HEAD_FOLDER).check_world(World.load(folder))
+    make_world(seed=1).save(folder)  # another world: the head is still there, and says that it is of another one
+    with pytest.raises(WorldMismatchError, match="trained for another world"):
+        TrainedHead.load(folder / HEAD_FOLDER).check_world(World.load(folder))
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recording") / "data"
@@ -377,6 +393,36 @@ def test_the_commands_go_round(shelf: Path, recording: Path, capsys: pytest.Capt
         assert np.array_equal(third["frames"], EpisodeDataset.open(recording)[2].frames)
     assert run("score", shelf / "clip.npz", "--world", world, "--pixels") == 0
     assert "bits a value" in capsys.readouterr().out
+
+
+def test_a_video_and_its_actions_are_a_clip(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, world = make_clip(9, seed=5), shelf / "world"
+    write_mp4(tmp_path / "film.mp4", clip.frames, 10.0)  # lossy: what it decodes to is the clip
+    monkeypatch.chdir(tmp_path)
+    words = ("compress", "film.mp4", "--world", world, "--out", "film.drm")
+    assert run(*words) == 2
+    assert "film.npy is missing" in capsys.readouterr().err
+    np.save("film.npy", clip.actions)
+    assert run(*words, "--no-with-actions") == 0
+    assert run("decompress", "film.drm", "--world", world, "--out", "film.npz", "--actions", "film.mp4") == 0
+    with av.open("film.mp4") as container, np.load("film.npz") as again:
+        decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        assert np.array_equal(again["frames"], decoded)
+        assert np.array_equal(again["actions"], clip.actions)
+    np.save("film.npy", clip.actions[:-1])
+    assert run(*words) == 2
+    assert "10 frames need 9 actions, not 8" in capsys.readouterr().err
+    Path("film.npy").write_bytes(b"no array")
+    assert run(*words) == 2
+    assert "film.npy" in capsys.readouterr().err
+    write_mp4(tmp_path / "film.mp4", clip.frames, 10.0, scale=2)
+    assert run(*words) == 2
+    assert f"{2 * SIDE} x {2 * SIDE} pixels" in capsys.readouterr().err
+    Path("film.mp4").write_bytes(Path("film.mp4").read_bytes()[:400])
+    assert run(*words) == 2
+    assert "film.mp4" in capsys.readouterr().err
 
 
 def test_the_head_is_trained_by_a_command(shelf: Path, recording: Path) -> None:

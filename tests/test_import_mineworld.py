@@ -13,6 +13,7 @@ from dreamenv.backbones.tokens import TokenWorld, TokenWorldConfig
 from dreamenv.backbones.tokens.action_tokens import GroupedActionTokensConfig
 from dreamenv.backbones.tokens.diagonal import DiagonalOrderConfig
 from dreamenv.backbones.tokens.presets import mineworld
+from dreamenv.backbones.tokens.training import TokenWorldTraining
 from dreamenv.codecs.fsq import FSQConfig
 from dreamenv.codecs.fsq_tokens import FSQTokenizerConfig
 from dreamenv.errors import WeightsError
@@ -42,6 +43,7 @@ def make(tensors: dict[str, Tensor], **settings: Any) -> TokenWorld:
         transformer=read_transformer_config(tensors),
         actions=GroupedActionTokensConfig(),
         head=None,
+        training=TokenWorldTraining(dropout=0.0),
     )
     return dataclasses.replace(config, **settings).build(SPEC).eval()
 

@@ -253,7 +253,7 @@ def test_the_command_makes_a_world_that_gym_makes(tmp_path, capsys):
 
 
 def test_unknown_systems_and_missing_files_are_refused(tmp_path):
-    assert systems() == ("diamond", "diffusion-forcing", "nwm", "oasis")
+    assert systems() == ("diamond", "diffusion-forcing", "mineworld", "nwm", "oasis")
     with pytest.raises(UnknownNameError, match="Did you mean 'diamond'"):
         import_world("diamonds", ["x"], starts=tmp_path)
     with pytest.raises(WeightsError, match=r"no files were named.*eloialonso"):

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_evaluation import make_policy
-from toy import random_episode
+from toy import random_episode, toy_dataset
 
 from dreamenv.agents import PPOConfig, SavedPolicy
 from dreamenv.backbones.rssm.presets import tiny
-from dreamenv.benchmarks import demo, films, recipes, ship_world, shipped_worlds, sim_to_real
+from dreamenv.benchmarks import demo, films, recipes, scaling, ship_world, shipped_worlds, sim_to_real, usefulness
 from dreamenv.benchmarks.demo_page import Scores, score_table, verdict
 from dreamenv.benchmarks.loop import Loop
 from dreamenv.benchmarks.report import Page, Section, Strips, Table, write_page
 from dreamenv.data import EpisodeDataset
-from dreamenv.errors import ConfigError, UnknownNameError
+from dreamenv.errors import ConfigError, DatasetError, UnknownNameError
 from dreamenv.metrics.statistics import Summary
 from dreamenv.world import World
 
@@ -267,3 +267,64 @@ def test_a_world_too_large_to_ship_replaces_nothing(tmp_path: Path) -> None:
         ship_world.ship(dataclasses.replace(config, starts=8, limit=0.1))
     assert World.load(tmp_path / "small").content_hash() == small.content_hash()
     assert size == sum(path.stat().st_size for path in (tmp_path / "small").rglob("*") if path.is_file())
+
+
+def test_bits_are_set_against_what_is_learned_in_the_dream_and_nothing_is_done_twice(
+    small_recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Loop(dataclasses.replace(small_recipe, rounds=(recipes.Round(frames=400),)), tmp_path, workers=0).record(1)
+    options = f"--data {data.path} --folder {tmp_path / 'runs'} --preset tiny --frames 200 --effort 0.02 --first 0.3 "
+    options += "--points 2 --agent-steps 128 --seeds 2 --episodes 2 --windows 4 --threads 1"
+    usefulness.main([*options.split(), "--out", str(tmp_path / "a.json")])
+    shown = capsys.readouterr().out
+    assert "| 1 + 1 " in shown
+    assert "| 4 + 4 " in shown
+    assert "Spearman's correlation" in shown
+    results = json.loads((tmp_path / "a.json").read_text())["results"]
+    assert [one["steps"] for one in results["points"]] == [{"joint": n, "dynamics": n} for n in (1, 4)]
+    for one in results["points"]:
+        assert one["bits_per_frame"]["low"] <= one["bits_per_frame"]["mean"] <= one["bits_per_frame"]["high"]
+        assert one["value"]["mean"] == pytest.approx(np.mean(one["by_seed"]))
+        assert len(one["by_seed"]) == 2
+    assert (results["score_of"], results["score_is"]) == ("pixels", "bound")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 300
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("done before")
+
+    for name in ("scored.train", "scored.score_windows", "loop.train_agent", "loop.evaluate"):
+        monkeypatch.setattr(f"dreamenv.benchmarks.{name}", never)
+    usefulness.main([*options.split(), "--out", str(tmp_path / "b.json")])
+    assert json.loads((tmp_path / "b.json").read_text())["results"] == results
+    assert str(tmp_path) not in (tmp_path / "b.json").read_text()
+    with pytest.raises(ConfigError, match="was made in another way"):
+        usefulness.main(options.replace("--windows 4", "--windows 4 --effort 0.1").split())
+
+
+def test_bits_are_measured_by_size_and_by_frames_and_nothing_is_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = toy_dataset(tmp_path / "toy", 40, lethal=False)
+    options = f"--data {data.path} --folder {tmp_path / 'runs'} --preset tiny --frames 90 700 --sizes 0.5 1 "
+    options += "--effort 0.02 --windows 4 --threads 1"
+    scaling.main([*options.split(), "--out", str(tmp_path / "a.json")])
+    assert "frames to learn from" in capsys.readouterr().out
+    results = json.loads((tmp_path / "a.json").read_text())["results"]
+    worlds = results["worlds"]
+    assert [(one["size"], one["frames"]) for one in worlds] == [(0.5, 90), (0.5, 720), (1.0, 90), (1.0, 720)]
+    assert worlds[0]["parameters"] == worlds[1]["parameters"] < worlds[2]["parameters"]
+    assert results["steps"] == {"joint": 4, "dynamics": 4}
+    assert len({one["bits_per_frame"]["mean"] for one in worlds}) == 4
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 300
+    monkeypatch.setattr("dreamenv.benchmarks.scored.train", lambda *_, **__: pytest.fail("done before"))
+    scaling.main([*options.split(), "--out", str(tmp_path / "b.json")])
+    assert json.loads((tmp_path / "b.json").read_text())["results"] == results
+    with pytest.raises(DatasetError, match="and 9000 are asked for"):
+        scaling.measure(scaling.Scaling(data=data.path, frames=(9, 9000), preset="tiny", folder=tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ConfigError, match="sizes must be different"):
+        scaling.Scaling(data=data.path, sizes=(1.0, 1.0))
+    with pytest.raises(UnknownNameError, match="tiny"):
+        scaling.Scaling(data=data.path, preset="tinny")

@@ -80,11 +80,12 @@ def test_a_share_ends_shortly_before_a_reward(tmp_path):
     assert near[0.5] >= 21 > 10 > near[0.0]
 
 
-def test_where_no_reward_was_recorded_none_is_sought(tmp_path):
+def test_starts_before_rewards_are_refused_of_a_recording_without_rewards(tmp_path):
     dataset = empty_dataset(tmp_path / "d")
     episode = random_episode(50, seed=0)
     dataset.append(dataclasses.replace(episode, rewards=np.zeros_like(episode.rewards)))
-    assert len(Starts.from_dataset(dataset, count=20, context=2, seed=0, before_reward=0.5)) == 20
+    with pytest.raises(DatasetError, match=r"before_reward=0.5 has no effect on .*leave it at 0"):
+        Starts.from_dataset(dataset, count=20, context=2, seed=0, before_reward=0.5)
 
 
 def test_without_context_there_is_only_a_first_frame(recorded):

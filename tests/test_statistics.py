@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from dreamenv.errors import InputError
-from dreamenv.metrics.statistics import interquartile_mean, mean_intervals, mean_iqm_interval, wilson_interval
+from dreamenv.metrics.statistics import (
+    interquartile_mean,
+    mean_intervals,
+    mean_iqm_interval,
+    spearman_interval,
+    wilson_interval,
+)
 
 
 def test_the_interquartile_mean_is_rliables():
@@ -75,3 +81,27 @@ def test_values_that_cannot_be_summarised_are_refused(values):
 def test_impossible_proportions_are_refused():
     with pytest.raises(InputError, match="3 of 2"):
         wilson_interval(3, 2)
+
+
+def test_spearmans_correlation_is_of_ranks_and_its_interval_narrows_with_pairs():
+    exact = spearman_interval([1, 2, 3, 4, 5], [1, 10, 100, 1000, 1e6])
+    assert exact == {"correlation": pytest.approx(1.0), "low": pytest.approx(1.0), "high": pytest.approx(1.0)}
+    random = np.random.default_rng(3)
+    widths = []
+    for n in (12, 300):
+        first = random.normal(size=n)
+        second = -first + random.normal(size=n)
+        found = spearman_interval(first, second, seed=1)
+        assert found is not None
+        assert found["correlation"] == pytest.approx(stats.spearmanr(first, second).statistic)
+        assert found["low"] < found["correlation"] < found["high"]
+        widths.append(found["high"] - found["low"])
+    assert found["high"] < 0
+    assert widths[0] > 2 * widths[1]
+    # With ties, by hand: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4 correlate by 4.5 / sqrt(4.5 * 5).
+    tied = spearman_interval([1, 2, 2, 3], [1, 2, 3, 4])
+    assert tied is not None
+    assert tied["correlation"] == pytest.approx(4.5 / 22.5**0.5)
+    assert spearman_interval([1, 1, 1], [1, 2, 3]) is None
+    with pytest.raises(InputError, match="not 2 and 3"):
+        spearman_interval([1, 2], [1, 2, 3])

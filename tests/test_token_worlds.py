@@ -327,7 +327,9 @@ def test_grouped_tokens_are_one_per_choice_between_two_brackets() -> None:
 
 
 def test_a_world_without_a_head_predicts_no_rewards() -> None:
-    model = make("raster", head=None)
+    with pytest.raises(ConfigError, match=r"dropout=0.2 .* without a head has no effect"):
+        make("raster", head=None)
+    model = make("raster", head=None, training=dataclasses.replace(tiny().training, dropout=0.0))
     assert not model.spec.predicts_rewards
     first, actions, _ = recorded(2)
     imagined, _ = model.imagine(model.start(first, torch.arange(ROWS)), actions)
@@ -347,7 +349,8 @@ def test_what_is_shown_is_disturbed_in_training_alone() -> None:
 
 def test_iris_has_its_published_sizes() -> None:
     with torch.device("meta"):
-        model = dataclasses.replace(iris(), head=None).build(dataclasses.replace(SPEC, frame_shape=(3, 64, 64)))
+        config = dataclasses.replace(iris(), head=None, training=dataclasses.replace(iris().training, dropout=0.0))
+        model = config.build(dataclasses.replace(SPEC, frame_shape=(3, 64, 64)))
     tokenizer, dynamics_ = model.frames.tokenizer, model.dynamics
     assert (tokenizer.tokens_per_frame, tokenizer.vocabulary) == (16, 512)
     assert (dynamics_.layout.slots, dynamics_.cached) == (17, 19 * 17)

@@ -518,6 +518,7 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
         (lambda: MultiScaleTokenizerConfig(phi_ratio=0.0), "phi_ratio"),
         (lambda: MultiScaleTokenizerConfig(scales=(1, 2, 3, 4)).build((3, 64, 64)), "the height of the grid, 8"),
         (lambda: VQGANTokenizerConfig(adversarial_weight=-1.0), "adversarial_weight"),
+        (lambda: VQGANTokenizerConfig(adversarial_weight=0.0, perceptual_weight=0.0), "have no effect; take a vq_tok"),
         (lambda: VQGANTokenizerConfig(critic_channels=(8,) * 5).build(SHAPE), "give critic_channels fewer layers"),
         (lambda: VQTokenizerConfig().build((3, 60, 64)), "multiples of 8, not 60x64"),
         (lambda: ContextTokenizerConfig(levels=4), "levels odd"),

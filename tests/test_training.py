@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from test_training_resumes import settings
-from toy import empty_dataset, random_episode, toy_dataset
+from toy import empty_dataset, play, random_episode, toy_dataset
 from trainable import Trainable, TrainableConfig
 
 from dreamenv.backbones.denoising.world import DenoisingConfig
+from dreamenv.benchmarks.fidelity import held_out_of
 from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.data.store import FrameStore
 from dreamenv.errors import (
@@ -37,6 +38,7 @@ from dreamenv.training.features import compute_features
 from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer
 from dreamenv.training.prefetch import batches
 from dreamenv.training.processes import share_of_batch
+from dreamenv.training.record import recorded_split
 from dreamenv.training.trainer import train
 from dreamenv.world import World
 
@@ -438,3 +440,54 @@ def test_training_continues_only_from_a_world_of_the_same_backbone(dataset, tmp_
     first = train(settings(), TrainableConfig(width=3), dataset, tmp_path / "first")
     with pytest.raises(ConfigError, match="width: 3 then, 4 now"):
         train(settings(steps={}), TrainableConfig(width=4), dataset, tmp_path / "second", initial=first)
+
+
+@pytest.mark.parametrize("setting", ["windows_before_reward", "starts_before_reward"])
+def test_a_share_before_rewards_is_refused_before_training_where_the_recording_has_none(tmp_path, setting):
+    dataset = empty_dataset(tmp_path / "toy")
+    rewards = np.zeros(9)
+    rewards[0] = setting == "starts_before_reward"  # no start lies before the first step of an episode
+    for seed in range(3):
+        dataset.append(random_episode(9, seed=seed, rewards=rewards))
+    with pytest.raises(DatasetError, match=rf"{setting}=0.25 has no effect on .*toy.*leave it at 0"):
+        train(settings(**{setting: 0.25}), TrainableConfig(), dataset, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_episodes_that_were_held_out_stay_so_when_training_continues_with_another_seed(tmp_path, grown):
+    dataset = toy_dataset(tmp_path / "toy", 12)
+    none = {stage.name: 0 for stage in train(settings(), TrainableConfig(), dataset, tmp_path / "a").model.stages()}
+    kept = set(dataset.split(0.2, 0)[1].indices.tolist())
+    assert kept != set(dataset.split(0.2, 3)[1].indices.tolist())
+    first = train(settings(steps=none, holdout=0.2), TrainableConfig(), dataset, tmp_path / "first")
+    if grown:
+        for seed in range(20, 30):
+            dataset.append(play(seed))
+    again = train(settings(steps=none, holdout=0.2, seed=3), TrainableConfig(), dataset, tmp_path / "b", initial=first)
+    read = World.load(tmp_path / "b")
+    once_more = train(
+        settings(steps=none, holdout=0.2, seed=4), TrainableConfig(), dataset, tmp_path / "c", initial=read
+    )
+    for world in (again, once_more):
+        assert recorded_split(world.record, dataset) == (0.2, 0)
+        held_out, _ = held_out_of(world, dataset)
+        assert kept == {index for index in held_out.indices.tolist() if index < 12}
+        assert world.record["data"]["held_out_episodes"] == len(held_out)
+    resumed = train(
+        settings(steps=none, holdout=0.2, seed=3), TrainableConfig(), dataset, tmp_path / "b", initial=first
+    )
+    assert resumed.content_hash() == again.content_hash()
+
+
+def test_another_share_of_the_same_recording_is_not_held_out_when_training_continues(dataset, tmp_path):
+    first = train(settings(holdout=0.0), TrainableConfig(), dataset, tmp_path / "first")
+    none = {stage.name: 0 for stage in first.model.stages()}
+    with pytest.raises(ConfigError, match=r"holdout=0.0; 0.1 would hold out episodes that it has seen"):
+        train(settings(steps=none), TrainableConfig(), dataset, tmp_path / "second", initial=first)
+    assert train(settings(steps=none, holdout=0.0), TrainableConfig(), dataset, tmp_path / "second", initial=first)
+    other = toy_dataset(tmp_path / "other", 6, max_episode_steps=9)
+    assert recorded_split(
+        train(settings(steps=none), TrainableConfig(), other, tmp_path / "third", initial=first).record, other
+    ) == (0.1, 0)
+    assert recorded_split(first.record, other) is None

@@ -319,13 +319,11 @@ def test_windows_of_a_view_start_before_its_own_rewards_only(recorded):
     assert len(held_out) > 0
 
 
-def test_a_recording_without_rewards_has_windows_from_anywhere(tmp_path):
+def test_windows_before_rewards_are_refused_of_a_recording_without_rewards(tmp_path):
     dataset = empty_dataset(tmp_path / "d")
     dataset.append(random_episode(9, seed=0, rewards=np.zeros(9), terminated=True))
     store = FrameStore(dataset)
-    usual = WindowSampler(store, batch_size=5, sequence_length=3, seed=1).batch(0)
-    assert torch.equal(
-        usual.frames, WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=0.5).batch(0).frames
-    )
+    with pytest.raises(DatasetError, match=r"before_reward=0.5 has no effect on .*leave it at 0"):
+        WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=0.5)
     with pytest.raises(ConfigError, match="before_reward"):
         WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=1.5)

@@ -191,6 +191,30 @@ def test_saving_again_replaces_the_world_and_leaves_no_other_files(saved):
     assert [path.name for path in saved.parent.iterdir()] == ["grey"]
 
 
+def test_what_else_lies_in_the_folder_of_a_world_stays_there_when_it_is_saved_again(saved):
+    (saved / "notes.txt").write_text("mine")
+    (saved / "pictures").mkdir()
+    (saved / "pictures" / "one.txt").write_text("mine too")
+    World.load(saved).save(saved)
+    assert (saved / "notes.txt").read_text() == "mine"
+    assert (saved / "pictures" / "one.txt").read_text() == "mine too"
+    files = {path.name for path in saved.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md",
+        "frames.npy.zst",
+        "model.safetensors",
+        "notes.txt",
+        "one.txt",
+        "segments.npz",
+        "world.json",
+    }
+    assert "notes.txt" not in (saved / "world.json").read_text()
+    (saved / "world.json").write_text("{}")  # nobody knows what was the world's own
+    make_world().save(saved)
+    assert World.load(saved)
+    assert (saved / "notes.txt").exists()
+
+
 def test_saving_over_something_that_is_no_world_is_refused(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "diary.txt").write_text("dear diary")

@@ -6,21 +6,16 @@ each direction. It computes what ``AutoencoderKL`` of the library `diffusers` co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dreamenv.codecs.base import Autoencoder, AutoencoderConfig, CodecTraining
 from dreamenv.errors import ConfigError
-from dreamenv.nn.attention import attend
 from dreamenv.nn.batching import map_in_chunks
-from dreamenv.nn.ldm import LDMDownsample, LDMResidual, LDMUpsample, conv3x3, group_norm
+from dreamenv.nn.ldm import LDMDecoder, LDMEncoder, SplitMiddle
 
 __all__ = ["SDVAE", "SDVAEConfig"]
 
@@ -82,10 +77,22 @@ class SDVAE(Autoencoder):
         super().__init__(picture_shape, config.latent_channels, config.downsample)
         latents, moments = config.latent_channels, 2 * config.latent_channels
         self._values = config.channels[0] * picture_shape[1] * picture_shape[2]
-        self.encoder = _Encoder(config, picture_shape[0], moments)
+        widths, blocks, groups, channels = config.channels, config.blocks, config.groups, picture_shape[0]
+        self.encoder = LDMEncoder(
+            widths,
+            blocks,
+            groups,
+            inputs=channels,
+            outputs=moments,
+            middle=SplitMiddle(widths[-1], groups),
+            attention=False,
+        )
         self.quant_conv = nn.Conv2d(moments, moments, 1)
         self.post_quant_conv = nn.Conv2d(latents, latents, 1)
-        self.decoder = _Decoder(config, latents, picture_shape[0])
+        self.decoder = LDMDecoder(
+            widths, blocks + 1, groups, inputs=latents, outputs=channels, middle=SplitMiddle(widths[-1], groups),
+            attention=False,
+        )  # fmt: skip
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _encode(self, pictures: Tensor) -> Tensor:
@@ -95,84 +102,3 @@ class SDVAE(Autoencoder):
     def _decode(self, latents: Tensor) -> Tensor:
         latents = latents.contiguous(memory_format=torch.channels_last)
         return map_in_chunks(lambda few: self.decoder(self.post_quant_conv(few)), self._values, latents)
-
-
-class _Encoder(nn.Module):
-    def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
-        super().__init__()
-        finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
-        self.conv_in = conv3x3(inputs, finest)
-        self.stages = nn.ModuleList(_stages(config.channels, config.blocks, groups, LDMDownsample))
-        self.middle = _Middle(coarsest, groups)
-        self.norm, self.conv_out = group_norm(coarsest, groups), conv3x3(coarsest, outputs)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h', w')."""
-        maps = self.conv_in(pictures)
-        for stage in self.stages:
-            maps = stage(maps)
-        encoded: Tensor = self.conv_out(functional.silu(self.norm(self.middle(maps))))
-        return encoded
-
-
-class _Decoder(nn.Module):
-    def __init__(self, config: SDVAEConfig, inputs: int, outputs: int) -> None:
-        super().__init__()
-        finest, coarsest, groups = config.channels[0], config.channels[-1], config.groups
-        self.conv_in = conv3x3(inputs, coarsest)
-        self.middle = _Middle(coarsest, groups)
-        self.stages = nn.ModuleList(_stages(config.channels[::-1], config.blocks + 1, groups, LDMUpsample))
-        self.norm, self.conv_out = group_norm(finest, groups), conv3x3(finest, outputs)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """(n, inputs, h', w') -> (n, outputs, h, w)."""
-        maps = self.middle(self.conv_in(latents))
-        for stage in self.stages:
-            maps = stage(maps)
-        pictures: Tensor = self.conv_out(functional.silu(self.norm(maps)))
-        return pictures
-
-
-class _Stage(nn.Module):
-    """Residual blocks at one resolution, and a convolution that leads to the next one, if there is one."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int, groups: int, resize: nn.Module | None) -> None:
-        super().__init__()
-        widths = [inputs] + [outputs] * blocks
-        self.blocks = nn.ModuleList(LDMResidual(a, b, groups) for a, b in pairwise(widths))
-        self.resize = resize
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h', w')."""
-        for block in self.blocks:
-            maps = block(maps)
-        return maps if self.resize is None else self.resize(maps)
-
-
-class _Middle(nn.Module):
-    """What happens at the coarsest resolution: two residual blocks with attention over all places between them."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(LDMResidual(width, width, groups) for _ in range(2))
-        self.norm = group_norm(width, groups)
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, width, h, w) -> the same shape."""
-        first, second = self.blocks
-        maps = first(maps)
-        places = rearrange(self.norm(maps), "n c y x -> n 1 (y x) c")
-        attended = self.out_proj(attend(self.q_proj(places), self.k_proj(places), self.v_proj(places)))
-        result: Tensor = second(maps + rearrange(attended, "n 1 (y x) c -> n c y x", y=maps.shape[2]))
-        return result
-
-
-def _stages(
-    widths: tuple[int, ...], blocks: int, groups: int, resize: type[LDMDownsample | LDMUpsample]
-) -> Iterator[_Stage]:
-    """Make stages of so many blocks; all but the last lead to another resolution."""
-    for index, (inputs, outputs) in enumerate(pairwise((widths[0], *widths))):
-        last = index == len(widths) - 1
-        yield _Stage(inputs, outputs, blocks, groups, None if last else resize(outputs))

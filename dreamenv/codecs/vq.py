@@ -25,10 +25,13 @@ class VQTokenizerConfig(TokenizerConfig, kind="vq_tokenizer"):
     Attributes:
         grid: the networks.
         codebook: the tokens' vectors.
+        unit: scale vectors to one length before they are coded (ViT-VQGAN, Yu et al. 2022), so that none can shrink
+            towards a single code.
     """
 
     grid: GridConfig = ConvGridConfig()
     codebook: CodebookConfig = CodebookConfig()
+    unit: bool = True
 
     def build(self, frame_shape: tuple[int, int, int], action_size: int = 0) -> VQTokenizer:
         """See `TokenizerConfig`."""
@@ -96,7 +99,8 @@ class VQTokenizer(Tokenizer):
 
     def _vectors(self, frames: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, l, d)."""
-        return unit(rearrange(self.grid.encode(frames), "n d y x -> n (y x) d"))
+        vectors = rearrange(self.grid.encode(frames), "n d y x -> n (y x) d")
+        return unit(vectors) if self.config.unit else vectors
 
     def _maps(self, vectors: Tensor) -> Tensor:
         """(n, l, d) -> (n, d, y, x)."""

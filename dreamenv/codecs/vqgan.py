@@ -40,7 +40,7 @@ class VQGANTokenizerConfig(VQTokenizerConfig, kind="vqgan_tokenizer"):
         critic_start: steps after which the decoder listens to the critic; the critic learns from the start.
 
     Raises:
-        ConfigError: a number that cannot be.
+        ConfigError: a number that cannot be, or both weights 0, so that nothing listens to the critic.
     """
 
     adversarial_weight: float = 0.1
@@ -52,6 +52,11 @@ class VQGANTokenizerConfig(VQTokenizerConfig, kind="vqgan_tokenizer"):
         for name in ("adversarial_weight", "perceptual_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}.")
+        if not self.adversarial_weight and not self.perceptual_weight:
+            raise ConfigError(
+                "with adversarial_weight=0 and perceptual_weight=0 the critic's settings have no effect; take a "
+                "vq_tokenizer, or weigh one of them."
+            )
         if not self.critic_channels or min(self.critic_channels) < 1:
             raise ConfigError(f"critic_channels must be positive, at least one, not {self.critic_channels}.")
         if self.critic_start < 0:

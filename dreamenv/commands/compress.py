@@ -21,7 +21,8 @@ class Compress:
     """Compress a clip without loss; `dreamenv decompress` makes the same pixels of it, on the same kind of machine.
 
     Attributes:
-        clip: folder of a recording, or an .npz file with frames (t + 1, h, w, c) uint8 and actions (t, *a).
+        clip: folder of a recording, an .npz file with frames (t + 1, h, w, c) uint8 and actions (t, *a), or a video of
+            the world's size with its actions in a .npy file next to it.
         world: folder, hf://owner/name, or the name of a world in the package.
         out: file to write.
         episode: which one of a recording.
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.storage import atomic_file
 
     world, head = load_world(command.world), load_head(command.world, command.head)
-    clip = read_clip(command.clip, command.episode, world.spec.action_layout)
+    clip = read_clip(command.clip, command.episode, world.spec)
     frames = len(clip.frames)
     with tqdm(total=frames, disable=not command.progress, unit="frame", delay=1, leave=False) as bar:
         coded = compress(clip, world, head, with_actions=command.with_actions, progress=lambda n: bar.update(n - bar.n))

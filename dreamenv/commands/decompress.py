@@ -26,7 +26,8 @@ class Decompress:
         world: the one that compressed it: folder, hf://owner/name, or the name of a world in the package.
         out: .npz file to write, with frames (t + 1, h, w, c) uint8 and actions (t, *a).
         head: folder of the pixel head; None for "pixel_head" in the world's folder or beside it.
-        actions: a clip with its actions, if the file has none: folder of a recording, or an .npz file.
+        actions: a clip with its actions, if the file has none: folder of a recording, an .npz file, or a video with a
+            .npy file next to it.
         episode: which one of that recording.
         progress: show a progress bar.
     """
@@ -60,8 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.compression.clips import read_actions
 
     world, head = load_world(command.world), load_head(command.world, command.head)
-    layout = world.spec.action_layout
-    actions = None if command.actions is None else read_actions(command.actions, command.episode, layout)
+    actions = None if command.actions is None else read_actions(command.actions, command.episode, world.spec)
     with tqdm(disable=not command.progress, unit="frame", delay=1, leave=False) as bar:
         clip = decompress(
             command.file.read_bytes(), world, head, name=str(command.file), actions=actions,

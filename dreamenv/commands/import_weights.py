@@ -32,11 +32,12 @@ class Import:
         decoder_heads: of attention in its second half, likewise (Oasis).
         actions: which of the system's action spaces the world has, if there are several.
         sampling_steps: per frame; None for the published number.
+        context: past frames that it attends to, 15 or 31 in what was published (MineWorld).
         count: how many starts to cut out of a video or a recording, at most.
         seed: of their choice.
     """
 
-    system: Annotated[Literal["oasis", "diamond", "nwm", "diffusion-forcing"], tyro.conf.Positional]
+    system: Annotated[Literal["oasis", "diamond", "nwm", "diffusion-forcing", "mineworld"], tyro.conf.Positional]
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     starts: Path
     out: Path
@@ -47,6 +48,7 @@ class Import:
     decoder_heads: int | None = None
     actions: str | None = None
     sampling_steps: int | None = None
+    context: int | None = None
     count: int = 256
     seed: int = 0
 
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
             decoder_heads=command.decoder_heads,
             actions=command.actions,
             sampling_steps=command.sampling_steps,
+            context=command.context,
         ),
         resize=command.resize,
         count=command.count,
@@ -84,7 +87,8 @@ def main(arguments: Sequence[str]) -> None:
     for note in imported["notes"]:
         print(f"note: {in_flags(note)}")
     if not imported["rewards"]:
-        print("It predicts no rewards: dream with reward_fn=..., or train a reward head with importers.learn_rewards.")
+        teach = ", or train a reward head with importers.learn_rewards" if world.config.kind == "denoising" else ""
+        print(f"It predicts no rewards: dream with reward_fn=...{teach}.")
     world.save(command.out)
     print(world)
     report_written(command.out)

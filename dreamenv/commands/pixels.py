@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.commands.places import load_world
     from dreamenv.compression import HeadTraining, PixelHeadConfig, TrainedHead, train_pixel_head
     from dreamenv.data import EpisodeDataset
+    from dreamenv.training.record import recorded_split
 
     TrainedHead.check_free(command.out)  # before the minutes of training, not after them
     config = PixelHeadConfig(hidden=command.hidden, past=command.past, reach=command.reach)
@@ -76,11 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         learning_rate=command.learning_rate, seed=command.seed,
     )  # fmt: skip
     world, dataset = load_world(command.world), EpisodeDataset.open(command.dataset)
-    held = world.record.get("train_config", {})
-    if world.record.get("data", {}).get("sha256") == dataset.content_hash() and held:
-        chosen, _ = dataset.split(held["holdout"], held["seed"])
-    else:
-        chosen, _ = dataset.split(command.holdout, command.seed)
+    chosen, _ = dataset.split(*(recorded_split(world.record, dataset) or (command.holdout, command.seed)))
     with tqdm(total=command.frames + command.steps, disable=not command.progress, unit="frame or step") as bar:
 
         def said(what: str, count: int, bits: float) -> None:

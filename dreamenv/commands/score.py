@@ -29,7 +29,8 @@ class Score:
     world itself gives a probability to: its own tokens, or pixels by a bound.
 
     Attributes:
-        clip: folder of a recording, or an .npz file with frames (t + 1, h, w, c) uint8 and actions (t, *a).
+        clip: folder of a recording, an .npz file with frames (t + 1, h, w, c) uint8 and actions (t, *a), or a video of
+            the world's size with its actions in a .npy file next to it.
         world: folder, hf://owner/name, or the name of a world in the package.
         episode: which one of a recording.
         pixels: score pixels by the pixel head; else by the world alone.
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.metrics.bits import bits_per_dim
 
     world = load_world(command.world)
-    clip = read_clip(command.clip, command.episode, world.spec.action_layout)
+    clip = read_clip(command.clip, command.episode, world.spec)
     found = _by_pixels(command, clip, world) if command.pixels else _by_world(command, clip, world)
     bits = found["bits_per_frame"]
     print(f"{bits:,.1f} bits a frame of {found['score_of']} ({found['score_is']}), over {found['frames']} frames")

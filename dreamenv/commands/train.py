@@ -33,6 +33,7 @@ class Train:
             its own settings too.
         preset: of the backbone, such as small or base; None for its default. "tiny" is for tests.
         initial: a world of the same backbone to continue training: a folder or hf://owner/name; None starts afresh.
+            On the same recording, the same episodes stay held out, whatever the seed.
         fresh: start over instead of resuming from a checkpoint.
         training: how to train.
     """

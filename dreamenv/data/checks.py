@@ -7,6 +7,7 @@ on, dreamt, shown in a video and seen by a policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +16,17 @@ import numpy.typing as npt
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.checks import check_whole, show, to_array
-from dreamenv.errors import ActionError, ConfigError, EpisodeError, FrameError
+from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError, FrameError
 
-__all__ = ["CHANNELS", "check_actions", "check_frame", "check_frame_shape", "check_frame_space", "check_rewards"]
+__all__ = [
+    "CHANNELS",
+    "check_actions",
+    "check_frame",
+    "check_frame_shape",
+    "check_frame_space",
+    "check_rewards",
+    "no_rewards",
+]
 
 CHANNELS = (1, 3)
 """How many channels a frame may have: grey, or red, green and blue."""
@@ -112,3 +121,11 @@ def check_rewards(values: Any) -> npt.NDArray[np.float32]:
             f"the reward of step {step} is {given.reshape(-1)[step]}; rewards must be finite numbers, in float32 too."
         )
     return rewards
+
+
+def no_rewards(name: str, share: float, path: Path) -> DatasetError:
+    """Return the error about a share before rewards, of a recording that has none."""
+    return DatasetError(
+        f"{name}={share} has no effect on {path}: no episode to learn from gets a positive reward after its start. "
+        "Record some that do, or leave it at 0."
+    )

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dreamenv.action_layout import ActionLayout
 from dreamenv.checks import check_number, check_whole
+from dreamenv.data.checks import no_rewards
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.errors import ActionError, DatasetError, FrameError, WorldDamagedError
 from dreamenv.storage import npy_bytes, read_npy, read_npz, refuse_malformed, write_file
@@ -104,7 +105,8 @@ class Starts:
             max_steps_to_reward: the most steps from the end of such a segment to the reward, at least 1.
 
         Raises:
-            DatasetError: the dataset has no episodes, or, with ``episode_starts_only``, no start of one.
+            DatasetError: the dataset has no episodes, with ``episode_starts_only`` no start of one, or with
+                ``before_reward`` no positive reward after a first step.
         """
         count, context = check_whole("count", count), check_whole("context", context, least=0)
         seed = check_whole("seed", seed, least=0, most=2**63 - 1)
@@ -123,7 +125,10 @@ class Starts:
             )
         if not episode_starts_only:
             if before_reward > 0:
-                segments += _before_rewards(dataset, round(before_reward * count), context, max_steps_to_reward, random)
+                found = _before_rewards(dataset, round(before_reward * count), context, max_steps_to_reward, random)
+                if found is None:
+                    raise no_rewards("before_reward", before_reward, dataset.path)
+                segments += found
             segments += _random_segments(dataset, count - len(segments), context, random)
         return _read_segments(dataset, sorted(segments), context)
 
@@ -216,8 +221,8 @@ def _random_segments(dataset: EpisodeDataset, count: int, context: int, random: 
 
 def _before_rewards(
     dataset: EpisodeDataset, count: int, context: int, max_steps_to_reward: int, random: np.random.Generator
-) -> list[_Segment]:
-    """Sample segments that end 1 to ``max_steps_to_reward`` steps before a positive reward, uniformly."""
+) -> list[_Segment] | None:
+    """Sample segments that end 1 to ``max_steps_to_reward`` steps before a positive reward; None if there is none."""
     ends = []
     for number, episode in enumerate(dataset):
         distance = max_steps_to_reward
@@ -225,6 +230,8 @@ def _before_rewards(
             distance = 1 if episode.rewards[last] > 0 else distance + 1
             if distance <= max_steps_to_reward:
                 ends.append((number, last))
+    if not ends:
+        return None
     chosen = random.permutation(len(ends))[:count]
     return [(number, max(0, last - context), min(context, last)) for number, last in (ends[i] for i in chosen)]
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dreamenv.data.checks import no_rewards
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.errors import DatasetError
 from dreamenv.storage import FolderFormat, locked, storage_errors
@@ -101,6 +102,29 @@ class FrameStore:
             reward_max=float(rewards.max()),
             termination_rate=float(self.terminated[steps].mean()),
         )
+
+    def rewarded_steps(self) -> npt.NDArray[np.int64]:
+        """Return (r, 2), the number of the episode and of the step within it, of every step with a positive reward."""
+        positive = self.rewards > 0
+        found = [
+            np.stack(np.broadcast_arrays(index, np.flatnonzero(positive[row + 1 : row + 1 + length])), axis=1)
+            for index, (row, length) in enumerate(zip(self.starts, self.lengths, strict=True))
+        ]
+        return np.concatenate(found)
+
+    def require_rewards(self, name: str, share: float, *, after: int = 0) -> None:
+        """Raise unless a share before rewards can be had: it is 0, or there is a positive reward.
+
+        Args:
+            name: of the setting.
+            share: its value.
+            after: steps of an episode that come before such a reward, at least.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        if share > 0 and not (self.rewarded_steps()[:, 1] >= after).any():
+            raise no_rewards(name, share, self.dataset.path)
 
     def _step_rows(self) -> npt.NDArray[np.bool_]:
         """Return (n,) bool, the rows that have a step of these episodes."""

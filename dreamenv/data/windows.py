@@ -50,10 +50,11 @@ class WindowSampler:
             int64.
         crop_at_episode_ends: crop windows at the episode's ends instead of clamping them, see the module's docstring.
         before_reward: share of the windows that start before a positive reward, at most so many steps as a window has,
-            or 32 if it has fewer. Every reward of the recording is as likely. 0 where the recording has none.
+            or 32 if it has fewer. Every reward of the recording is as likely.
 
     Raises:
-        DatasetError: the number of features is not the number of frames.
+        DatasetError: the number of features is not the number of frames, or there is no reward for windows to start
+            before.
         ConfigError: a size that is not positive, a negative seed, or a share outside of [0, 1].
     """
 
@@ -84,7 +85,8 @@ class WindowSampler:
         self.features, self.crop_at_episode_ends = features, crop_at_episode_ends
         self.before_reward = before_reward
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
-        self._rewarded = _rewarded_steps(store) if before_reward > 0 else np.empty((0, 2), np.int64)
+        store.require_rewards("before_reward", before_reward)
+        self._rewarded = store.rewarded_steps() if before_reward > 0 else np.empty((0, 2), np.int64)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
         """Return the batch of a step, with a generator on the device that is seeded by the step."""
@@ -153,16 +155,6 @@ def read_windows(store: FrameStore, rows: _Rows, horizon: int, device: torch.dev
     whole = np.full(len(rows), horizon)
     ones = np.ones((len(rows), horizon), np.float32)
     return _gather(store, rows, whole, horizon, ones, torch.device(device))
-
-
-def _rewarded_steps(store: FrameStore) -> _Rows:
-    """Return (r, 2), the number of the episode and of the step within it, of every step with a positive reward."""
-    positive = store.rewards > 0
-    found = [
-        np.stack(np.broadcast_arrays(index, np.flatnonzero(positive[row + 1 : row + 1 + length])), axis=1)
-        for index, (row, length) in enumerate(zip(store.starts, store.lengths, strict=True))
-    ]
-    return np.concatenate(found)
 
 
 def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]:

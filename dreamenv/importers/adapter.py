@@ -10,12 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dreamenv.backbones.denoising import DenoisingConfig
 from dreamenv.data.provenance import Provenance
 from dreamenv.errors import WeightsError
 from dreamenv.importers.key_map import KeyMap
 from dreamenv.world import World
-from dreamenv.world_model import WorldModel, WorldModelSpec
+from dreamenv.world_model import BackboneConfig, WorldModel, WorldModelSpec
 
 __all__ = ["Adapter", "Architecture", "Options", "load_weights", "shape_of", "to_published"]
 
@@ -30,6 +29,7 @@ class Options:
         encoder_heads, decoder_heads: of attention in the two halves of the autoencoder.
         actions: which action space the world shall have, of those its system has.
         sampling_steps: of the sampler, per frame.
+        context: past frames that the model attends to.
     """
 
     size: tuple[int, int] | None = None
@@ -38,6 +38,7 @@ class Options:
     decoder_heads: int | None = None
     actions: str | None = None
     sampling_steps: int | None = None
+    context: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Architecture:
         notes: what its user should know, such as what was assumed because no tensor says it; a sentence each.
     """
 
-    config: DenoisingConfig
+    config: BackboneConfig
     spec: WorldModelSpec
     tensors: Mapping[str, Mapping[str, Tensor]]
     names: Mapping[str, KeyMap]
@@ -93,6 +94,14 @@ class Adapter(ABC):
         Raises:
             WeightsError: of another system, of shapes that do not fit together, or a file too few or too many.
         """
+
+    def load(self, architecture: Architecture) -> WorldModel:
+        """Build the model and put the tensors in.
+
+        Raises:
+            WeightsError: a tensor is missing, is one too many, or is of another shape.
+        """
+        return load_weights(architecture)
 
     @abstractmethod
     def write(self, world: World) -> dict[str, dict[str, Tensor]]:

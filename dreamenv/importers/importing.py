@@ -10,7 +10,7 @@ import torch
 
 from dreamenv.data.starts import Starts
 from dreamenv.errors import ConfigError, UnknownNameError, WeightsError
-from dreamenv.importers.adapter import Adapter, Options, load_weights
+from dreamenv.importers.adapter import Adapter, Options
 from dreamenv.importers.checkpoints import read_tensors
 from dreamenv.importers.starts import read_starts
 from dreamenv.storage import atomic_file, file_digest, write_tensors
@@ -21,6 +21,7 @@ __all__ = ["adapter_for", "export_world", "import_world", "systems"]
 _ADAPTERS = {
     "diamond": "dreamenv.importers.diamond:DiamondAdapter",
     "diffusion-forcing": "dreamenv.importers.diffusion_forcing:DiffusionForcingAdapter",
+    "mineworld": "dreamenv.importers.mineworld_world:MineWorldAdapter",
     "nwm": "dreamenv.importers.nwm:NWMAdapter",
     "oasis": "dreamenv.importers.oasis:OasisAdapter",
 }
@@ -83,7 +84,7 @@ def import_world(
         )
     read = [read_tensors(file, adapter.prefixes) for file in files]
     architecture = adapter.read(read, options or Options())
-    model = load_weights(architecture)
+    model = adapter.load(architecture)
     if not isinstance(starts, Starts):
         starts = read_starts(starts, model.spec, resize=resize, count=count, seed=seed)
     if starts.first_frames.shape[1:] != (*model.spec.frame_shape[1:], model.spec.frame_shape[0]):

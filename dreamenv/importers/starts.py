@@ -80,9 +80,8 @@ def read_starts(
 def _from_video(place: Path, spec: WorldModelSpec, resize: bool, steps: int, count: int, seed: int) -> Starts:
     video = Video(place)
     h, w = spec.frame_shape[1:]
-    native = _native(place)
-    if native != (h, w) and not resize:
-        raise _wrong_size(native, spec, place)
+    if video.shape != (h, w) and not resize:
+        raise _wrong_size(video.shape, spec, place)
     frames = np.stack(list(video.read(0, video.frames - 1, (h, w))))
     file, actions = _video_actions(place, spec.action_space)
     if len(actions) < len(frames) - 1:
@@ -152,14 +151,6 @@ def _picture(file: Path) -> Frames:
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise FrameError(f"the picture {file} cannot be read ({error}).") from error
-
-
-def _native(place: Path) -> tuple[int, int]:
-    import av
-
-    with av.open(str(place)) as container:
-        stream = container.streams.video[0]
-        return int(stream.height), int(stream.width)
 
 
 def _all_fitted(frames: Frames, spec: WorldModelSpec, resize: bool, place: Path) -> Frames:

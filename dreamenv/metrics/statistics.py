@@ -17,7 +17,15 @@ from scipy import stats
 
 from dreamenv.errors import InputError
 
-__all__ = ["Summary", "interquartile_mean", "mean_intervals", "mean_iqm_interval", "ratio_interval", "wilson_interval"]
+__all__ = [
+    "Summary",
+    "interquartile_mean",
+    "mean_intervals",
+    "mean_iqm_interval",
+    "ratio_interval",
+    "spearman_interval",
+    "wilson_interval",
+]
 
 _RESAMPLES = 2000
 _BATCH = 200  # resamples held in memory at once
@@ -151,6 +159,38 @@ def ratio_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(above[below > 0] / below[below > 0], [tail, 1 - tail])
     return {"mean": float(numerator.sum() / denominator.sum()), "low": float(low), "high": float(high)}
+
+
+def spearman_interval(
+    first: npt.ArrayLike, second: npt.ArrayLike, seed: int = 0, *, confidence: float = 0.95, resamples: int = _RESAMPLES
+) -> dict[str, float] | None:
+    """Return Spearman's rank correlation of pairs, with its percentile bootstrap interval, pairs resampled.
+
+    Args:
+        first, second: (n,) finite numbers.
+        seed: of the resampling.
+        confidence: in (0, 1).
+        resamples: how many times the pairs are resampled; those in which all of either are equal are left out.
+
+    Returns:
+        ``correlation``, ``low``, ``high``; None where all of ``first`` or of ``second`` are equal.
+
+    Raises:
+        InputError: there are no pairs, not as many of one as of the other, or a number that is not finite.
+    """
+    one, other = _checked(first), _checked(second)
+    if len(one) != len(other):
+        raise InputError(f"pairs need as many of one as of the other, not {len(one)} and {len(other)}.")
+    pairs = np.stack([one, other])
+    if (pairs == pairs[:, :1]).all(axis=1).any():
+        return None
+    chosen = np.random.default_rng(seed).integers(pairs.shape[1], size=(resamples, pairs.shape[1]))
+    ranks = stats.rankdata(pairs[:, chosen], axis=-1)  # 2 r n
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    sizes = np.sqrt((ranks**2).sum(axis=-1)).prod(axis=0)
+    found = (ranks.prod(axis=0).sum(axis=-1)[sizes > 0]) / sizes[sizes > 0]
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return {"correlation": float(stats.spearmanr(*pairs).statistic), "low": float(low), "high": float(high)}
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:

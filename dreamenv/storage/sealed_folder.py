@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,8 @@ class FolderFormat:
     def write(self, path: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
         """Write a folder in one step, replacing one of the same kind that is there.
 
+        Whatever else lies in that one, such as the pixel head in the folder of a world, stays in it.
+
         Args:
             path: of the folder.
             fill: writes all files but the manifest into an empty folder, and returns the manifest's values.
@@ -65,6 +70,7 @@ class FolderFormat:
             }
             manifest = seal({"format": self.version, **values, "files": files})
             (draft / self.manifest).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            self._keep_others(path, draft)
 
     def read(self, path: Path) -> dict[str, Any]:
         """Check a folder against its manifest, and return its values.
@@ -90,6 +96,21 @@ class FolderFormat:
             for name, facts in values["files"].items():
                 self._check(path, name, facts)
         return values
+
+    def _keep_others(self, path: Path, draft: Path) -> None:
+        """Copy into the draft what is neither of the folder that it replaces nor of its own."""
+        own = {self.manifest, *self.unchecked}
+        with suppress(self.damaged):  # then nobody knows what else was its own
+            if (path / self.manifest).is_file():
+                files = read_json(path / self.manifest, self.damaged, self.remedy).get("files")
+                own |= {Path(name).parts[0] for name in files or () if name}
+        for other in path.iterdir() if path.is_dir() else ():
+            if other.name in own or os.path.lexists(draft / other.name):
+                continue
+            if other.is_dir() and not other.is_symlink():
+                shutil.copytree(other, draft / other.name, symlinks=True)
+            else:
+                shutil.copy2(other, draft / other.name, follow_symlinks=False)
 
     def _check(self, path: Path, name: str, facts: Mapping[str, Any]) -> None:
         file = path / name

@@ -8,9 +8,10 @@ from importlib import metadata
 from typing import Any
 
 from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.errors import ConfigError
 from dreamenv.training.config import TrainConfig
 
-__all__ = ["differences", "make_record"]
+__all__ = ["choose_split", "differences", "make_record", "recorded_split"]
 
 _PACKAGES = ("dreamenv", "torch", "tensordict", "lightning-fabric", "numpy")
 
@@ -21,6 +22,7 @@ def make_record(
     held_out: EpisodeDataset,
     identity: Mapping[str, Any],
     compiled: Mapping[str, str],
+    split: tuple[float, int],
     steps: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -38,9 +40,53 @@ def make_record(
             "training_steps": training.total_steps,
             "held_out_episodes": len(held_out),
             "held_out_steps": held_out.total_steps,
+            "split": dict(zip(("holdout", "seed"), split, strict=True)),
         },
         "versions": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def recorded_split(record: Mapping[str, Any], dataset: EpisodeDataset) -> tuple[float, int] | None:
+    """Return holdout and seed by which the training of a world split a recording, for `EpisodeDataset.split`.
+
+    Args:
+        record: of the world.
+        dataset: a recording, to which episodes may have been added since.
+
+    Returns:
+        None if the world was trained on another recording, or nobody knows.
+    """
+    data, config = record.get("data", {}), record.get("train_config", {})
+    if not {"sha256", "training_episodes", "held_out_episodes"} <= {*data} or not {"holdout", "seed"} <= {*config}:
+        return None
+    if dataset.content_hash(data["training_episodes"] + data["held_out_episodes"]) != data["sha256"]:
+        return None
+    split = data.get("split", config)
+    return split["holdout"], split["seed"]
+
+
+def choose_split(config: TrainConfig, initial: Mapping[str, Any] | None, dataset: EpisodeDataset) -> tuple[float, int]:
+    """Return holdout and seed for a training: its own, or those of the one it continues, on the same recording.
+
+    What the first training learned from must not be held out now: figures of it would be too good.
+
+    Args:
+        config: of the training.
+        initial: the record of the world that it continues, if there is one.
+        dataset: the recording.
+
+    Raises:
+        ConfigError: another share was held out from the same recording.
+    """
+    before = None if initial is None else recorded_split(initial, dataset)
+    if before is None or config.holdout == 0:
+        return config.holdout, config.seed
+    if before[0] != config.holdout:
+        raise ConfigError(
+            f"the initial world was trained on this recording with holdout={before[0]}; {config.holdout} would hold "
+            f"out episodes that it has seen. Give holdout={before[0]}, 0 to hold out none, or another recording."
+        )
+    return before
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -45,7 +45,7 @@ from dreamenv.training.optimisation import WeightAverage, check_stages, learning
 from dreamenv.training.prefetch import batches
 from dreamenv.training.processes import Runner, make_fabric, share_of_batch
 from dreamenv.training.random_state import derived_seed, eval_mode, isolated, random_state, set_random_state
-from dreamenv.training.record import differences, make_record
+from dreamenv.training.record import choose_split, differences, make_record
 from dreamenv.training.stepper import Stepper
 from dreamenv.training.tensorboard_logger import TensorBoardLogger
 from dreamenv.world import World
@@ -71,13 +71,14 @@ def train(
         dataset: what to learn from; a share of its episodes is held out.
         out: folder of the run.
         initial: a world of the same backbone to continue training, on the same or other data; None starts from scratch.
+            On the same recording, or that with more episodes, the episodes stay held out that were, whatever the seed.
         resume: continue from the run's last checkpoint if there is one; False deletes its checkpoints and starts over.
 
     Returns:
         The world, also saved in ``out/world``.
 
     Raises:
-        DatasetError: no episodes, or none with a step.
+        DatasetError: no episodes, none with a step, or no reward where a share before rewards is asked for.
         FolderInUseError: another process trains in ``out``.
         CheckpointError: ``out`` holds a run with other settings or other data, or one that cannot be read.
         ConfigError, DeviceError: settings that cannot work here.
@@ -131,8 +132,11 @@ class _Run:
         self.initial = initial
         if initial is not None:
             self.identity["initial"] = initial.content_hash()
-        self.training, self.held_out = dataset.split(config.holdout, config.seed)
+        self.split = choose_split(config, None if initial is None else initial.record, dataset)
+        self.training, self.held_out = dataset.split(*self.split)
         self.store = FrameStore(self.training)
+        self.store.require_rewards("windows_before_reward", config.windows_before_reward)
+        self.store.require_rewards("starts_before_reward", config.starts_before_reward, after=1)
         height, width, channels = dataset.frame_shape
         self.spec = WorldModelSpec(
             frame_shape=(channels, height, width),
@@ -374,6 +378,7 @@ class _Run:
                 self.held_out,
                 self.identity,
                 self.compiling.choices,
+                self.split,
                 self.done,
                 self._elapsed(),
             ),

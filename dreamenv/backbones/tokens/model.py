@@ -31,6 +31,7 @@ from dreamenv.backbones.tokens.training import TokenWorldTraining
 from dreamenv.backbones.tokens.transformer import TokenTransformer, TokenTransformerConfig
 from dreamenv.checks import MOST
 from dreamenv.codecs.tokenizer import TokenizerConfig, tokenizer_stage
+from dreamenv.errors import ConfigError
 from dreamenv.heads.base import HeadOutput
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.precision import store_in_bfloat16
@@ -68,6 +69,9 @@ class TokenWorldConfig(BackboneConfig, kind="token_world"):
         sampling: of tokens in a dream.
         head: of reward and termination; None predicts neither.
         training: the second stage.
+
+    Raises:
+        ConfigError: dropout for a head that is not there.
     """
 
     tokenizer: TokenizerConfig
@@ -77,6 +81,13 @@ class TokenWorldConfig(BackboneConfig, kind="token_world"):
     sampling: TokenSampling = TokenSampling()
     head: RewardTerminationHeadConfig | None = RewardTerminationHeadConfig()
     training: TokenWorldTraining = TokenWorldTraining()
+
+    def __post_init__(self) -> None:
+        if self.head is None and self.training.dropout:
+            raise ConfigError(
+                f"dropout={self.training.dropout} is of what the head reads, and without a head has no effect; set "
+                "training.dropout to 0."
+            )
 
     def build(self, spec: WorldModelSpec) -> TokenWorld:
         """See `BackboneConfig`."""

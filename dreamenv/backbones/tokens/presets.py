@@ -96,7 +96,7 @@ def mineworld() -> TokenWorldConfig:
         sampling=TokenSampling(top_p=0.8),
         head=None,
         training=TokenWorldTraining(
-            dynamics=RSSMStage(steps=200_000, batch_size=32, sequence_length=16, learning_rate=3e-5)
+            dynamics=RSSMStage(steps=200_000, batch_size=32, sequence_length=16, learning_rate=3e-5), dropout=0.0
         ),
     )
 

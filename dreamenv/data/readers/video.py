@@ -29,6 +29,7 @@ class Video:
     Attributes:
         path: the file.
         frames: the number of frames, counted, since headers can be wrong.
+        shape: (h, w) of a frame, as its header says.
 
     Raises:
         RecordingError: the file is missing, is no video, or is cut short.
@@ -41,7 +42,7 @@ class Video:
         try:
             with av.open(str(path)) as container:
                 stream = _stream(container, path)
-                promised = stream.frames
+                promised, self.shape = stream.frames, (int(stream.height), int(stream.width))
                 self.frames = sum(1 for packet in container.demux(stream) if packet.size)
         except FFmpegError as error:
             raise RecordingError(
