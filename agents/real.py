@@ -19,6 +19,7 @@ from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
 from dreamenv.checks import check_whole
 from dreamenv.data.provenance import Provenance
+from dreamenv.dream.hindsight import FRAME_AGE
 from dreamenv.dream.latents import LatentFilter, latent_space
 from dreamenv.dream.reconstruction import Reconstruction
 from dreamenv.envs import EnvironmentMaker, make_real
@@ -136,7 +137,7 @@ class RealVecEnv(RowsVecEnv):
             self.frames[row], rewards[row], terminated[row], truncated[row], infos[row] = result
         observations: NDArray[Any]
         if self._filter is not None:
-            observations = self._filter.step(taken, self.frames)
+            observations = self._filter.step(taken, self.frames, [info.get(FRAME_AGE, 0) for info in infos])
         else:
             assert self._stack is not None
             observations = self._stack.push(
