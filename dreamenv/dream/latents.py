@@ -24,7 +24,7 @@ from dreamenv.frames import frames_to_model
 from dreamenv.world import World
 from dreamenv.world_model import State
 
-__all__ = ["LatentFilter", "LatentObservation", "latent_space"]
+__all__ = ["LatentFilter", "LatentObservation", "latent_space", "observation_space"]
 
 Latents = NDArray[np.float32]
 
@@ -183,6 +183,18 @@ def latent_space(world: World) -> gym.spaces.Box:
     # Finite, because gymnasium's checker warns of infinite bounds.
     most = np.finfo(np.float32).max
     return gym.spaces.Box(-most, most, (model.embedding_size,), np.float32)
+
+
+def observation_space(world: World, *, latent: bool) -> gym.spaces.Box:
+    """Return the space of a dream's observations: a world's latents, or its frames (h, w, c) uint8.
+
+    Raises:
+        ConfigError: latents, of a world whose model has no embedding.
+    """
+    if latent:
+        return latent_space(world)
+    c, h, w = world.spec.frame_shape
+    return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
 
 def _check_fits(env: gym.Env[Any, Any], world: World) -> None:

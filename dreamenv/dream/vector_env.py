@@ -15,7 +15,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -31,7 +30,7 @@ from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
 from dreamenv.dream.hindsight import read_revision
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
-from dreamenv.dream.latents import latent_space
+from dreamenv.dream.latents import observation_space
 from dreamenv.dream.loading import find_world, prepare_model
 from dreamenv.dream.options import choose_pools, episode_pool, read_autoreset_mode, read_options, read_seeds
 from dreamenv.dream.render import Renderer
@@ -130,7 +129,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._latent = observation == "latent"
         self.single_action_space = copy.deepcopy(spec.action_space)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = self._make_observation_space()
+        self.single_observation_space = observation_space(self.world, latent=self._latent)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
         self._read = ActionReader(spec.action_space, num_envs, self._device)
@@ -301,12 +300,11 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
     def revise(self, frames: Any, mask: Any) -> Any:
         """Let real frames of the last l steps revise what the dreams remember; what steps returned stays as it is.
 
+        Returns the rows' observations: latents in hindsight, frames as they were.
+
         Args:
             frames: (b, l, h, w, c) uint8.
             mask: (b, l) bool, which of them are given.
-
-        Returns:
-            The rows' observations: latents in hindsight, frames as they were.
 
         Raises:
             FrameError, InputError: of other shapes or types, or of steps not remembered.
@@ -335,12 +333,6 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         return state if seed is None else branch_state(state, seed)
 
     # Pieces
-
-    def _make_observation_space(self) -> gym.spaces.Box:
-        if self._latent:
-            return latent_space(self.world)
-        c, h, w = self.world.spec.frame_shape
-        return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
     def _seed_rows(self, rows: Rows, seeds: list[int | None]) -> None:
         for row in rows:
