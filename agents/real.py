@@ -60,6 +60,7 @@ class RealVecEnv(RowsVecEnv):
         observation: what the policy sees, or a function of the frames' (h, w, c) that says so.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
             for reconstructed frames.
+        revise: of latents where frames are missing or late, see `LatentFilter`.
         threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
     """
 
@@ -70,6 +71,7 @@ class RealVecEnv(RowsVecEnv):
         *,
         observation: ObservationConfig | Callable[[tuple[int, int, int]], ObservationConfig] | None = None,
         world: World | None = None,
+        revise: bool = True,
         threads: int | None = None,
     ) -> None:
         num_envs = check_whole("num_envs", num_envs)
@@ -88,7 +90,7 @@ class RealVecEnv(RowsVecEnv):
             self._filter = None
             self._stack = None
             if config.kind == "latent" and world is not None:
-                self._filter = LatentFilter(world, num_envs)
+                self._filter = LatentFilter(world, num_envs, revise=revise)
                 space = latent_space(world)
             else:
                 self._stack = FrameStack(config, num_envs, shape)

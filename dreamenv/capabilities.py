@@ -1,4 +1,4 @@
-"""What a world model may offer beyond the contract: a protocol of one method each.
+"""What a world model may offer beyond the contract: a protocol each, of one method or two.
 
 Each is used where a model has it: policies that need no pixels, frames several steps ahead, faster dreams.
 """
@@ -77,6 +77,13 @@ class SupportsRevise(Protocol):
             FrameError: frames of another shape or type.
             InputError: a mask of another shape or type, or a frame of a step further back than a row remembers.
             StateError: a state of another world or number of rows.
+        """
+        ...
+
+    def recall(self, state: State) -> Tensor:
+        """Return the last ``revision_steps`` frames as they are remembered now, (b, l, c, h, w), the newest last.
+
+        Of steps before a row's first they may show anything.
         """
         ...
 

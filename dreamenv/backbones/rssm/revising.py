@@ -104,6 +104,11 @@ class RevisingRSSM(RSSM):
         deter, stoch = (_where(rows, new[-1], state[n]) for n, new in (("deter", path), ("stoch", latents)))
         return updated_state(state, RowStreams.of(state), deter=deter, stoch=stoch, history=revised)
 
+    def recall(self, state: State) -> Tensor:
+        """Decode the remembered latents; see `SupportsRevise`."""
+        history = state["history"]
+        return self._decode(torch.cat((history["stoch"][:, 1:], state["stoch"][:, None]), dim=1))
+
     def _rerun(self, state: State, probs: Tensor, seen: Tensor, fresh: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Run the remembered steps anew; the memory and the latent before each of them, and after the last.
 
