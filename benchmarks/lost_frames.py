@@ -55,7 +55,6 @@ class Losses:
 
 LOSSES = (
     Losses(loss=0.2), Losses(loss=0.4), Losses(loss=0.4, longest=6), Losses(loss=0.4, longest=6, delay=2),
-    Losses(loss=1.0, delay=2),
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor
 
 from dreamenv.backbones.rssm import (
@@ -35,9 +36,10 @@ from dreamenv.benchmarks.common import envelope, print_table, write_json
 from dreamenv.benchmarks.occluder import APPROACH, HIDDEN, Occluder
 from dreamenv.data import EpisodeDataset, StickyRandomPolicy, collect
 from dreamenv.envs import make_real
-from dreamenv.frames import frames_to_model
+from dreamenv.frames import frames_to_model, frames_to_numpy
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.training import TrainConfig, train
+from dreamenv.training.video import strip
 from dreamenv.world_model import State
 
 __all__ = ["Gap", "Postdiction", "cut_windows", "main", "measure_gap"]
@@ -118,7 +120,9 @@ TASKS = {
             "nothing hidden": Gap(context=APPROACH + HIDDEN - 1, hidden=0),
         },
     ),
-    "minigrid_door_key": Task(maker="minigrid_door_key", frames=12_000, world=_world(192, 600, 500, 350), gaps=_BLANKED),
+    "minigrid_door_key": Task(
+        maker="minigrid_door_key", frames=12_000, world=_world(192, 600, 500, 350), gaps=_BLANKED,
+    ),
     "take_cover": Task(
         maker="take_cover", frames=15_000, world=_world(256, 700, 600, 350), gaps=_BLANKED, kwargs={"reward": "health"},
     ),
@@ -135,6 +139,8 @@ class Postdiction:
         seeds: worlds that are trained.
         windows: of held-out episodes, per measurement.
         json: file to write the results to; nothing is written without it.
+        picture: file to draw two windows of the first measurement into: reality, what was seen, what the filter
+            remembers, what is remembered in hindsight.
     """
 
     task: str = "occluder"
@@ -142,6 +148,7 @@ class Postdiction:
     seeds: int = 1
     windows: int = 256
     json: Path | None = None
+    picture: Path | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -156,7 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         _, held_out = data.split(0.2, seed)
         for name, gap in task.gaps.items():
             windows = cut_windows(held_out, gap.steps, settings.windows, from_start=task.from_start, seed=seed)
-            results.setdefault(name, []).append(measure_gap(cast(RevisingRSSM, world.model), gap, windows))
+            model = cast(RevisingRSSM, world.model)
+            if settings.picture is not None and not results:
+                draw(model, gap, windows, settings.picture)
+            results.setdefault(name, []).append(measure_gap(model, gap, windows))
     for name, found in results.items():
         print(f"\n{name}")
         show(found)
@@ -239,6 +249,23 @@ def _reach(state: State, steps: int) -> State:
     state = state.clone()
     state["history", "age"].clamp_(max=steps)
     return state
+
+
+@torch.inference_mode()
+def draw(model: RevisingRSSM, gap: Gap, windows: Windows, path: Path, *, count: int = 2, seed: int = 0) -> None:
+    """Draw windows, the remembered steps of each in four rows."""
+    frames, actions = (part[:count] for part in windows)
+    state, _ = _filter(model, gap, (frames, actions), seed)
+    here = gap.context + gap.hidden + gap.seen
+    revised = model.revise(state, frames[:, here : here + 1], torch.ones(len(frames), 1, dtype=torch.bool))
+    steps = min(model.revision_steps, here)
+    real = frames[:, here - steps + 1 : here + 1]
+    seen = real.clone()
+    seen[:, -gap.hidden - gap.seen : -gap.seen] = 0.5
+    rows = [real, seen, *(model.recall(one)[:, -steps:] for one in (state, revised))]
+    videos = [frames_to_numpy(row[i]) for i in range(len(frames)) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(strip(videos, range(steps), scale=2)).save(path)
 
 
 def _interval(errors: Tensor) -> list[float]:

@@ -272,6 +272,11 @@ def test_a_dream_refuses_frames_without_their_mask_and_worlds_that_never_look_ba
         env.revise(real / 255, np.ones((2, 1), np.bool_))
     with pytest.raises(InputError, match="9 steps cannot be revised"):
         env.revise(real.repeat(9, 1), np.ones((2, 9), np.bool_))
+    for odd in (None, 1, "x", object(), [], [[1], [2, 3]], {}, np.zeros(2), np.array([None] * 2), torch.zeros(2, 1)):
+        with pytest.raises(FrameError):
+            env.revise(odd, np.ones((2, 1), np.bool_))
+        with pytest.raises(InputError):
+            env.revise(real, odd)
     plain = DreamVectorEnv(make_world(), 2, horizon=50)
     plain.reset(seed=0)
     with pytest.raises(ConfigError, match="Drifting"):

@@ -120,7 +120,6 @@ class RSSM(WorldModel):
         self.action = ActionVector(spec.action_space)
         self.dynamics = LatentDynamics(self.action.size, config.deter, config.hidden, **latent, unimix=config.unimix)
         self.head = config.head.build(config.deter)
-        self.losses = RSSMLoss(config.training, self.autoencoder, self.action, self.dynamics, self.head)
         self.embedding_size = config.deter + config.stoch * config.classes
 
     # The contract
@@ -218,6 +217,11 @@ class RSSM(WorldModel):
     def state_bounds(self) -> StateBounds:
         """A class number per variable, and means of hyperbolic tangents."""
         return {("stoch",): (0, self.config.classes - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
+
+    @property
+    def losses(self) -> RSSMLoss:
+        """What it learns from."""
+        return RSSMLoss(self.config.training, self.autoencoder, self.action, self.dynamics, self.head)
 
     def stages(self) -> Sequence[Stage]:
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
