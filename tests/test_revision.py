@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 from drifting import make_world
+from PIL import Image
 
 from dreamenv.backbones.rssm import BackwardConfig, GradientRevision, RevisingRSSM, RevisingRSSMConfig, RSSMStage
 from dreamenv.backbones.rssm.presets import tiny
+from dreamenv.benchmarks.lost_frames import regained
+from dreamenv.benchmarks.postdiction import FUTURE, Gap, draw, measure_gap
 from dreamenv.dream import DreamEnv, DreamVectorEnv, LatentFilter, LatentObservation
 from dreamenv.dream.states import load_state, save_state
 from dreamenv.envs import LossyFrames
@@ -362,3 +367,44 @@ def test_latents_of_a_lossy_environment_are_revised() -> None:
     pairs = [(plain.step(1)[0], revised.step(1)[0]) for _ in range(6)]
     assert np.array_equal(*pairs[1])  # no frame has come yet
     assert not np.array_equal(*pairs[-1])
+
+
+# Measuring
+
+
+def test_where_nothing_was_hidden_nothing_is_gained() -> None:
+    model = revising_world().model
+    gap = Gap(context=6, hidden=0)
+    windows = torch.rand(3, gap.steps + 1, 3, 16, 16), torch.zeros(3, gap.steps, dtype=torch.int64)
+    found = measure_gap(model, gap, windows)
+    for way in ("revised, L=1", "revised, L=5"):
+        assert found[way] == found["filter"]
+
+
+def test_a_gap_is_measured_and_drawn(tmp_path: Path) -> None:
+    model, gap = revising_world().model, Gap(context=4, hidden=2, seen=2)
+    windows = torch.rand(3, gap.steps + 1, 3, 16, 16), torch.zeros(3, gap.steps, dtype=torch.int64)
+    found = measure_gap(model, gap, windows)
+    assert {len(way["future_by_step"]) for way in found.values()} == {FUTURE}
+    assert found["revised, L=2"]["hidden"] == found["filter"]["hidden"]  # it does not reach the gap
+    draw(model, gap, windows, tmp_path / "gap.png", count=1)
+    picture = np.asarray(Image.open(tmp_path / "gap.png"))
+    rows = [picture[round(len(picture) * i / 4) :][: 2 * 16] for i in range(4)]
+    assert rows[0].tobytes() != rows[1].tobytes()  # reality, and what was seen of it
+    assert rows[1].std() < rows[0].std()  # grey where nothing was seen
+
+
+def test_what_is_regained_is_a_share_of_what_was_lost() -> None:
+    assert regained(best=300.0, without=100.0, revised=200.0) == 0.5
+    assert regained(best=300.0, without=300.0, revised=310.0) is None
+
+
+def test_the_example_shows_what_is_remembered_in_hindsight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    importlib.import_module("postdiction").main(tmp_path, steps=240, training_steps=2)
+    assert Image.open(tmp_path / "hindsight.png").size[0] > 12 * 32
+    shown = capsys.readouterr().out
+    assert "filtered: 0." in shown
+    assert "revised: 0." in shown
