@@ -47,6 +47,7 @@ def evaluate(
     seeds: Sequence[int] | None = None,
     num_envs: int | None = None,
     world: World | str | Path | None = None,
+    revise: bool = True,
     observation: ObservationConfig | Literal["frame", "latent"] | None = None,
     deterministic: bool = False,
     config: DreamConfig | None = None,
@@ -67,6 +68,7 @@ def evaluate(
         num_envs: rows played at once; None for 16 dreams or 8 real ones. It does not change the result, unless a
             predictor samples: it does so for all rows from one generator.
         world: whose filter makes a real environment's latents, or where it is; needed where the policy reads latents.
+        revise: of latents in a real environment that loses frames, see `LatentFilter`.
         observation: what the policy sees; None for what fits its observation space or, where it has none, frames
             (b, h, w, c) uint8.
         deterministic: act greedily instead of sampling; a function acts as it does.
@@ -116,7 +118,7 @@ def evaluate(
     else:
         _check_environment(target)  # an unknown name is refused as such, whatever else was given
         _refuse_dream_settings(config=config, reward_fn=reward_fn, **settings)
-        env = RealVecEnv(target, rows, observation=choose, world=world)
+        env = RealVecEnv(target, rows, observation=choose, world=world, revise=revise)
         provenance = env.provenance
         name, score_name = provenance.environment_id, provenance.score
     try:

@@ -19,6 +19,7 @@ from dreamenv.agents.observations import FrameStack, ObservationConfig
 from dreamenv.agents.rows import RowsVecEnv, Stepped
 from dreamenv.checks import check_whole
 from dreamenv.data.provenance import Provenance
+from dreamenv.dream.hindsight import FRAME_AGE
 from dreamenv.dream.latents import LatentFilter, latent_space
 from dreamenv.dream.reconstruction import Reconstruction
 from dreamenv.envs import EnvironmentMaker, make_real
@@ -59,6 +60,7 @@ class RealVecEnv(RowsVecEnv):
         observation: what the policy sees, or a function of the frames' (h, w, c) that says so.
         world: whose filter makes the latents, and whose provenance the environment must match; needed for latents and
             for reconstructed frames.
+        revise: of latents where frames are missing or late, see `LatentFilter`.
         threads: how many copies step at once; None for twice the processor's cores, 1 for one after another.
     """
 
@@ -69,6 +71,7 @@ class RealVecEnv(RowsVecEnv):
         *,
         observation: ObservationConfig | Callable[[tuple[int, int, int]], ObservationConfig] | None = None,
         world: World | None = None,
+        revise: bool = True,
         threads: int | None = None,
     ) -> None:
         num_envs = check_whole("num_envs", num_envs)
@@ -87,7 +90,7 @@ class RealVecEnv(RowsVecEnv):
             self._filter = None
             self._stack = None
             if config.kind == "latent" and world is not None:
-                self._filter = LatentFilter(world, num_envs)
+                self._filter = LatentFilter(world, num_envs, revise=revise)
                 space = latent_space(world)
             else:
                 self._stack = FrameStack(config, num_envs, shape)
@@ -136,7 +139,7 @@ class RealVecEnv(RowsVecEnv):
             self.frames[row], rewards[row], terminated[row], truncated[row], infos[row] = result
         observations: NDArray[Any]
         if self._filter is not None:
-            observations = self._filter.step(taken, self.frames)
+            observations = self._filter.step(taken, self.frames, [info.get(FRAME_AGE, 0) for info in infos])
         else:
             assert self._stack is not None
             observations = self._stack.push(

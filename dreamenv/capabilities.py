@@ -1,4 +1,4 @@
-"""What a world model may offer beyond the contract: a protocol of one method each.
+"""What a world model may offer beyond the contract: a protocol each, of one method or two.
 
 Each is used where a model has it: policies that need no pixels, frames several steps ahead, faster dreams.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from dreamenv.world_model import DataStatistics, State
+from dreamenv.errors import FrameError, InputError
+from dreamenv.world_model import DataStatistics, State, WorldModelSpec
 
 __all__ = [
     "SupportsBfloat16",
@@ -18,7 +20,9 @@ __all__ = [
     "SupportsEmbed",
     "SupportsJump",
     "SupportsReconstruct",
+    "SupportsRevise",
     "SupportsScore",
+    "check_revision",
 ]
 
 
@@ -40,6 +44,81 @@ class SupportsReconstruct(Protocol):
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Return reconstructions of frames (n, c, h, w) float32 in [0, 1], of the same shape."""
         ...
+
+
+@runtime_checkable
+class SupportsRevise(Protocol):
+    """Capability: later frames revise what is remembered of the steps before them (postdiction).
+
+    A step that `WorldModel.imagine` made is one whose frame was not seen: that is how a frame that is missing is
+    bridged. `WorldModel.observe` filters, it decides at once and never looks back; `revise` does.
+
+    Attributes:
+        revision_steps: how many past steps a state remembers well enough to be revised.
+    """
+
+    spec: WorldModelSpec
+    revision_steps: int
+
+    def revise(self, state: State, frames: Tensor, mask: Tensor) -> State:
+        """Take frames in, of steps that are past, and infer anew what was remembered without having been seen.
+
+        What later frames say of unseen steps is used, too: to look back from the newest step, give its frame again.
+
+        Args:
+            state: after the newest step; it is not changed.
+            frames: (b, l, c, h, w) float32 in [0, 1], of the last l steps.
+            mask: (b, l) bool, True where a frame is given. Rows without any come back bit for bit as they were.
+
+        Returns:
+            The state as it would be had these frames been known; the random stream is where it was.
+
+        Raises:
+            FrameError: frames of another shape or type.
+            InputError: a mask of another shape or type, or a frame of a step further back than a row remembers.
+            StateError: a state of another world or number of rows.
+        """
+        ...
+
+    def recall(self, state: State) -> Tensor:
+        """Return the last ``revision_steps`` frames as they are remembered now, (b, l, c, h, w), the newest last.
+
+        Of steps before a row's first they may show anything.
+        """
+        ...
+
+
+def check_revision(model: SupportsRevise, age: Tensor, frames: Tensor, mask: Tensor) -> None:
+    """Raise an error, as `SupportsRevise` says, unless frames and their mask are of steps that a state remembers.
+
+    Args:
+        model: whose.
+        age: (b,) int64, how many steps each row remembers.
+        frames: (b, l, c, h, w).
+        mask: (b, l).
+    """
+    shape = model.spec.frame_shape
+    if frames.ndim != 5 or tuple(frames.shape[2:]) != shape or frames.dtype != torch.float32:
+        sizes = ", ".join(map(str, shape))
+        raise FrameError(f"frames must be (b, l, {sizes}) float32 in [0, 1], not {tuple(frames.shape)} {frames.dtype}.")
+    rows, steps = frames.shape[:2]
+    if mask.shape != (rows, steps) or mask.dtype != torch.bool:
+        raise InputError(
+            f"mask must be ({rows}, {steps}) bool, which of the frames are given, not {tuple(mask.shape)} {mask.dtype}."
+        )
+    if not 1 <= steps <= model.revision_steps:
+        raise InputError(
+            f"{steps} steps cannot be revised: this world remembers the last {model.revision_steps}; give 1 to "
+            f"{model.revision_steps}."
+        )
+    oldest = torch.where(mask, steps - torch.arange(steps, device=mask.device), 0).amax(dim=1)
+    early = (oldest > age).nonzero()
+    if len(early):
+        row = int(early[0])
+        raise InputError(
+            f"row {row} was given a frame of {int(oldest[row])} steps ago (the newest counts as 1), and began "
+            f"{int(age[row])} steps ago; leave that frame out of the mask."
+        )
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dreamenv.envs.families import FAMILIES, Family, find_task, task_names
+from dreamenv.envs.lossy import LossyFrames
 from dreamenv.envs.make import EnvironmentMaker, full_id, make_real
 from dreamenv.envs.registration import register
 from dreamenv.envs.task import RealTask
@@ -15,6 +16,7 @@ __all__ = [
     "FAMILIES",
     "EnvironmentMaker",
     "Family",
+    "LossyFrames",
     "RealTask",
     "RealWrapper",
     "find_task",

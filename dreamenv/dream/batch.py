@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.allocator import keep_freed_memory
-from dreamenv.capabilities import SupportsEmbed
+from dreamenv.capabilities import SupportsEmbed, SupportsRevise
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
 from dreamenv.dream.streams import RowStreams
-from dreamenv.errors import StateError
+from dreamenv.errors import ConfigError, StateError
 from dreamenv.frames import frames_from_model
 from dreamenv.tensordicts import TensorDict, put_rows
 from dreamenv.world_model import Imagined, State, StateBounds, WorldModel
@@ -162,6 +162,17 @@ class DreamBatch:
             truncated |= uncertainty > self._max_uncertainty
         truncated &= ~terminated
         return StepResult(rewards, numbers["termination"], uncertainty, terminated, truncated)
+
+    @torch.inference_mode()
+    def revise(self, frames: Tensor, mask: Tensor) -> None:
+        """Let real frames (b, l, c, h, w) of the last l steps revise what is remembered, where mask (b, l) is True."""
+        assert self._state is not None
+        if not isinstance(self._model, SupportsRevise):
+            raise ConfigError(
+                f"this world's model ({type(self._model).__name__}) cannot revise what it remembers; train one of the "
+                "preset 'revising' of the backbone 'rssm'."
+            )
+        self._state = self._model.revise(self._state, frames, mask)
 
     @torch.inference_mode()
     def embed(self) -> Tensor:

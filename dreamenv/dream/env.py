@@ -11,11 +11,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from dreamenv.checks import to_array
 from dreamenv.dream.actions import one_row
 from dreamenv.dream.config import DreamConfig
 from dreamenv.dream.options import read_seed
 from dreamenv.dream.vector_env import DreamVectorEnv
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, FrameError
 from dreamenv.world import World
 from dreamenv.world_model import State
 
@@ -99,6 +100,14 @@ class DreamEnv(gym.Env[Any, Any]):
     def set_state(self, state: State) -> Any:
         """Continue from a state of one row; returns the observation."""
         return self._batch.set_state(state)[0]
+
+    def revise(self, frames: Any, mask: Any) -> Any:
+        """Let real frames (l, h, w, c) of the last l steps, where mask (l,) is True, revise what the dream remembers.
+
+        Returns the observation; see `DreamVectorEnv.revise`.
+        """
+        pictures, given = to_array("frames", frames, error=FrameError), to_array("mask", mask)
+        return self._batch.revise(pictures[None], given[None])[0]
 
     def branch(self, n: int = 1, *, seed: int | None = None) -> State:
         """Return a state of n copies of this dream; see `DreamVectorEnv.branch`."""

@@ -15,25 +15,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.capabilities import SupportsEmbed
-from dreamenv.checks import check_whole, to_array
+from dreamenv.checks import check_flag, check_whole, to_array
 from dreamenv.dream.actions import ActionReader, one_row
+from dreamenv.dream.hindsight import FRAME_AGE, FrameFollower, read_ages
 from dreamenv.dream.options import read_seeds
 from dreamenv.errors import ConfigError, FrameError, InputError, ResetNeededError, SeedError, WorldMismatchError
 from dreamenv.frames import frames_to_model
 from dreamenv.world import World
 from dreamenv.world_model import State
 
-__all__ = ["LatentFilter", "LatentObservation", "latent_space"]
+__all__ = ["LatentFilter", "LatentObservation", "latent_space", "observation_space"]
 
 Latents = NDArray[np.float32]
 
 
 class LatentFilter:
-    """Follows ``rows`` real environments at once.
+    """Follows ``rows`` real environments at once, also where frames are missing or late.
 
     Args:
         world: whose model does it; where the model is, it runs.
         rows: number of environments, b.
+        revise: where the model can (`dreamenv.capabilities.SupportsRevise`), let frames that come after missing ones,
+            or late, revise what is remembered of the steps before. Latents that were returned stay as they were.
 
     Attributes:
         rows: b.
@@ -43,7 +46,7 @@ class LatentFilter:
         ConfigError: this world's model has no embedding.
     """
 
-    def __init__(self, world: World, rows: int = 1) -> None:
+    def __init__(self, world: World, rows: int = 1, *, revise: bool = True) -> None:
         rows = check_whole("rows", rows)
         self.rows, self.size = rows, latent_space(world).shape[0]
         self._device = world.device
@@ -53,6 +56,7 @@ class LatentFilter:
         self._frame_shape = (h, w, c)
         self._read = ActionReader(world.spec.action_space, rows, world.device)
         self._state: State | None = None
+        self._follower = FrameFollower(world.model, rows, revise=check_flag("revise", revise))
 
     def reset(self, rows: Sequence[int] | NDArray[np.integer[Any]], frames: Any, seeds: Sequence[int]) -> Latents:
         """Start episodes in some rows, the first time in all.
@@ -86,9 +90,10 @@ class LatentFilter:
             state = self._state.clone()
             state[torch.from_numpy(places.astype(np.int64)).to(self._device)] = fresh
             self._state = state
+            self._follower.restart(places)
             return self._latents(fresh)
 
-    def step(self, actions: Any, frames: Any) -> Latents:
+    def step(self, actions: Any, frames: Any, ages: Any = None) -> Latents:
         """Observe what every row's action led to.
 
         Rows whose episode ended may be given any frame, and `reset` afterwards.
@@ -96,18 +101,23 @@ class LatentFilter:
         Args:
             actions: (b, *a), or a dictionary of batched entries where the space is a Dict.
             frames: (b, h, w, c) uint8, what they led to.
+            ages: (b,) integers, how many steps ago each frame was taken: 0 shows what the action led to, 2 what the
+                action before the last one did, and -1 is of a row to which no new frame came, whatever is in its
+                place. None: all came in time. Without a revision, frames that are late are dropped; so are those of
+                more steps ago than the model remembers.
 
         Returns:
             (b, d) float32.
 
         Raises:
-            ActionError, FrameError, ResetNeededError: see `dreamenv.errors`.
+            ActionError, FrameError, InputError, ResetNeededError: see `dreamenv.errors`.
+            ConfigError: a frame is missing, and the world imagines several at once.
         """
         if self._state is None:
             raise ResetNeededError("reset() must be called before step().")
-        taken, seen = self._read(actions), self._frames(frames, self.rows)
+        taken, seen, old = self._read(actions), self._frames(frames, self.rows), read_ages(ages, self.rows)
         with torch.inference_mode():
-            self._state = self._model.observe(self._state, taken, seen[:, None])
+            self._state = self._follower.step(self._state, taken, seen, old)
             return self._latents(self._state)
 
     def _frames(self, frames: Any, rows: int) -> Tensor:
@@ -126,9 +136,13 @@ class LatentFilter:
 class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Gives a real environment a world's latent observations, as `DreamEnv` has them with ``observation="latent"``.
 
+    Frames may be missing or late: ``info["frame_age"]`` is how many steps ago a frame was taken, and -1 where no new
+    one came; without it, a frame is of its own step (`dreamenv.envs.LossyFrames` loses some on purpose).
+
     Args:
         env: a real environment of (h, w, c) uint8 frames.
         world: whose model filters them.
+        revise: see `LatentFilter`.
 
     Raises:
         WorldMismatchError: the environment's action table, frame skip, frame size or resize are not those the world
@@ -136,11 +150,11 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
         ConfigError: this world's model has no embedding.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], world: World) -> None:
+    def __init__(self, env: gym.Env[Any, Any], world: World, *, revise: bool = True) -> None:
         super().__init__(env)
         _check_fits(env, world)
         self.observation_space = latent_space(world)
-        self._filter = LatentFilter(world)
+        self._filter = LatentFilter(world, revise=revise)
         self._seeds = np.random.default_rng()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -153,7 +167,7 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Act, and filter the resulting frame."""
         frame, reward, terminated, truncated, info = self.env.step(action)
-        latents = self._filter.step(one_row(action), np.asarray(frame)[None])
+        latents = self._filter.step(one_row(action), np.asarray(frame)[None], [info.get(FRAME_AGE, 0)])
         return latents[0], reward, terminated, truncated, info
 
 
@@ -169,6 +183,18 @@ def latent_space(world: World) -> gym.spaces.Box:
     # Finite, because gymnasium's checker warns of infinite bounds.
     most = np.finfo(np.float32).max
     return gym.spaces.Box(-most, most, (model.embedding_size,), np.float32)
+
+
+def observation_space(world: World, *, latent: bool) -> gym.spaces.Box:
+    """Return the space of a dream's observations: a world's latents, or its frames (h, w, c) uint8.
+
+    Raises:
+        ConfigError: latents, of a world whose model has no embedding.
+    """
+    if latent:
+        return latent_space(world)
+    c, h, w = world.spec.frame_shape
+    return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
 
 def _check_fits(env: gym.Env[Any, Any], world: World) -> None:

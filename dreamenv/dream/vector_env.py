@@ -15,7 +15,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -23,21 +22,22 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamenv.checks import check_choice, check_flag, check_whole, to_array
+from dreamenv.checks import check_choice, check_flag, check_whole
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
+from dreamenv.dream.hindsight import read_revision
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
-from dreamenv.dream.latents import latent_space
+from dreamenv.dream.latents import observation_space
 from dreamenv.dream.loading import find_world, prepare_model
 from dreamenv.dream.options import choose_pools, episode_pool, read_autoreset_mode, read_options, read_seeds
 from dreamenv.dream.render import Renderer
 from dreamenv.dream.rewards import RewardFunction, compute_rewards
 from dreamenv.dream.starting import StartStates
-from dreamenv.dream.states import branch_state, check_world
-from dreamenv.errors import ClosedError, ConfigError, InputError, ResetNeededError
+from dreamenv.dream.states import branch_state, check_world, read_branch
+from dreamenv.errors import ClosedError, ConfigError, ResetNeededError
 from dreamenv.tensordicts import take_rows
 from dreamenv.world import World
 from dreamenv.world_model import State
@@ -129,7 +129,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._latent = observation == "latent"
         self.single_action_space = copy.deepcopy(spec.action_space)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = self._make_observation_space()
+        self.single_observation_space = observation_space(self.world, latent=self._latent)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
         self._read = ActionReader(spec.action_space, num_envs, self._device)
@@ -297,6 +297,25 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._seeded[:] = True
         return self._observe()
 
+    def revise(self, frames: Any, mask: Any) -> Any:
+        """Let real frames of the last l steps revise what the dreams remember; what steps returned stays as it is.
+
+        Returns the rows' observations: latents in hindsight, frames as they were.
+
+        Args:
+            frames: (b, l, h, w, c) uint8.
+            mask: (b, l) bool, which of them are given.
+
+        Raises:
+            FrameError, InputError: of other shapes or types, or of steps not remembered.
+            ConfigError: this world's model cannot; see `dreamenv.capabilities.SupportsRevise`.
+        """
+        self._check_open()
+        if not self._dreams.started:
+            raise ResetNeededError("reset() must be called before revise().")
+        self._dreams.revise(*read_revision(self.world.spec, self.num_envs, frames, mask, self._device))
+        return self._observe()
+
     def branch(self, rows: int | Sequence[int] | Rows, n: int | None = None, *, seed: int | None = None) -> State:
         """Return a state whose rows are copies of these rows, for `set_state` here or elsewhere.
 
@@ -309,27 +328,11 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             InputError: no such row.
         """
-        wanted = np.atleast_1d(to_array("rows", rows))
-        if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
-            raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
-        wrong = wanted[(wanted < 0) | (wanted >= self.num_envs)]
-        if len(wrong):
-            raise InputError(f"there is no row {wrong[0]}: rows are 0 to {self.num_envs - 1}.")
-        if np.ndim(rows) == 0:
-            copies = self.num_envs if n is None else check_whole("n", n, most=_MOST_ROWS, error=InputError)
-            wanted = np.repeat(wanted, copies)
-        elif n is not None:
-            raise InputError("n goes with a single row; repeat the rows you want several copies of.")
-        state = take_rows(self.get_state(), torch.from_numpy(wanted).to(self._device))
+        wanted = torch.from_numpy(read_branch(rows, n, self.num_envs, _MOST_ROWS))
+        state = take_rows(self.get_state(), wanted.to(self._device))
         return state if seed is None else branch_state(state, seed)
 
     # Pieces
-
-    def _make_observation_space(self) -> gym.spaces.Box:
-        if self._latent:
-            return latent_space(self.world)
-        c, h, w = self.world.spec.frame_shape
-        return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
     def _seed_rows(self, rows: Rows, seeds: list[int | None]) -> None:
         for row in rows:

@@ -20,7 +20,7 @@ from dreamenv.nn.dropout import dropout
 from dreamenv.nn.precision import autocast
 from dreamenv.world_model import Batch
 
-__all__ = ["RSSMLoss", "latent_nats"]
+__all__ = ["Loss", "RSSMLoss", "latent_nats", "masked_mean", "sample_latents"]
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 
@@ -42,7 +42,7 @@ class RSSMLoss:
         b, flat, bfloat16 = frames.shape[0], frames.flatten(0, 1), config.bfloat16 and self.autoencoder.training
         with autocast(frames.device, bfloat16):
             posterior = self.autoencoder.encode(flat).unflatten(0, (b, -1))  # b t+1 v k
-        latents = _sample(posterior, batch.generator)
+        latents = sample_latents(posterior, batch.generator)
         loss, terms, prior = self._dynamics(
             batch, latents, posterior.detach(), config.dynamics_weight, config.free_nats
         )
@@ -53,10 +53,10 @@ class RSSMLoss:
             decoded = self.autoencoder.reconstruct(latents.flatten(0, 1))
         foreground = 1.0 + config.foreground_weight * (flat - self.autoencoder.mean_frame).abs()
         errors = (foreground * (decoded - flat).square()).flatten(1).sum(dim=-1)
-        terms["reconstruction"] = _mean(errors.unflatten(0, (b, -1)), seen)
-        representation = _mean(latent_nats(posterior[:, 1:], prior.detach()), kept)
+        terms["reconstruction"] = masked_mean(errors.unflatten(0, (b, -1)), seen)
+        representation = masked_mean(latent_nats(posterior[:, 1:], prior.detach()), kept)
         terms["representation"] = representation.clamp_min(config.free_nats)
-        terms["latent_nats"] = _mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
+        terms["latent_nats"] = masked_mean(-(posterior.exp() * posterior).sum(dim=(-2, -1)), seen).detach()
         return loss + terms["reconstruction"] + config.representation_weight * terms["representation"], terms
 
     def posterior(self, frames: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class RSSMLoss:
         """Recurrence, prior and head, on cached posteriors."""
         assert batch.features is not None
         posterior = batch.features.float()  # b t+1 v k
-        loss, terms, _ = self._dynamics(batch, _sample(posterior, batch.generator), posterior, 1.0, 0.0)
+        loss, terms, _ = self._dynamics(batch, sample_latents(posterior, batch.generator), posterior, 1.0, 0.0)
         return loss, terms
 
     def _dynamics(
@@ -82,11 +82,11 @@ class RSSMLoss:
             path = dropout(path, share, batch.generator)
             prior = self.dynamics.prior(path)
             head, terms = self.head.loss(path, batch)
-        terms["dynamics"] = _mean(latent_nats(posterior[:, 1:], prior), _kept(batch))
+        terms["dynamics"] = masked_mean(latent_nats(posterior[:, 1:], prior), _kept(batch))
         return head + weight * terms["dynamics"].clamp_min(free_nats), terms, prior
 
 
-def _sample(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
+def sample_latents(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
     """Sample one-hot latents, with the straight-through gradient of the probabilities (Bengio et al. 2013)."""
     probs = log_probs.exp()
     classes = probs.shape[-1]
@@ -104,5 +104,6 @@ def latent_nats(posterior: Tensor, prior: Tensor) -> Tensor:
     return (posterior.exp() * (posterior - prior)).sum(dim=(-2, -1))
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
+def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of values, each counted by its weight; 0 where all of these are 0."""
     return (values * weight).sum() / weight.sum().clamp_min(1e-8)

@@ -108,6 +108,7 @@ class RSSM(WorldModel):
     """
 
     estimates_uncertainty = True
+    memory: tuple[str, ...] = ("deter", "stoch")  # entries of a state
     score_of: Literal["pixels"] = "pixels"
     score_is: Literal["bound"] = "bound"
 
@@ -134,39 +135,40 @@ class RSSM(WorldModel):
         """Run the recurrence over what happened."""
         check_actions(self.spec, actions)
         check_frames(self.spec, actions, frames)
-        check_state(state, actions, ("deter", "stoch"))
+        check_state(state, actions, self.memory)
         posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         projected = self.dynamics.project(self.action, actions)
         deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
+        path = []
         for i in range(actions.shape[1]):
             deter = self.dynamics.step(deter, latent, projected[:, i])
             latent = stream.draw(posterior[:, i])
             stream = stream.next()
-        return updated_state(state, stream, deter=deter, stoch=latent)
+            path.append((deter, latent))
+        return self._after(state, stream, actions, path, posterior)
 
     def imagine(self, state: State, actions: Tensor, *, decode: bool = True) -> tuple[Imagined, State]:
         """Draw each next latent from the prior. ``uncertainty`` is the prior's entropy per variable, in nats."""
         check_actions(self.spec, actions)
-        check_state(state, actions, ("deter", "stoch"))
+        check_state(state, actions, self.memory)
         projected = self.dynamics.project(self.action, actions)
         # Plain tensors from here on: at a few rows, every call counts.
         deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
-        path, latents, entropies = [], [], []
+        path, entropies = [], []
         for i in range(actions.shape[1]):
             deter, latent, entropy = self._imagine_step(deter, latent, projected[:, i], stream)
             stream = stream.next()
-            path.append(deter)
-            latents.append(latent)
+            path.append((deter, latent))
             entropies.append(entropy)
-        predicted = self.head(_stack(path))
+        predicted = self.head(_stack([deter for deter, _ in path]))
         imagined = Imagined(
-            frames=self._decode(_stack(latents)) if decode else None,
+            frames=self._decode(_stack([latent for _, latent in path])) if decode else None,
             rewards=predicted.rewards,
             termination=predicted.termination,
             uncertainty=_stack(entropies),
             terminal_rewards=predicted.terminal_rewards,
         )
-        return imagined, updated_state(state, stream, deter=deter, stoch=latent)
+        return imagined, self._after(state, stream, actions, path, None)
 
     def score(self, state: State, actions: Tensor, frames: Tensor) -> Tensor:
         """See `SupportsScore`: the variational bound of one sample of each latent, of the row's own stream.
@@ -176,7 +178,7 @@ class RSSM(WorldModel):
         """
         check_actions(self.spec, actions)
         check_frames(self.spec, actions, frames)
-        check_state(state, actions, ("deter", "stoch"))
+        check_state(state, actions, self.memory)
         posterior = self.autoencoder.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         projected = self.dynamics.project(self.action, actions)
         deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
@@ -216,15 +218,36 @@ class RSSM(WorldModel):
         """A class number per variable, and means of hyperbolic tangents."""
         return {("stoch",): (0, self.config.classes - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
 
+    @property
+    def losses(self) -> RSSMLoss:
+        """What it learns from."""
+        return RSSMLoss(self.config.training, self.autoencoder, self.action, self.dynamics, self.head)
+
     def stages(self) -> Sequence[Stage]:
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
-        training = self.config.training
-        losses = RSSMLoss(training, self.autoencoder, self.action, self.dynamics, self.head)
+        training, losses = self.config.training, self.losses
         second = (*self.dynamics.parameters(), *self.head.parameters())
+        everything = (*self.autoencoder.parameters(), *second)
         return (
-            training.joint.build("joint", self.parameters(), losses.joint),
+            training.joint.build("joint", everything, losses.joint),
             training.dynamics.build("dynamics", second, losses.dynamics_only, losses.posterior),
         )
+
+    def _after(
+        self, state: State, stream: RowStreams, actions: Tensor, path: Sequence[tuple[Tensor, Tensor]],
+        posterior: Tensor | None,
+    ) -> State:  # fmt: skip
+        """Return the state after some steps.
+
+        Args:
+            state: before them.
+            stream: after them.
+            actions: (b, t, *a), taken in them.
+            path: deter (b, d) and latent (b, v) after each.
+            posterior: (b, t, v, k) log-probabilities that their frames gave; None where these were imagined.
+        """
+        deter, latent = path[-1]
+        return updated_state(state, stream, deter=deter, stoch=latent)
 
     def _imagine_step(
         self, deter: Tensor, latent: Tensor, projected: Tensor, stream: RowStreams

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dreamenv.backbones.rssm.model import RSSMConfig
+from dreamenv.backbones.rssm.revising import RevisingRSSMConfig
+from dreamenv.backbones.rssm.revision import BackwardConfig
 from dreamenv.backbones.rssm.training import RSSMStage, RSSMTraining
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 
-__all__ = ["PRESETS", "base", "small", "tiny"]
+__all__ = ["PRESETS", "base", "revising", "small", "tiny"]
 
 
 def small() -> RSSMConfig:
@@ -30,6 +32,11 @@ def tiny() -> RSSMConfig:
     )
 
 
+def revising() -> RevisingRSSMConfig:
+    """The small one, which revises what it remembers when later frames come (`SupportsRevise`)."""
+    return RevisingRSSMConfig.of(small(), BackwardConfig())
+
+
 def base() -> RSSMConfig:
     """For a GPU: four times the width, more steps."""
     return RSSMConfig(
@@ -46,4 +53,4 @@ def base() -> RSSMConfig:
     )
 
 
-PRESETS = {"small": small, "tiny": tiny, "base": base}
+PRESETS = {"small": small, "tiny": tiny, "revising": revising, "base": base}
