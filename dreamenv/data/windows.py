@@ -20,7 +20,7 @@ before a reward, instead of anywhere.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +31,52 @@ from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.frames import frames_to_model
 from dreamenv.world_model import Batch
 
-__all__ = ["WindowSampler", "read_windows", "windows_for_evaluation"]
+__all__ = ["StepStore", "WindowSampler", "read_windows", "windows_for_evaluation"]
 
 _Rows = npt.NDArray[np.int64]
 
 _MOST_STEPS_TO_REWARD = 32  # from the start of a window that is to show what is rewarded, if it is shorter than that
 
 
+class StepStore(Protocol):
+    """What windows are read from: a row per frame, laid out as in `FrameStore`."""
+
+    @property
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """(n, h, w, c) uint8."""
+        ...
+
+    @property
+    def actions(self) -> npt.NDArray[Any]:
+        """(n, *a) int64 or float32, the action that led to the frame."""
+        ...
+
+    @property
+    def rewards(self) -> npt.NDArray[np.float32]:
+        """(n,) float32."""
+        ...
+
+    @property
+    def terminated(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool."""
+        ...
+
+    @property
+    def starts(self) -> _Rows:
+        """(e,) int64, the row of each episode's first frame."""
+        ...
+
+    @property
+    def lengths(self) -> _Rows:
+        """(e,) int64, the steps of each episode."""
+        ...
+
+
 class WindowSampler:
     """Returns batches of windows as a pure function of (seed, step), so that training resumes exactly.
 
     Args:
-        store: the recording.
+        store: the recording, or another store of steps.
         batch_size: b, windows per batch.
         sequence_length: t, steps per window.
         seed: at least 0.
@@ -59,7 +93,7 @@ class WindowSampler:
 
     def __init__(
         self,
-        store: FrameStore,
+        store: StepStore,
         *,
         batch_size: int,
         sequence_length: int,
@@ -155,7 +189,7 @@ def read_windows(store: FrameStore, rows: _Rows, horizon: int, device: torch.dev
     return _gather(store, rows, whole, horizon, ones, torch.device(device))
 
 
-def _rewarded_steps(store: FrameStore) -> _Rows:
+def _rewarded_steps(store: StepStore) -> _Rows:
     """Return (r, 2), the number of the episode and of the step within it, of every step with a positive reward."""
     positive = store.rewards > 0
     found = [
@@ -178,7 +212,7 @@ def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]
 
 
 def _gather(
-    store: FrameStore,
+    store: StepStore,
     rows: _Rows,
     real: _Rows,
     length: int,
@@ -206,7 +240,7 @@ def _gather(
         next_frames = torch.empty((count, length, 0, h, w), device=device)
         tensor = torch.from_numpy(values).to(device)
         window_features = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
-    dtype = torch.float32 if store.dataset.action_layout.dtype.kind == "f" else torch.int64
+    dtype = torch.float32 if store.actions.dtype.kind == "f" else torch.int64
     padding = torch.from_numpy(weights > 0).to(device)
     return Batch(
         first_frame=first_frame,

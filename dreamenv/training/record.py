@@ -10,7 +10,7 @@ from typing import Any
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.training.config import TrainConfig
 
-__all__ = ["differences", "make_record"]
+__all__ = ["differences", "make_record", "version_record"]
 
 _PACKAGES = ("dreamenv", "torch", "tensordict", "lightning-fabric", "numpy")
 
@@ -39,8 +39,13 @@ def make_record(
             "held_out_episodes": len(held_out),
             "held_out_steps": held_out.total_steps,
         },
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": version_record(),
     }
+
+
+def version_record() -> dict[str, str | None]:
+    """Return the versions of what a world is trained with."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
