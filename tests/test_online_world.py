@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -213,3 +215,17 @@ def test_segments_to_start_from_end_where_an_episode_goes_on() -> None:
             starts.actions[row, : starts.lengths[row]], episode.actions[begin : begin + len(clip) - 1]
         )
         assert starts.at_episode_start[row] == (begin == 0)
+
+
+def test_the_example_learns_while_it_acts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    monkeypatch.syspath_prepend(str(examples))
+    example = importlib.import_module("adaptation")
+    example.main(tmp_path, steps=150, train_steps=2, real_steps=80)
+    shown = capsys.readouterr().out
+    assert "before: " in shown
+    assert "after 80 real and 3 gradient steps" in shown  # after steps 64, 72 and 80
+    assert World.load(tmp_path / "adapted").record["online"] == {"real_steps": 80, "every": 8}
+    assert len((examples / "adaptation.py").read_text().splitlines()) <= 60

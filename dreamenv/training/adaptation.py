@@ -65,7 +65,7 @@ def adapt(
     check_instance("world", world, World)
     check_instance("config", config, AdaptConfig)
     budget = check_whole("budget", budget)
-    check_fits(world, recording, "recording")
+    _check_fits(world, recording, "recording")
     check_replay(world, replay)
     keep_freed_memory()
     began = time.monotonic()
@@ -86,7 +86,7 @@ def adapt(
     return learner.world(starts, recording.provenance, record)
 
 
-def check_fits(world: World, recording: EpisodeDataset, name: str) -> None:
+def _check_fits(world: World, recording: EpisodeDataset, name: str) -> None:
     """Raise DatasetError unless a recording has steps, and the frames and actions of a world."""
     check_instance(name, recording, EpisodeDataset, error=DatasetError)
     c, h, w = world.spec.frame_shape
@@ -111,7 +111,7 @@ def check_replay(world: World, replay: Any) -> None:
         DatasetError: a recording of other frames or actions.
     """
     if isinstance(replay, EpisodeDataset):
-        check_fits(world, replay, "recording to replay")
+        _check_fits(world, replay, "recording to replay")
     elif replay is not None and not (isinstance(replay, str) and replay == "dreams"):
         raise ConfigError(f"replay must be 'dreams', a recording (an EpisodeDataset) or None, not {show(replay)}.")
     elif replay is not None and len(world.starts) == 0:
