@@ -345,6 +345,17 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None
         AdaptConfig(**settings)
 
 
+def test_rewards_beyond_what_the_world_can_predict_are_warned_of(old: EpisodeDataset, tmp_path: Path) -> None:
+    world = world_of(rssm.tiny(), old)
+    store = FrameStore(old)
+    world.model.calibrate(store.statistics())  # type: ignore[operator]
+    rich = empty_dataset(tmp_path / "rich")
+    rich.append(dataclasses.replace(play(0), rewards=np.full(len(play(0)), 5.0)))
+    with pytest.warns(UserWarning, match="rewards from 5 to 5"):
+        adapt(world, rich, 1, None, config=QUICK)
+    adapt(world, old, 1, None, config=QUICK)  # warnings are errors here
+
+
 def test_a_world_that_diverges_is_said_to_be_unchanged(old: EpisodeDataset) -> None:
     world = world_of(TrainableConfig(explode_at=2), old)
     before = weights(world)

@@ -155,11 +155,11 @@ def _frames(shape: tuple[int, int, int], rate: float) -> str:
 
 
 def _training(record: Mapping[str, Any]) -> str:
-    if "imported" in record:
-        return f", the published weights of {record['imported']['title']}"
     if "adapted_from" in record:
         real = record["online"]["real_steps"] if "online" in record else record["data"]["training_steps"]
         return f", adapted to {real:,} real steps by {record['optimizer_steps']:,} gradient steps"
+    if "imported" in record:
+        return f", the published weights of {record['imported']['title']}"
     if "data" not in record:
         return ""
     steps = record["data"]["training_steps"]

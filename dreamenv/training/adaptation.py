@@ -7,6 +7,7 @@ knew is kept. Nothing of it is a second trainer: the stages, losses and optimise
 from __future__ import annotations
 
 import time
+import warnings
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from dreamenv.data.starts import Starts
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import StepStore
 from dreamenv.errors import ConfigError, DatasetError
+from dreamenv.nn.twohot import TwoHot
 from dreamenv.training.adapt_config import AdaptConfig
 from dreamenv.training.features import feature_blocks
 from dreamenv.training.learner import Learner
@@ -32,6 +34,8 @@ __all__ = ["Replay", "adapt", "check_replay", "old_experience", "replay_record"]
 
 Replay = Literal["dreams"] | EpisodeDataset | None
 """Where old experience comes from: the world's own dreams, a recording, or nowhere."""
+
+_CLOSE = 0.01  # of the range of rewards, beyond which it is not the same
 
 
 def adapt(
@@ -61,6 +65,9 @@ def adapt(
         ConfigError: a budget below 1, or settings that cannot work with this world.
         DivergedError: a loss became infinite or NaN.
         DeviceError: the device is not there.
+
+    Warns:
+        UserWarning: the recording has rewards beyond those that the world can predict.
     """
     check_instance("world", world, World)
     check_instance("config", config, AdaptConfig)
@@ -70,6 +77,7 @@ def adapt(
     keep_freed_memory()
     began = time.monotonic()
     learner, new = Learner(world, config, budget), FrameStore(recording)
+    _warn_of_rewards(world, new)
     with isolated(config.seed, config.num_threads, learner.device):
         _learn(learner, new, old_experience(world, replay, config), budget, config)
     record = {
@@ -157,3 +165,16 @@ def _features(learner: Learner, stage: Stage, store: StepStore | None) -> Any:
         return None
     with eval_mode(learner.model, None, learner.device):
         return np.concatenate(list(feature_blocks(store.frames, stage.precompute, learner.device)))
+
+
+def _warn_of_rewards(world: World, new: FrameStore) -> None:
+    """Warn of rewards beyond those that the world can predict, which are learned as the nearest that it can."""
+    rewards = np.concatenate([new.rewards[row + 1 : row + t + 1] for row, t in zip(new.starts, new.lengths, strict=True)])
+    ranges = [module.centers for module in world.model.modules() if isinstance(module, TwoHot)]
+    for low, high in {(float(centers[0]), float(centers[-1])) for centers in ranges}:
+        if rewards.min() < low - _CLOSE * (high - low) or rewards.max() > high + _CLOSE * (high - low):
+            warnings.warn(
+                f"the recording has rewards from {rewards.min():g} to {rewards.max():g}, and the world predicts none "
+                f"outside of {low:g} to {high:g}: it learns the nearest. Train a world from scratch for others.",
+                stacklevel=3,
+            )

@@ -134,6 +134,7 @@ class Learner:
             "steps": dict(zip([stage.name for stage in self.stages], self.steps, strict=True)),
             "adapt_config": self._config.to_json(),
             "versions": version_record(),
+            **{name: value for name, value in world.record.items() if name == "imported"},  # whose weights they were
         }
         return World(model.eval().to(world.device), world.config, starts, provenance, {**told, **record})
 
