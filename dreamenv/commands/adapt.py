@@ -56,10 +56,12 @@ def main(arguments: Sequence[str]) -> None:
     from dreamenv.commands.places import load_world
     from dreamenv.data import EpisodeDataset
     from dreamenv.training import adapt
+    from dreamenv.training.adaptation import Replay
 
     world, recording = load_world(command.world), EpisodeDataset.open(command.recording)
-    known = {"dreams": "dreams", "none": None}
-    replay = known[command.replay] if command.replay in known else EpisodeDataset.open(command.replay)
+    replay: Replay = "dreams"
+    if command.replay != "dreams":
+        replay = None if command.replay == "none" else EpisodeDataset.open(command.replay)
     adapted = adapt(world, recording, command.budget, replay, config=command.adapting)
     adapted.save(command.out)
     print(f"Its metrics are not known: measure it on recorded episodes before you trust it. {adapted}")

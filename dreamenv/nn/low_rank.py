@@ -83,10 +83,8 @@ def add_low_rank(
 def weights_once(model: nn.Module) -> Iterator[None]:
     """Compute the sums of a model's weights and adapters once, however often they are used within."""
     with parametrize.cached():
-        for module in model.modules():
-            if parametrize.is_parametrized(module):
-                for name in module.parametrizations:
-                    getattr(module, name)  # here, lest the first use be one without gradients
+        for _, module, name in _adapted(model):
+            getattr(module, name)  # here, lest the first use be one without gradients
         yield
 
 
@@ -94,8 +92,15 @@ def weights_once(model: nn.Module) -> Iterator[None]:
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state of a model as it was before `add_low_rank`, by its names then, with what was learned added."""
     state = {name: value.detach().clone() for name, value in model.state_dict().items() if _MARK not in f".{name}"}
+    for path, module, name in _adapted(model):
+        state[f"{path}.{name}".lstrip(".")] = getattr(module, name).clone()
+    return state
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield the path and the module of every weight with an adapter, and the weight's name in it."""
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
-            prefix = f"{path}." if path else ""
-            state |= {f"{prefix}{name}": getattr(module, name).clone() for name in module.parametrizations}
-    return state
+            adapters = module.parametrizations
+            assert isinstance(adapters, nn.ModuleDict)
+            yield from ((path, module, name) for name in adapters)

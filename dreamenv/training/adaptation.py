@@ -169,7 +169,9 @@ def _features(learner: Learner, stage: Stage, store: StepStore | None) -> Any:
 
 def _warn_of_rewards(world: World, new: FrameStore) -> None:
     """Warn of rewards beyond those that the world can predict, which are learned as the nearest that it can."""
-    rewards = np.concatenate([new.rewards[row + 1 : row + t + 1] for row, t in zip(new.starts, new.lengths, strict=True)])
+    rewards = np.concatenate(
+        [new.rewards[row + 1 : row + t + 1] for row, t in zip(new.starts, new.lengths, strict=True)]
+    )
     ranges = [module.centers for module in world.model.modules() if isinstance(module, TwoHot)]
     for low, high in {(float(centers[0]), float(centers[-1])) for centers in ranges}:
         if rewards.min() < low - _CLOSE * (high - low) or rewards.max() > high + _CLOSE * (high - low):

@@ -124,18 +124,18 @@ def _dream(
     before = starts.actions[:, :length].astype(actions.dtype)
     seen = frames_to_model(tensor(starts.frames[:, :length]))
     state = model.start(frames_to_model(tensor(starts.first_frames)), tensor(random.integers(2**62, size=len(starts))))
-    rewards, terminated = [], []
+    earlier: list[npt.NDArray[Any]] = []
     for i in range(length):
         action = tensor(before[:, i : i + 1])
         predicted, _ = model.imagine(state, action.repeat_interleave(model.spec.chunk, dim=1), decode=False)
-        rewards.append(predicted.rewards[:, :1].cpu().numpy())  # these steps went on
-        terminated.append(np.zeros((len(starts), 1), np.bool_))
+        earlier.append(predicted.rewards[:, :1].cpu().numpy())
         state = model.observe(state, action, seen[:, i : i + 1])
     imagined, _ = model.imagine(state, tensor(actions))
     ended, paid = _outcome(imagined, random)
     assert imagined.frames is not None
     frames = np.concatenate((starts.frames[:, :length], frames_to_numpy(imagined.frames)), axis=1)
-    rewards, terminated = np.concatenate([*rewards, paid], axis=1), np.concatenate([*terminated, ended], axis=1)
+    rewards = np.concatenate([*earlier, paid], axis=1)
+    terminated = np.pad(ended, ((0, 0), (length, 0)))  # what was recorded went on
     acted = np.concatenate((before, actions), axis=1)
     for row in range(len(starts)):
         memory.begin(starts.first_frames[row], at_episode_start=bool(starts.at_episode_start[row]))
