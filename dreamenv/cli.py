@@ -22,6 +22,7 @@ COMMANDS = {
     "collect": "record a real environment under a policy",
     "convert": "convert public recordings (VPT, MineRL, npz) to a Minari dataset",
     "train": "train a world on a recording",
+    "adapt": "adapt a world to a changed environment, on a small recording of it",
     "import": "make a world of published weights (Oasis, DIAMOND, NWM, Diffusion Forcing)",
     "agent": "train PPO in a dream, in a real environment, or in both",
     "evaluate": "score a policy in a dream or in a real environment",

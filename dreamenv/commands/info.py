@@ -155,11 +155,18 @@ def _frames(shape: tuple[int, int, int], rate: float) -> str:
 
 
 def _training(record: Mapping[str, Any]) -> str:
+    if "adapted_from" in record:
+        real = record["online"]["real_steps"] if "online" in record else record["data"]["training_steps"]
+        return f", adapted to {real:,} real steps by {record['optimizer_steps']:,} gradient steps"
     if "imported" in record:
         return f", the published weights of {record['imported']['title']}"
     if "data" not in record:
         return ""
     steps = record["data"]["training_steps"]
+    if "adapted_from" in record:
+        return (
+            f", adapted from another world by {record['optimizer_steps']:,} gradient steps on {steps:,} recorded ones"
+        )
     return f", trained on {steps:,} recorded steps in {record['seconds'] / 60:.0f} min ({record['finished'][:10]})"
 
 

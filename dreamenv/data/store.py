@@ -20,6 +20,7 @@ import torch
 
 from dreamenv.data.checks import no_rewards
 from dreamenv.data.dataset import EpisodeDataset
+from dreamenv.data.steps import rewarded_steps
 from dreamenv.errors import DatasetError
 from dreamenv.storage import FolderFormat, locked, storage_errors
 from dreamenv.world_model import DataStatistics
@@ -103,15 +104,6 @@ class FrameStore:
             termination_rate=float(self.terminated[steps].mean()),
         )
 
-    def rewarded_steps(self) -> npt.NDArray[np.int64]:
-        """Return (r, 2), the number of the episode and of the step within it, of every step with a positive reward."""
-        positive = self.rewards > 0
-        found = [
-            np.stack(np.broadcast_arrays(index, np.flatnonzero(positive[row + 1 : row + 1 + length])), axis=1)
-            for index, (row, length) in enumerate(zip(self.starts, self.lengths, strict=True))
-        ]
-        return np.concatenate(found)
-
     def require_rewards(self, name: str, share: float, *, after: int = 0) -> None:
         """Raise unless a share before rewards can be had: it is 0, or there is a positive reward.
 
@@ -123,7 +115,7 @@ class FrameStore:
         Raises:
             DatasetError: there is none.
         """
-        if share > 0 and not (self.rewarded_steps()[:, 1] >= after).any():
+        if share > 0 and not (rewarded_steps(self)[:, 1] >= after).any():
             raise no_rewards(name, share, self.dataset.path)
 
     def _step_rows(self) -> npt.NDArray[np.bool_]:

@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dreamenv.data.checks import no_rewards
+from dreamenv.data.steps import StepStore, rewarded_steps
 from dreamenv.data.store import FrameStore
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.frames import frames_to_model
@@ -42,7 +44,7 @@ class WindowSampler:
     """Returns batches of windows as a pure function of (seed, step), so that training resumes exactly.
 
     Args:
-        store: the recording.
+        store: the recording, or another store of steps.
         batch_size: b, windows per batch.
         sequence_length: t, steps per window.
         seed: at least 0.
@@ -60,7 +62,7 @@ class WindowSampler:
 
     def __init__(
         self,
-        store: FrameStore,
+        store: StepStore,
         *,
         batch_size: int,
         sequence_length: int,
@@ -85,8 +87,9 @@ class WindowSampler:
         self.features, self.crop_at_episode_ends = features, crop_at_episode_ends
         self.before_reward = before_reward
         self._ends = np.cumsum(store.lengths + sequence_length - 1)
-        store.require_rewards("before_reward", before_reward)
-        self._rewarded = store.rewarded_steps() if before_reward > 0 else np.empty((0, 2), np.int64)
+        self._rewarded = rewarded_steps(store) if before_reward > 0 else np.empty((0, 2), np.int64)
+        if before_reward > 0 and len(self._rewarded) == 0:
+            raise no_rewards("before_reward", before_reward)
 
     def batch(self, step: int, device: torch.device | str = "cpu") -> Batch:
         """Return the batch of a step, with a generator on the device that is seeded by the step."""
@@ -170,7 +173,7 @@ def _weights(begin: _Rows, steps: _Rows, length: int) -> npt.NDArray[np.float32]
 
 
 def _gather(
-    store: FrameStore,
+    store: StepStore,
     rows: _Rows,
     real: _Rows,
     length: int,
@@ -198,7 +201,7 @@ def _gather(
         next_frames = torch.empty((count, length, 0, h, w), device=device)
         tensor = torch.from_numpy(values).to(device)
         window_features = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
-    dtype = torch.float32 if store.dataset.action_layout.dtype.kind == "f" else torch.int64
+    dtype = torch.float32 if store.actions.dtype.kind == "f" else torch.int64
     padding = torch.from_numpy(weights > 0).to(device)
     return Batch(
         first_frame=first_frame,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import pack, unpack
 
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
@@ -19,9 +18,10 @@ from dreamenv.metrics.fidelity import HORIZONS, calibration, dream_fidelity
 from dreamenv.metrics.objects import object_fidelity
 from dreamenv.metrics.windows import dreamed, longest_horizon
 from dreamenv.training.config import TrainConfig
+from dreamenv.training.features import with_features
 from dreamenv.training.tensorboard_logger import TensorBoardLogger
 from dreamenv.training.video import side_by_side, strip, write_mp4
-from dreamenv.world_model import Batch, Stage
+from dreamenv.world_model import Stage
 
 __all__ = ["Evaluator"]
 
@@ -126,31 +126,10 @@ class Evaluator:
         )
         totals: dict[str, float] = {}
         for step in range(_LOSS_BATCHES):
-            batch = sampler.batch(step, self._device)
-            if stage.precompute is not None:
-                batch = _with_features(batch, stage)
+            batch = with_features(sampler.batch(step, self._device), stage)
             for objective in stage.objectives:
                 loss, logs = objective.loss(batch)
                 for name, value in {"loss": loss, **logs}.items():
                     key = f"held_out_{objective.name}/{name}"
                     totals[key] = totals.get(key, 0.0) + float(value) / _LOSS_BATCHES
         return totals
-
-
-def _with_features(batch: Batch, stage: Stage) -> Batch:
-    """Return the batch with the features that the stage would have precomputed, in place of its frames."""
-    assert stage.precompute is not None
-    frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
-    flat, shape = pack([frames], "* c h w")
-    values = stage.precompute(flat)
-    rounded = values.half().float() if values.is_floating_point() else values.long()  # as they are stored
-    return Batch(
-        first_frame=batch.first_frame[:, :0],
-        frames=batch.frames[:, :, :0],
-        actions=batch.actions,
-        rewards=batch.rewards,
-        terminated=batch.terminated,
-        weight=batch.weight,
-        features=unpack(rounded.flatten(1), shape, "* d")[0].unflatten(-1, values.shape[1:]),
-        generator=batch.generator,
-    )

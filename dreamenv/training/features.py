@@ -6,21 +6,23 @@ The file lies in a folder with its digest, so that damaged features are noticed,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import pack, unpack
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from dreamenv.errors import CheckpointDamagedError
 from dreamenv.frames import frames_to_model
 from dreamenv.storage import FolderFormat
+from dreamenv.world_model import Batch, Stage
 
-__all__ = ["compute_features", "open_features"]
+__all__ = ["compute_features", "feature_blocks", "open_features", "with_features"]
 
 _FILE = "features.npy"
 _FORMAT = FolderFormat(
@@ -71,6 +73,37 @@ def open_features(path: Path, *, check: bool) -> np.memmap[Any, np.dtype[Any]]:
     return mapped
 
 
+def feature_blocks(
+    frames: npt.NDArray[np.uint8], precompute: Callable[[Tensor], Tensor], device: torch.device
+) -> Iterator[npt.NDArray[Any]]:
+    """Run precompute over frames (n, h, w, c); yield blocks of the result, as they are stored."""
+    chunk = _CPU_CHUNK if device.type == "cpu" else _CHUNK
+    for first in range(0, len(frames), chunk):
+        with torch.no_grad():
+            part = precompute(frames_to_model(frames[first : first + chunk], device, channels_last=True))
+        yield part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
+
+
+def with_features(batch: Batch, stage: Stage) -> Batch:
+    """Return the batch with the features that the stage would have precomputed, if any, in place of its frames."""
+    if stage.precompute is None:
+        return batch
+    frames = torch.cat((batch.first_frame[:, None], batch.frames), dim=1)  # b t+1 c h w
+    flat, shape = pack([frames], "* c h w")
+    values = stage.precompute(flat)
+    rounded = values.half().float() if values.is_floating_point() else values.long()  # as they are stored
+    return Batch(
+        first_frame=batch.first_frame[:, :0],
+        frames=batch.frames[:, :, :0],
+        actions=batch.actions,
+        rewards=batch.rewards,
+        terminated=batch.terminated,
+        weight=batch.weight,
+        features=unpack(rounded.flatten(1), shape, "* d")[0].unflatten(-1, values.shape[1:]),
+        generator=batch.generator,
+    )
+
+
 def _fill(
     file: Path,
     frames: npt.NDArray[np.uint8],
@@ -78,18 +111,16 @@ def _fill(
     device: torch.device,
     progress: bool,
 ) -> Mapping[str, Any]:
-    chunk = _CPU_CHUNK if device.type == "cpu" else _CHUNK
     stored: np.memmap[Any, np.dtype[Any]] | None = None
+    first = 0
     with tqdm(total=len(frames), desc="features", unit="frame", disable=not progress, mininterval=0.5) as bar:
-        for first in range(0, len(frames), chunk):
-            with torch.no_grad():
-                part = precompute(frames_to_model(frames[first : first + chunk], device, channels_last=True))
-            values = part.half().cpu().numpy() if part.is_floating_point() else part.int().cpu().numpy()
+        for values in feature_blocks(frames, precompute, device):
             if stored is None:
                 shape = (len(frames), *values.shape[1:])
                 stored = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=shape)
                 _reserve(file)
             stored[first : first + len(values)] = values
+            first += len(values)
             bar.update(len(values))
         if stored is not None:
             stored.flush()

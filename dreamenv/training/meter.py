@@ -20,10 +20,11 @@ class Meter:
 
     Args:
         stage: name of the stage, for messages.
+        kept: what is left when it diverges, likewise.
     """
 
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
+    def __init__(self, stage: str, kept: str = "The last good checkpoint is kept") -> None:
+        self._stage, self._kept = stage, kept
         self._sums: dict[str, Tensor] = {}
         self._health: dict[str, Tensor] = {}
         self._steps: dict[str, int] = {}
@@ -48,8 +49,8 @@ class Meter:
             if not math.isfinite(float(value)):
                 raise DivergedError(
                     f"objective {objective!r} of stage {self._stage!r} diverged: its loss or gradient is no longer "
-                    "finite. The last good checkpoint is kept; lower the learning rate or gradient_clip, or look for "
-                    "faulty values in the data."
+                    f"finite. {self._kept}; lower the learning rate or gradient_clip, or look for faulty values in the "
+                    "data."
                 )
 
     def take(self, frames_per_step: int, rate: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.errors import ConfigError
 from dreamenv.training.config import TrainConfig
 
-__all__ = ["choose_split", "differences", "make_record", "recorded_split"]
+__all__ = ["choose_split", "differences", "make_record", "recorded_split", "version_record"]
 
 _PACKAGES = ("dreamenv", "torch", "tensordict", "lightning-fabric", "numpy")
 
@@ -42,7 +42,7 @@ def make_record(
             "held_out_steps": held_out.total_steps,
             "split": dict(zip(("holdout", "seed"), split, strict=True)),
         },
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": version_record(),
     }
 
 
@@ -87,6 +87,11 @@ def choose_split(config: TrainConfig, initial: Mapping[str, Any] | None, dataset
             f"out episodes that it has seen. Give holdout={before[0]}, 0 to hold out none, or another recording."
         )
     return before
+
+
+def version_record() -> dict[str, str | None]:
+    """Return the versions of what a world is trained with."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

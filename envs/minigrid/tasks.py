@@ -44,6 +44,17 @@ MINIGRID_TASKS: dict[str, MinigridTask] = {
             about=f"Find the green square in four rooms that are joined by gaps. {_REWARD}100 steps truncate.",
         ),
         MinigridTask(
+            name="minigrid_lava_gap",
+            id="dreamenv/MinigridLavaGap-v0",
+            simulator="LavaGapEnv",
+            arguments={"size": 7},  # MiniGrid-LavaGapS7-v0
+            action_names=_WALK_NAMES,
+            action_table=_WALK_TABLE,
+            max_native_steps=196,
+            about="Go through the gap in a river of lava, which terminates without reward, to the green square. "
+            f"{_REWARD}196 steps truncate.",
+        ),
+        MinigridTask(
             name="minigrid_multi_room",
             id="dreamenv/MinigridMultiRoom-v0",
             simulator="MultiRoomEnv",
