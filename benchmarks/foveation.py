@@ -1,7 +1,7 @@
 """Compare fine tokens everywhere, coarse ones everywhere, and a fovea: ``python -m dreamenv.benchmarks.foveation``.
 
 All are one network (`dreamenv.denoisers.foveated_dit`) over the latents of one codec, from the same seed and windows,
-differing in how a frame is cut into tokens. Each is trained for the same multiply-adds, which are counted, not timed, and
+differing in how a frame is cut into tokens. Each is trained for the same multiply-adds (counted, not timed) and
 judged on held-out windows after as many steps as the finest takes (equal steps) and at the end (equal compute).
 
 - Error inside and outside the fovea, in the frame after the context and some steps into the dream. The fovea is where

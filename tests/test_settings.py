@@ -33,6 +33,7 @@ PRESETS = [
     if (backbone, preset) not in LARGE
 ]
 SIDE = {
+    "foveated": 64,
     "framepack_like": 64,
     "next_scale": 64,
     "small": 64,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("dreamenv.testing.contract")
+pytest.register_assert_rewrite("dreamenv.testing.contract", "dreamenv.testing.gaze")
 
 from dreamenv.testing.contract import ROWS, SPEC, STEPS, WorldModelContract, assert_equal  # noqa: E402  (after the rewrite)
 
