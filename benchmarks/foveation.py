@@ -303,7 +303,7 @@ def _judged(world: DenoisingWorld, held_out: EpisodeDataset, settings: Foveation
         for horizon in settings.horizons:
             at = _CONTEXT + horizon  # in the real frames, of which the first is before all actions
             change = (latents[:, at - 1] - latents[:, at - 2]).square().mean(1)
-            inside = _in_pixels(fovea.fine_pixels(fovea.best_gaze(change)), real.shape[-2:])
+            inside = fovea.fine_pixels(fovea.best_gaze(change), real.shape[-1] // world.latent_shape[-1])
             error = (dream.frames[:, horizon - 1] - real[:, at]).square().mean(1)
             for place, mask in (("inside", inside), ("outside", ~inside)):
                 mean = (error * mask).sum((1, 2)) / mask.sum((1, 2))
@@ -312,12 +312,6 @@ def _judged(world: DenoisingWorld, held_out: EpisodeDataset, settings: Foveation
         world, held_out, steps=settings.horizons, moments=settings.moments, context=_CONTEXT, seed=settings.seed
     )
     return {"psnr": {key: _decibels(torch.cat(parts)) for key, parts in errors.items()}, "objects": shown}
-
-
-def _in_pixels(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Masks (n, h, w) of latents, of frames of that size."""
-    factor = size[0] // mask.shape[-2]
-    return mask.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def _decibels(errors: Tensor) -> dict[str, float]:

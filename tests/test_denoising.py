@@ -99,7 +99,7 @@ def test_guidance_by_the_past_alone_asks_only_about_the_actions_taken():
 @pytest.mark.parametrize(
     "config",
     [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED, TINY_FOVEATED, TINY_LATENT],
-    ids=["unet", "causal_dit", "cross_dit", "framepack", "latents"],
+    ids=["unet", "causal_dit", "cross_dit", "framepack", "foveated_dit", "latents"],
 )
 def test_rounded_weights_sample_almost_the_same_with_a_float32_cache(config):
     world = randomized(config)

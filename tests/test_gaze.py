@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import json
+from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from PIL import Image
+from safetensors.torch import load_file
 from tiny_worlds import TINY_DIT, TINY_FOVEATED, presented, randomized, with_denoiser
 from torch import Tensor
 
 from dreamenv import World
 from dreamenv.backbones.denoising import DenoisingConfig
-from dreamenv.data import Starts
+from dreamenv.benchmarks import foveation
+from dreamenv.data import EpisodeDataset, RandomPolicy, Starts, collect
 from dreamenv.denoisers.foveated_dit import FoveatedDiT, FoveatedDiTConfig
 from dreamenv.denoisers.gaze import HeldGaze, MotionGaze, UncertaintyGaze
 from dreamenv.dream import DreamEnv, DreamVectorEnv, GazeAction
+from dreamenv.envs import make_real
 from dreamenv.errors import ActionError, ConfigError, GazeError, ResetNeededError, StateError
 from dreamenv.nn.fovea import Fovea
 from dreamenv.nn.transformer import PatchEmbed
 from dreamenv.testing import SPEC
+from dreamenv.world_model import WorldModelSpec
 
 LAYOUTS = [((3, 64, 64), 4, (4, 8)), ((4, 16, 16), 2, (4,)), ((1, 16, 32), 1, (2, 8)), ((2, 8, 8), 1, ())]
 
@@ -313,3 +322,42 @@ def test_the_gaze_can_be_a_part_of_the_action(foveated):
     assert env.unwrapped.gaze.tolist() == pytest.approx(action["gaze"].tolist())
     with pytest.raises(ConfigError, match="dreams"):
         GazeAction(gym.make("CartPole-v1"))
+
+
+# What uses it
+
+
+def test_the_example_trains_a_world_and_looks_about(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    example = importlib.import_module("gaze")
+    example.main("own_envs:Dot", tmp_path, steps=400, updates=2)
+    picture = np.asarray(Image.open(tmp_path / "gaze.png"))
+    assert picture.shape == (3 * 64, 3 * (8 * 64 + 7 * 2), 3)
+    assert (picture == 255).all(-1).mean() > 0.02  # the border of the fovea
+
+
+def test_layouts_are_compared_at_equal_multiply_adds(tmp_path, monkeypatch, capsys):
+    make = partial(make_real, "own_envs:Dot", size=64)
+    data = collect(make, partial(RandomPolicy, make().action_space), tmp_path / "data", steps=400, num_workers=0)
+    monkeypatch.setattr(foveation, "object_fidelity", lambda *_, **__: {"steps": {}})
+    out, weights = tmp_path / "found.json", tmp_path / "weights"
+    foveation.main(
+        ["--data", str(data.path), "--steps", "2", "--codec-steps", "2", "--windows", "2", "--rounds", "1",
+         "--horizons", "1", "--out", str(out), "--weights", str(weights)]
+    )  # fmt: skip
+    found = json.loads(out.read_text())["results"]
+    layouts, operations = found["layouts"], found["training_operations"]
+    assert layouts["uniform, 2 steps"]["tokens"] == 64
+    taken = next(entry for name, entry in layouts.items() if name.startswith("foveated, ") and entry["steps"] > 2)
+    assert taken["tokens"] == 28
+    assert taken["steps"] == round(2 * operations["uniform"] / operations["foveated"]) >= 6
+    assert layouts["uniform, 2 steps"]["operations"] > 3 * taken["operations"]
+    assert {"foveated, gaze held", "foveated, gaze on the uncertain"} < set(layouts)
+    assert "| uniform, 2 steps" in capsys.readouterr().out
+    world = foveation.make_config(foveation.LAYOUTS["foveated"], 1).build(spec_of(data))
+    world.load_state_dict(load_file(weights / "foveated.safetensors"))
+
+
+def spec_of(data: EpisodeDataset) -> WorldModelSpec:
+    h, w, c = data.frame_shape
+    return WorldModelSpec(frame_shape=(c, h, w), action_space=data.action_space, frame_rate=1.0)

@@ -90,10 +90,14 @@ class Fovea(nn.Module):
         gaze = (2 * k + self.sides[0] / 2) / k.new_tensor(self.grid)
         return torch.where(best[:, None] > 0, gaze, torch.full_like(gaze, 0.5)).unflatten(0, maps.shape[:-2])
 
-    def fine_pixels(self, gaze: Tensor) -> Tensor:
-        """Return where a frame is seen in fine patches, (..., h, w) bool, from gazes (..., 2)."""
+    def fine_pixels(self, gaze: Tensor, scale: int = 1) -> Tensor:
+        """Return where a frame is seen in fine patches, (..., h, w) bool, from gazes (..., 2).
+
+        ``scale`` is how many pixels of the result there are per pixel (or latent) and side.
+        """
         fine = self.foveas[self.cell(gaze)].unflatten(-1, self.grid) > 0
-        return fine.repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
+        side = self.patch * scale
+        return fine.repeat_interleave(side, -2).repeat_interleave(side, -1)
 
     def split(self, frames: Tensor, cell: Tensor) -> list[Tensor]:
         """Cut frames (b, f, c, h, w) as their cells (b, f) say: (b, f, n, values) for each scale, finest first."""
