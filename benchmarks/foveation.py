@@ -90,10 +90,10 @@ class Foveation:
     """
 
     data: Path
-    steps: int = 400
-    codec_steps: int = 400
-    windows: int = 192
-    moments: int = 192
+    steps: int = 300
+    codec_steps: int = 300
+    windows: int = 128
+    moments: int = 160
     horizons: tuple[int, ...] = (1, 8)
     holdout: float = 0.1
     seed: int = 0
@@ -179,7 +179,8 @@ def measure(settings: Foveation) -> dict[str, Any]:
             with_gaze(world, denoiser.gaze)
         if settings.weights is not None:
             settings.weights.mkdir(parents=True, exist_ok=True)
-            save_file(world.state_dict(), settings.weights / f"{name}.safetensors")
+            tensors = {key: value.contiguous() for key, value in world.state_dict().items()}
+            save_file(tensors, settings.weights / f"{name}.safetensors")
     return {
         "layouts": layouts,
         "training_operations": operations,

@@ -24,15 +24,9 @@ from dreamenv.training import TrainConfig, train
 from dreamenv.training.video import strip
 
 
-def main(
-    task: str = "take_cover",
-    out: Path = Path("runs/gaze"),
-    steps: int = 20_000,
-    train_steps: int = 2000,
-    size: int = 64,
-) -> None:
+def main(task: str = "take_cover", out: Path = Path("runs/gaze"), steps: int = 20_000, updates: int = 2000) -> None:
     """Record, train, and look about."""
-    make_env = partial(make_real, task, size=size)
+    make_env = partial(make_real, task, size=64)
     policy = partial(RandomPolicy, make_env().action_space)
     data = collect(make_env, policy, out / "data", steps=steps, num_workers=1)
     stages = dict.fromkeys(("codec", "denoiser", "head"), updates)
