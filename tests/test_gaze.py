@@ -338,7 +338,7 @@ def test_the_example_trains_a_world_and_looks_about(tmp_path, monkeypatch):
 
 def test_layouts_are_compared_at_equal_multiply_adds(tmp_path, monkeypatch, capsys):
     make = partial(make_real, "own_envs:Dot", size=64)
-    data = collect(make, partial(RandomPolicy, make().action_space), tmp_path / "data", steps=400, num_workers=0)
+    data = collect(make, partial(RandomPolicy, make().action_space), tmp_path / "data", steps=150, num_workers=0)
     monkeypatch.setattr(foveation, "object_fidelity", lambda *_, **__: {"steps": {}})
     out, weights = tmp_path / "found.json", tmp_path / "weights"
     foveation.main(
@@ -351,7 +351,7 @@ def test_layouts_are_compared_at_equal_multiply_adds(tmp_path, monkeypatch, caps
     taken = next(entry for name, entry in layouts.items() if name.startswith("foveated, ") and entry["steps"] > 2)
     assert taken["tokens"] == 28
     assert taken["steps"] == round(2 * operations["uniform"] / operations["foveated"]) >= 6
-    assert layouts["uniform, 2 steps"]["operations"] > 3 * taken["operations"]
+    assert layouts["uniform, 2 steps"]["operations"] > 2.9 * taken["operations"]
     assert {"foveated, gaze held", "foveated, gaze on the uncertain"} < set(layouts)
     assert "| uniform, 2 steps" in capsys.readouterr().out
     world = foveation.make_config(foveation.LAYOUTS["foveated"], 1).build(spec_of(data))
