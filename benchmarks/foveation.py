@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -336,9 +337,7 @@ def _speed(models: dict[str, DenoisingWorld], held_out: EpisodeDataset, settings
             _, state = world.imagine(state, torch.zeros(1, 1, *shape, dtype=torch.int64))
         return _TIMED
 
-    return interleaved(
-        {name: lambda world=world: dream(world) for name, world in models.items()}, rounds=settings.rounds
-    )
+    return interleaved({name: partial(dream, world) for name, world in models.items()}, rounds=settings.rounds)
 
 
 def _row(name: str, entry: dict[str, Any], horizons: Sequence[int]) -> tuple[Any, ...]:

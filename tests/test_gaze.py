@@ -214,6 +214,17 @@ def test_a_cached_step_equals_one_that_computes_everything_again_whatever_each_f
     assert float(alone.std()) > 0.01
 
 
+def test_all_gazes_are_one_graph_to_a_compiler():
+    world = randomized(TINY_FOVEATED)
+    _, _, noisy = presented(world, rows=2, frames=1)
+    compiled = torch.compile(world.denoiser.forward_cached, backend="eager", fullgraph=True)
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
+        state = world.start(torch.rand(2, *SPEC.frame_shape), torch.arange(2))
+        for gaze in torch.rand((5, 2, 2), generator=torch.Generator().manual_seed(0)):
+            cache = dict(world.look(state, gaze).items())
+            torch.testing.assert_close(compiled(cache, noisy), world.denoiser.forward_cached(cache, noisy))
+
+
 # Environments
 
 

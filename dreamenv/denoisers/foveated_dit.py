@@ -196,7 +196,7 @@ class FoveatedDiT(Denoiser):
         parts = self.fovea.split(given.frames, cell)
         tokens = torch.cat([embed(part) for embed, part in zip(self.embed, parts, strict=True)], dim=2)
         rotary, mask = self._context(given, cell, past)
-        layers = [None] * len(self.blocks)
+        layers: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
         if past is not None:
             layers = list(zip(past["keys"].unbind(1), past["values"].unbind(1), strict=True))
         keys, values = [], []

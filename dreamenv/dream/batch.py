@@ -176,7 +176,8 @@ class DreamBatch:
     def gaze(self) -> NDArray[np.float32]:
         """Return where the next frames are looked at, (b, 2)."""
         assert self._state is not None
-        return self._state["gaze"].cpu().numpy().copy()
+        gaze: NDArray[np.float32] = self._state["gaze"].cpu().numpy().copy()
+        return gaze
 
     @torch.inference_mode()
     def embed(self) -> Tensor:

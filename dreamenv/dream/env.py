@@ -95,7 +95,8 @@ class DreamEnv(gym.Env[Any, Any]):
     @property
     def gaze(self) -> NDArray[np.float32]:
         """Where the next frame is looked at, (2,) row and column in [0, 1]; see `DreamVectorEnv.gaze`."""
-        return self._batch.gaze[0]
+        gaze: NDArray[np.float32] = self._batch.gaze[0]
+        return gaze
 
     def look(self, gaze: Any) -> None:
         """Look there, (row, column) in [0, 1], from the next frame on; None leaves it to the world.

@@ -201,7 +201,7 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
         """
         self._check_open()
         rows, start = read_options(options, self.num_envs)
-        gaze = read_gaze(options["gaze"], self._dreams.model, self.num_envs) if "gaze" in (options or {}) else None
+        gaze = read_gaze(options["gaze"], self._dreams.model, self.num_envs) if options and "gaze" in options else None
         if not self._dreams.started and len(rows) < self.num_envs:
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)

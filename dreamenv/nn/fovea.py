@@ -88,14 +88,15 @@ class Fovea(nn.Module):
         best, cell = held.max(-1)
         k = torch.stack((cell // self.cells[1], cell % self.cells[1]), dim=-1)
         gaze = (2 * k + self.sides[0] / 2) / k.new_tensor(self.grid)
-        return torch.where(best[:, None] > 0, gaze, torch.full_like(gaze, 0.5)).unflatten(0, maps.shape[:-2])
+        found = torch.where(best[:, None] > 0, gaze, torch.full_like(gaze, 0.5))
+        return found.reshape(*maps.shape[:-2], 2)
 
     def fine_pixels(self, gaze: Tensor, scale: int = 1) -> Tensor:
         """Return where a frame is seen in fine patches, (..., h, w) bool, from gazes (..., 2).
 
         ``scale`` is how many pixels of the result there are per pixel (or latent) and side.
         """
-        fine = self.foveas[self.cell(gaze)].unflatten(-1, self.grid) > 0
+        fine: Tensor = self.foveas[self.cell(gaze)].unflatten(-1, self.grid) > 0
         side = self.patch * scale
         return fine.repeat_interleave(side, -2).repeat_interleave(side, -1)
 
