@@ -50,7 +50,7 @@ from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer, only_trainable
 from dreamenv.world_model import Stage, WorldModelSpec
 
-__all__ = ["LAYOUTS", "Foveation", "main", "measure"]
+__all__ = ["LAYOUTS", "Foveation", "main", "make_config", "measure"]
 
 _CONTEXT = 6
 _DENOISER = FoveatedDiTConfig(context=_CONTEXT, embed_dim=96, depth=3, heads=3, patch=2, fovea=())
@@ -175,9 +175,9 @@ def measure(settings: Foveation) -> dict[str, Any]:
         models[name] = world.eval()
         if name == _FOVEATED:
             for other, gaze in _GAZES.items():
-                with_gaze(world, gaze)
+                _look_by(world, gaze)
                 layouts[f"{name}, {other}"] = {**facts, "steps": steps, **_judged(world, held_out, settings)}
-            with_gaze(world, denoiser.gaze)
+            _look_by(world, denoiser.gaze)
         if settings.weights is not None:
             settings.weights.mkdir(parents=True, exist_ok=True)
             tensors = {key: value.contiguous() for key, value in world.state_dict().items()}
@@ -192,7 +192,7 @@ def measure(settings: Foveation) -> dict[str, Any]:
     }
 
 
-def with_gaze(world: DenoisingWorld, gaze: GazeConfig) -> None:
+def _look_by(world: DenoisingWorld, gaze: GazeConfig) -> None:
     """Let a world look elsewhere, with the weights that it has."""
     assert isinstance(world.denoiser, FoveatedDiT)
     world.denoiser.config = dataclasses.replace(world.denoiser.config, gaze=gaze)
