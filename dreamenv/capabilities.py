@@ -18,6 +18,7 @@ __all__ = [
     "SupportsCalibrate",
     "SupportsCompile",
     "SupportsEmbed",
+    "SupportsGaze",
     "SupportsJump",
     "SupportsReconstruct",
     "SupportsRevise",
@@ -141,6 +142,25 @@ class SupportsScore(Protocol):
 
         Raises:
             FrameError, ActionError, StateError: as `dreamenv.world_model.WorldModel.observe` does.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsGaze(Protocol):
+    """Capability: sees frames finely round a gaze and coarsely elsewhere, and can be told where to look.
+
+    States of such a world have an entry ``gaze`` (b, 2) float32, row and column in [0, 1] of the frame, at which the
+    next frame is seen.
+    """
+
+    def look(self, state: State, gaze: Tensor) -> State:
+        """Return the state with gazes (b, 2) float32 that stay until told otherwise; the state is not changed.
+
+        A row of NaN leaves the gaze of that row to the world again.
+
+        Raises:
+            GazeError: of another shape or type, or outside the frame.
         """
         ...
 

@@ -9,6 +9,7 @@
     ├── InputError             (ValueError)         a tensor, array or number handed to a model or environment
     │   ├── ActionError                             outside the action space, wrong width or type
     │   ├── FrameError                              wrong shape, size or type
+    │   ├── GazeError                               a gaze outside the frame, or where a world has none
     │   ├── SeedError                               a seed list of the wrong length, a negative seed
     │   └── StateError                              a state of another world or of another number of rows
     ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
@@ -60,6 +61,7 @@ __all__ = [
     "EpisodeError",
     "FolderInUseError",
     "FrameError",
+    "GazeError",
     "InputError",
     "MissingDependencyError",
     "PolicyError",
@@ -131,6 +133,10 @@ class ActionError(InputError):
 
 class FrameError(InputError):
     """Frames of the wrong shape, size or type."""
+
+
+class GazeError(InputError):
+    """A gaze outside the frame, of the wrong shape or type, or for a world that has none."""
 
 
 class SeedError(InputError):

@@ -14,6 +14,7 @@ from tiny_worlds import (
     TINY_CODEC,
     TINY_CROSS,
     TINY_DIT,
+    TINY_FOVEATED,
     TINY_LATENT,
     TINY_PACKED,
     TINY_SHORTCUT,
@@ -29,6 +30,7 @@ from dreamenv.backbones.tokens.diagonal import DiagonalOrderConfig
 from dreamenv.backbones.tokens.masked import MaskedOrderConfig
 from dreamenv.backbones.tokens.next_scale import NextScaleOrderConfig
 from dreamenv.codecs.vit_vae import ViTVAEConfig
+from dreamenv.denoisers.gaze import HeldGaze, UncertaintyGaze
 from dreamenv.diffusion.context_noise import NoiseAugmentation, Stabilization
 from dreamenv.diffusion.guidance import Guidance
 from dreamenv.diffusion.process import RectifiedFlow, VariancePreserving
@@ -134,6 +136,21 @@ class TestDenoisingFromAPackedPast(SlowToOverfit):
         TINY_PACKED, schedule=EndsFirst(frames=2), guidance=Guidance(context_dropout=0.1, context_guidance_scale=1.2)
     )
     spec = dataclasses.replace(SPEC, chunk=2)
+    overfit_steps = 400
+
+
+class TestDenoisingWhereItLooks(WorldModelContract):
+    config = TINY_FOVEATED
+    overfit_steps = 400
+
+
+class TestDenoisingWhereItIsUncertain(SlowToOverfit):
+    config = with_denoiser(TINY_FOVEATED, gaze=UncertaintyGaze())
+    overfit_steps = 400
+
+
+class TestDenoisingWhereItIsTold(SlowToOverfit):
+    config = with_denoiser(TINY_FOVEATED, patch=1, fovea=(2, 8), gaze=HeldGaze())
     overfit_steps = 400
 
 

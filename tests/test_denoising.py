@@ -13,6 +13,7 @@ from tiny_worlds import (
     TINY,
     TINY_CROSS,
     TINY_DIT,
+    TINY_FOVEATED,
     TINY_LATENT,
     TINY_PACKED,
     TINY_SHORTCUT,
@@ -97,8 +98,8 @@ def test_guidance_by_the_past_alone_asks_only_about_the_actions_taken():
 
 @pytest.mark.parametrize(
     "config",
-    [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED, TINY_LATENT],
-    ids=["unet", "causal_dit", "cross_dit", "framepack", "latents"],
+    [TINY, TINY_DIT, TINY_CROSS, TINY_PACKED, TINY_FOVEATED, TINY_LATENT],
+    ids=["unet", "causal_dit", "cross_dit", "framepack", "foveated_dit", "latents"],
 )
 def test_rounded_weights_sample_almost_the_same_with_a_float32_cache(config):
     world = randomized(config)

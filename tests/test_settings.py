@@ -36,6 +36,7 @@ ALONE = {("rssm", "revising"): "revision"}
 """The one part in which a preset differs from another one, whose settings are tried there."""
 
 SIDE = {
+    "foveated": 64,
     "framepack_like": 64,
     "next_scale": 64,
     "revising": 64,

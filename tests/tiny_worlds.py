@@ -16,7 +16,9 @@ from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.denoisers.base import DenoiserInput
 from dreamenv.denoisers.causal_dit import CausalDiTConfig
 from dreamenv.denoisers.cross_dit import CrossDiTConfig
+from dreamenv.denoisers.foveated_dit import FoveatedDiTConfig
 from dreamenv.denoisers.framepack import FramePackConfig
+from dreamenv.denoisers.gaze import MotionGaze
 from dreamenv.diffusion.context_noise import Stabilization
 from dreamenv.diffusion.preconditioning import Preconditioning
 from dreamenv.diffusion.process import RectifiedFlow, VariancePreserving
@@ -40,6 +42,10 @@ TINY_CROSS = dataclasses.replace(
 )
 TINY_PACKED = dataclasses.replace(
     _CLEAN_CONTEXT, denoiser=FramePackConfig(packing=((1, 1), (2, 2)), embed_dim=64, depth=2, heads=2, patch=4)
+)
+TINY_FOVEATED = dataclasses.replace(
+    TINY_DIT,
+    denoiser=FoveatedDiTConfig(context=3, embed_dim=64, depth=2, heads=2, patch=4, fovea=(2,), gaze=MotionGaze()),
 )
 TINY_SHORTCUT = dataclasses.replace(
     TINY_DIT,

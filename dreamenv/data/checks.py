@@ -125,7 +125,8 @@ def check_rewards(values: Any) -> npt.NDArray[np.float32]:
 
 def no_rewards(name: str, share: float, path: Path | None = None) -> DatasetError:
     """Return the error about a share before rewards, of a recording that has none; None if it lies nowhere."""
+    where = "" if path is None else f" on {path}"
     return DatasetError(
-        f"{name}={share} has no effect{'' if path is None else f' on {path}'}: no episode to learn from gets a positive reward after its start. "
+        f"{name}={share} has no effect{where}: no episode to learn from gets a positive reward after its start. "
         "Record some that do, or leave it at 0."
     )

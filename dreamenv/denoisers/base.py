@@ -11,7 +11,7 @@ a standard deviation of about 1; ``a`` width of an action's vector.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,11 +21,15 @@ from torch import Tensor, nn
 
 from dreamenv.nn.actions import ActionEncoder, ActionVector
 from dreamenv.parts import Part
+from dreamenv.world_model import StateBounds
 
-__all__ = ["Cache", "Denoiser", "DenoiserConfig", "DenoiserInput", "DenoiserShape"]
+__all__ = ["Cache", "Denoiser", "DenoiserConfig", "DenoiserInput", "DenoiserShape", "Uniform"]
 
 Cache = dict[str, Tensor]
 """What a denoiser keeps of past frames: entries (b, ...) of the world's state."""
+
+Uniform = Callable[..., Tensor]
+"""A shape to that many samples in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class DenoiserInput:
             `Denoiser.forward_sequence` only: else an empty cache does it.
         block_ids: (f,) int64, never falling: frames of one block are denoised together and see each other both ways;
             None where each is a block of its own.
+        gaze: (b, f, 2) in [0, 1], row and column at which each frame is looked at; for `Denoiser.forward_sequence` of
+            those that draw it, see `Denoiser.draw_gaze`: else the cache has it.
+        surprise: (b, f, h, w) at least 0, how far sampled frames came to lie from what was first predicted of them;
+            None for observed ones.
     """
 
     frames: Tensor
@@ -53,6 +61,8 @@ class DenoiserInput:
     time_shift: Tensor | None = None
     drop_context: Tensor | None = None
     block_ids: Tensor | None = None
+    gaze: Tensor | None = None
+    surprise: Tensor | None = None
 
     def blocks(self) -> Tensor:
         """Return ``block_ids``, or those of frames that are blocks of their own."""
@@ -151,6 +161,14 @@ class Denoiser(nn.Module, ABC):
         Its entries become entries of the world's state, so none may be called as one of the world's ("frame", "latent",
         ...) or its head's ("hidden", ...): such a world raises ConfigError when it starts.
         """
+
+    def cache_bounds(self) -> StateBounds:
+        """Return bounds of entries of a cache, see `dreamenv.world_model.WorldModel.state_bounds`."""
+        return {}
+
+    def draw_gaze(self, frames: Tensor, uniform: Uniform) -> Tensor | None:
+        """Draw where the clean frames (b, s, c, h, w) of a window are looked at; None where all is seen alike."""
+        return None
 
     @abstractmethod
     def update_cache(self, cache: Mapping[str, Tensor], context: DenoiserInput) -> Cache:

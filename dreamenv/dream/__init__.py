@@ -12,6 +12,7 @@ from dreamenv.lazy import on_first_use
 if TYPE_CHECKING:
     from dreamenv.dream.config import DreamConfig
     from dreamenv.dream.env import DreamEnv
+    from dreamenv.dream.gaze import GazeAction
     from dreamenv.dream.latents import LatentFilter, LatentObservation
     from dreamenv.dream.registration import register
     from dreamenv.dream.states import load_state, save_state
@@ -21,6 +22,7 @@ __all__ = [
     "DreamConfig",
     "DreamEnv",
     "DreamVectorEnv",
+    "GazeAction",
     "LatentFilter",
     "LatentObservation",
     "load_state",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = on_first_use(
         "DreamConfig": "config",
         "DreamEnv": "env",
         "DreamVectorEnv": "vector_env",
+        "GazeAction": "gaze",
         "LatentFilter": "latents",
         "LatentObservation": "latents",
         "load_state": "states",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.allocator import keep_freed_memory
-from dreamenv.capabilities import SupportsEmbed, SupportsRevise
+from dreamenv.capabilities import SupportsEmbed, SupportsGaze, SupportsRevise
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
 from dreamenv.dream.streams import RowStreams
@@ -77,6 +77,7 @@ class DreamBatch:
         max_uncertainty: truncate above this; None never does.
 
     Attributes:
+        model: as given.
         frames: (b, h, w, c) uint8, what of each row's last step; None without ``decode``.
         entry: (b,) int64, which of `StartStates`' entries each row started with.
         steps: (b,) int64, steps since the dream began.
@@ -95,7 +96,7 @@ class DreamBatch:
         max_uncertainty: float | None,
     ) -> None:
         keep_freed_memory()  # a step of many rows makes megabytes anew, and spends a third of its time on page faults
-        self._model, self._starts, self._device = model, starts, device
+        self.model, self._starts, self._device = model, starts, device
         self._horizon, self._temperatures = horizon, temperatures
         self._decode, self._max_uncertainty = decode, max_uncertainty
         self._state: State | None = None
@@ -111,12 +112,13 @@ class DreamBatch:
         return self._state is not None
 
     @torch.inference_mode()
-    def begin(self, rows: Rows, pools: Rows) -> None:
+    def begin(self, rows: Rows, pools: Rows, gaze: Tensor | None = None) -> None:
         """Start new dreams in these rows (all of them the first time).
 
         Args:
             rows: (n,) which.
             pools: (n, 2) or (2,), the range of entries to choose from.
+            gaze: (b, 2), of all rows, see `look`; None leaves it to the world.
         """
         beginnings = self.streams.begin(rows)
         first, end = pools[..., 0], pools[..., 1]
@@ -125,6 +127,8 @@ class DreamBatch:
         low, high = self._temperatures
         fresh["rng_key"] = self._tensor(beginnings.key)
         fresh["temperature"] = self._tensor((low + (high - low) * beginnings.temperature).astype(np.float32))
+        if gaze is not None:
+            fresh = cast(SupportsGaze, self.model).look(fresh, gaze[torch.from_numpy(rows)].to(self._device))
         self.entry[rows] = entries
         self.steps[rows] = 0
         if len(rows) == self.rows:
@@ -144,7 +148,7 @@ class DreamBatch:
     def imagine(self, actions: Tensor) -> ImaginedStep:
         """Imagine one step in every row, under actions (b, 1, *a); the dreams stay where they are."""
         assert self._state is not None
-        imagined, state = self._model.imagine(self._state, actions, decode=self._decode)
+        imagined, state = self.model.imagine(self._state, actions, decode=self._decode)
         frames = None if imagined.frames is None else frames_from_model(imagined.frames[:, 0])
         return ImaginedStep(state, frames, _on_host(imagined))
 
@@ -167,18 +171,30 @@ class DreamBatch:
     def revise(self, frames: Tensor, mask: Tensor) -> None:
         """Let real frames (b, l, c, h, w) of the last l steps revise what is remembered, where mask (b, l) is True."""
         assert self._state is not None
-        if not isinstance(self._model, SupportsRevise):
+        if not isinstance(self.model, SupportsRevise):
             raise ConfigError(
-                f"this world's model ({type(self._model).__name__}) cannot revise what it remembers; train one of the "
+                f"this world's model ({type(self.model).__name__}) cannot revise what it remembers; train one of the "
                 "preset 'revising' of the backbone 'rssm'."
             )
-        self._state = self._model.revise(self._state, frames, mask)
+        self._state = self.model.revise(self._state, frames, mask)
+
+    @torch.inference_mode()
+    def look(self, gaze: Tensor) -> None:
+        """Look at gazes (b, 2) float32 in [0, 1] from the next frame on; NaN leaves a row's to the world."""
+        assert self._state is not None
+        self._state = cast(SupportsGaze, self.model).look(self._state, gaze.to(self._device))
+
+    def gaze(self) -> NDArray[np.float32]:
+        """Return where the next frames are looked at, (b, 2)."""
+        assert self._state is not None
+        gaze: NDArray[np.float32] = self._state["gaze"].cpu().numpy().copy()
+        return gaze
 
     @torch.inference_mode()
     def embed(self) -> Tensor:
         """Return the model's embedding of every row, (b, d) float32."""
         assert self._state is not None
-        return cast(SupportsEmbed, self._model).embed(self._state)
+        return cast(SupportsEmbed, self.model).embed(self._state)
 
     def start_frames(self) -> Tensor:
         """Return the real frame that each row's dream started with, (b, h, w, c) uint8."""
@@ -239,7 +255,7 @@ class DreamBatch:
 
     def _bounds(self) -> StateBounds:
         """Return the bounds of a state's entries."""
-        model = {**STREAM_BOUNDS, **self._model.state_bounds()}
+        model = {**STREAM_BOUNDS, **self.model.state_bounds()}
         return {
             ("dreams",): (0, MOST_STEPS),
             ("steps",): (0, MOST_STEPS),

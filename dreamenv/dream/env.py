@@ -93,6 +93,20 @@ class DreamEnv(gym.Env[Any, Any]):
         """Close the window."""
         self._batch.close()
 
+    @property
+    def gaze(self) -> NDArray[np.float32]:
+        """Where the next frame is looked at, (2,) row and column in [0, 1]; see `DreamVectorEnv.gaze`."""
+        gaze: NDArray[np.float32] = self._batch.gaze[0]
+        return gaze
+
+    def look(self, gaze: Any) -> None:
+        """Look there, (row, column) in [0, 1], from the next frame on; None leaves it to the world.
+
+        Raises:
+            GazeError: outside the frame, no two numbers, or this world sees all of a frame alike.
+        """
+        self._batch.look(None if gaze is None else [gaze])
+
     def get_state(self) -> State:
         """Return everything the dream's future depends on; see `DreamVectorEnv.get_state`."""
         return self._batch.get_state()

@@ -1,4 +1,4 @@
-"""What the environment accepts: an autoreset mode, and for `reset` seeds and the options "start" and "reset_mask"."""
+"""What the environment accepts: an autoreset mode, and for `reset` seeds and options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["choose_pools", "episode_pool", "read_autoreset_mode", "read_options"
 
 Rows = NDArray[np.int64]
 
-_OPTIONS = ("reset_mask", "start")
+_OPTIONS = ("gaze", "reset_mask", "start")
 _SEED_LIMIT = 2**63
 
 

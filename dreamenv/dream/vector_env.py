@@ -28,6 +28,7 @@ from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
+from dreamenv.dream.gaze import Gazing, read_gaze
 from dreamenv.dream.hindsight import read_revision
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
 from dreamenv.dream.latents import observation_space
@@ -53,7 +54,7 @@ _MOST_SCALE = 64
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
-class DreamVectorEnv(VectorEnv[Any, Any, Any]):
+class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
     """``num_envs`` dreams of one world.
 
     Args:
@@ -189,7 +190,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
                 are seeded at random if they never were.
             options: "start": the number of one of the world's starts, or "episode" for the first frame of any real
                 episode, one for all rows or one per row (None for a row's usual choice); "reset_mask": (b,) bool,
-                which rows to reset, the others go on.
+                which rows to reset, the others go on; "gaze": where those look at first, as `look` takes it.
 
         Returns:
             The observations of all rows, and infos of those that were reset.
@@ -200,13 +201,14 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._check_open()
         rows, start = read_options(options, self.num_envs)
+        gaze = read_gaze(options["gaze"], self._dreams.model, self.num_envs) if options and "gaze" in options else None
         if not self._dreams.started and len(rows) < self.num_envs:
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
         pools = choose_pools(start, rows, self.num_envs, self._starts, self._pool)
         super().reset(seed=seeds[0] if isinstance(seed, Integral) else None)
         self._seed_rows(rows, seeds)
-        self._dreams.begin(rows, pools)
+        self._dreams.begin(rows, pools, gaze)
         self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
         if self.render_mode == "human":
             self.render()

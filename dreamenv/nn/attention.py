@@ -22,12 +22,14 @@ __all__ = [
     "KeyValueCache",
     "PackedCache",
     "SpaceAttention",
+    "SpaceTimeAttention",
     "TemporalContext",
     "TimeAttention",
     "attend",
     "attend_cached",
     "block_causal_mask",
     "check_heads",
+    "past_mask",
     "temporal_context",
 ]
 
@@ -79,11 +81,8 @@ def temporal_context(
     position = cache.position if cache else torch.zeros(rows, dtype=torch.int64, device=block_ids.device)
     mask = block_causal_mask(block_ids, reach).expand(rows, -1, -1)
     if cache is not None:
-        w = cache.keys.shape[-2]
-        age = w - torch.arange(w, device=block_ids.device)  # the newest is 1 behind the first of these frames
-        near = (age + order[:, None]) <= reach
-        valid = age <= cache.length[:, None]
-        mask = torch.cat((near & valid[:, None], mask), dim=-1)
+        past = past_mask(len(block_ids), cache.length, cache.keys.shape[-2], reach)
+        mask = torch.cat((past, mask), dim=-1)
     return TemporalContext(time_rotary((position[:, None] + order)[:, None, None], channels), mask)
 
 
@@ -92,6 +91,20 @@ def block_causal_mask(block_ids: Tensor, reach: int) -> Tensor:
     order = torch.arange(len(block_ids), device=block_ids.device)
     back = order[:, None] - order  # f f: how many frames a key lies behind a query
     return (block_ids[:, None] >= block_ids) & (back <= reach)
+
+
+def past_mask(frames: int, length: Tensor, w: int, reach: int) -> Tensor:
+    """Return which of the w cached frames, newest last, each of the frames after them attends to: (b, frames, w) bool.
+
+    Args:
+        frames: how many there are.
+        length: (b,) int64, how many of the cached ones are valid; the newest ones.
+        w: how many are cached.
+        reach: how many frames back attention goes, at most.
+    """
+    order = torch.arange(frames, device=length.device)
+    age = w - torch.arange(w, device=length.device)  # the newest is 1 behind the first of these frames
+    return ((age + order[:, None]) <= reach) & (age <= length[:, None])[:, None]
 
 
 class _Attention(nn.Module):
@@ -158,6 +171,40 @@ class TimeAttention(_Attention):
         else:
             attended = attend_cached(query, (cache.keys, key), (cache.values, value), mask)
         return self._join(attended).transpose(1, 2), key, value
+
+
+class SpaceTimeAttention(_Attention):
+    """Attention of tokens to all of their own frame and of earlier ones, wherever those lie.
+
+    Args:
+        width: of tokens.
+        heads: of attention; each is a multiple of 8 wide: half encodes the time, a quarter each row and column.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        check_heads(width, heads, 8)
+
+    def forward(
+        self, tokens: Tensor, rotary: Rotary, mask: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            tokens: (b, f, n, width).
+            rotary: of all of them, in order.
+            mask: bool, to (b, 1, f n, m), which key each token attends to, cached ones first.
+            past: cached keys and values, (b, heads, w n, d) each; None if there are none.
+
+        Returns:
+            Tokens of the same shape, their keys and their values, (b, heads, f n, d) each.
+        """
+        query, key, value = self._split(tokens.flatten(1, 2), rotary)
+        if past is None:
+            attended = attend(query, key, value, mask)
+        else:
+            attended = attend_cached(query, (past[0], key), (past[1], value), mask)
+        return self._join(attended).unflatten(1, tokens.shape[1:3]), key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

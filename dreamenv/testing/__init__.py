@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("dreamenv.testing.contract", "dreamenv.testing.revision")
+pytest.register_assert_rewrite("dreamenv.testing.contract", "dreamenv.testing.gaze", "dreamenv.testing.revision")
 
 from dreamenv.testing.contract import ROWS, SPEC, STEPS, WorldModelContract, assert_equal  # noqa: E402  (after the rewrite)
 from dreamenv.testing.revision import RevisionContract  # noqa: E402

@@ -13,11 +13,18 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dreamenv.capabilities import SupportsCalibrate, SupportsEmbed, SupportsReconstruct, SupportsScore
+from dreamenv.capabilities import (
+    SupportsCalibrate,
+    SupportsEmbed,
+    SupportsGaze,
+    SupportsReconstruct,
+    SupportsScore,
+)
 from dreamenv.data import FrameStore
 from dreamenv.errors import ActionError, FrameError, SeedError, StateError
 from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.testing.chance import learn, predict, record_chance
+from dreamenv.testing.gaze import check_gaze_contract
 from dreamenv.world_model import BackboneConfig, Batch, DataStatistics, State, WorldModel, WorldModelSpec
 
 __all__ = ["ROWS", "SPEC", "STEPS", "WorldModelContract", "assert_equal"]
@@ -277,6 +284,12 @@ class WorldModelContract:
             model.score(state, self.actions(STEPS).double(), self.frames(STEPS))
         with pytest.raises(StateError, match="rows"):
             model.score(state[:2], self.actions(STEPS), self.frames(STEPS))
+
+    def test_each_row_looks_where_it_is_told(self, model: WorldModel) -> None:
+        if not isinstance(model, SupportsGaze):
+            assert not hasattr(model, "look")
+            return
+        check_gaze_contract(model, self.begin(model), self.actions(2 * self.spec.chunk))
 
     def test_imagining_without_frames_changes_nothing_else(self, model: WorldModel) -> None:
         actions = self.actions(2 * self.spec.chunk)

@@ -18,8 +18,8 @@ from dreamenv.allocator import keep_freed_memory
 from dreamenv.checks import check_instance, check_whole, show
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
-from dreamenv.data.store import FrameStore
 from dreamenv.data.steps import StepStore
+from dreamenv.data.store import FrameStore
 from dreamenv.errors import ConfigError, DatasetError
 from dreamenv.nn.twohot import TwoHot
 from dreamenv.training.adapt_config import AdaptConfig

@@ -28,7 +28,9 @@ class Presentation:
     context_noise: ContextNoise | None
     finest_step_size: float | None
 
-    def context(self, frames: Tensor, actions: Tensor, block_ids: Tensor | None = None) -> DenoiserInput:
+    def context(
+        self, frames: Tensor, actions: Tensor, block_ids: Tensor | None = None, surprise: Tensor | None = None
+    ) -> DenoiserInput:
         """Present clean frames (b, f, ...) that vectors of actions (b, f, a) led to, as context of later ones."""
         process, target = self.preconditioning.process, self.preconditioning.target
         if isinstance(self.context_noise, Stabilization):
@@ -39,7 +41,8 @@ class Presentation:
         step_size = None
         if self.finest_step_size is not None:
             step_size = torch.full_like(level, self.finest_step_size)
-        return DenoiserInput(frames, self.preconditioning.time(level), actions, step_size, block_ids=block_ids)
+        time = self.preconditioning.time(level)
+        return DenoiserInput(frames, time, actions, step_size, block_ids=block_ids, surprise=surprise)
 
     def noisy(
         self,
@@ -51,6 +54,7 @@ class Presentation:
         time_shift: Tensor | None = None,
         drop_context: Tensor | None = None,
         block_ids: Tensor | None = None,
+        gaze: Tensor | None = None,
     ) -> DenoiserInput:
         """Present noisy frames (b, f, ...) at levels (b, f) whose target is to be predicted; see `DenoiserInput`."""
         return DenoiserInput(
@@ -61,4 +65,5 @@ class Presentation:
             time_shift,
             drop_context,
             block_ids,
+            gaze,
         )

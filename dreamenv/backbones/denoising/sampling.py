@@ -51,9 +51,8 @@ class FrameSampler:
         shape: tuple[int, ...],
         actions: Tensor,
         *,
-        empty: Cache | None = None,
         time_shift: int | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Sample the frames (b, f, c, h, w) that vectors of actions (b, f, a) lead to.
 
         Args:
@@ -61,28 +60,30 @@ class FrameSampler:
             state: with its cache, and the rows' random streams and temperatures.
             shape: (c, h, w) of a frame as the denoiser has it.
             actions: of the chunk, or of the one frame that lies ``time_shift`` steps ahead.
-            empty: a cache of no frames, where `needs_empty_cache` says so.
             time_shift: see `DenoiserInput`; None where the denoiser is not given it.
+
+        Returns:
+            The frames, and the first prediction of them, from noise alone.
         """
         b, f = actions.shape[:2]
+        empty = None
+        if self.guidance.context_guidance_scale != 1:  # predictions without a past are needed, too
+            empty = denoiser.init_cache(actions.new_zeros(b, *shape))
         levels = self._levels.to(actions.device, non_blocking=True)
         noisy = self.init_sigma * row_noise(state, shape, f, _NOISE_STREAM)
         previous: PreviousStep | None = None
+        first = noisy
         for number in range(len(levels) - 1):
             level, next_level = (row.expand(b, -1) for row in levels[number : number + 2])
             noise = row_noise(state, shape, f, _NOISE_STREAM + 1 + number) if self.sampler.stochastic else None
             this = SamplingStep(self.process, noisy, level, next_level, noise, previous)
             found = self._predict(denoiser, state, noisy, level, actions, empty, time_shift)
+            first = found.frame if number == 0 else first
             noisy, previous = self.sampler.step(this, found)
             if self.sampler.corrects and number < len(levels) - 2:
                 arrived = self._predict(denoiser, state, noisy, next_level, actions, empty, time_shift)
                 noisy = self.sampler.correct(this, found, arrived)
-        return noisy
-
-    @property
-    def needs_empty_cache(self) -> bool:
-        """Whether predictions without a past are needed, too."""
-        return self.guidance.context_guidance_scale != 1
+        return noisy, first
 
     def _predict(
         self,

@@ -126,6 +126,7 @@ class DenoisingLoss:
         if isinstance(augmentation, NoiseAugmentation):
             clean = frames + augmentation.max_std * uniform(b, 1, 1, 1, 1) * standard_normal(*frames.shape)
         blocks = draw_blocks(s, self.group_size, generator, device)
+        gaze = denoiser.draw_gaze(frames, uniform)
 
         def predict(
             noisy: Tensor, level: Tensor, step_size: Tensor | None = None, rows: Tensor | slice = slice(None)
@@ -139,6 +140,7 @@ class DenoisingLoss:
                 time_shift=None if shift is None else shift[rows],
                 drop_context=None if drop is None else drop[rows],
                 block_ids=blocks,
+                gaze=None if gaze is None else gaze[rows],
             )
             with autocast(device, self.training.bfloat16 and denoiser.training):
                 return denoiser.forward_sequence(context, given).float()

@@ -28,6 +28,7 @@ from dreamenv.codecs.base import AutoencoderConfig
 from dreamenv.codecs.codec import Codec
 from dreamenv.codecs.pixels import Pixels
 from dreamenv.denoisers.base import DenoiserConfig, DenoiserShape
+from dreamenv.denoisers.foveated_dit import FoveatedDiT
 from dreamenv.denoisers.unet import UNetConfig
 from dreamenv.diffusion.context_noise import ContextNoise
 from dreamenv.diffusion.guidance import Guidance
@@ -49,6 +50,7 @@ from dreamenv.world_model import (
     Imagined,
     Stage,
     State,
+    StateBounds,
     WorldModel,
     WorldModelSpec,
     check_actions,
@@ -161,14 +163,13 @@ class DenoisingWorld(WorldModel):
         )
         self._sampler = FrameSampler(self._presentation, config.sampler, config.schedule, config.guidance)
         self._loss = DenoisingLoss(
-            presentation=self._presentation,
-            guidance=config.guidance,
-            group_size=config.schedule.group_size,
-            max_time_shift=config.denoiser.shift_range,
+            presentation=self._presentation, guidance=config.guidance, group_size=config.schedule.group_size,
+            max_time_shift=config.denoiser.shift_range, training=config.training,
             max_steps=config.sampler.max_steps if isinstance(config.sampler, Shortcut) else None,
-            training=config.training,
-        )
+        )  # fmt: skip
         self._rounded = False
+        if isinstance(self.denoiser, FoveatedDiT) and self.denoiser.can_look:
+            self.look = self.denoiser.look
 
     # The contract
 
@@ -214,11 +215,12 @@ class DenoisingWorld(WorldModel):
         state, chunks = state.copy(), []
         for vectors in self.action(actions).split(self.spec.chunk, dim=1):
             per_latent = self._per_latent(vectors)
-            sampled = self._sample(state, per_latent)
+            sampled, first = self._sample(state, per_latent)
             frames = self._decode(sampled)
             latents = sampled if self.config.context_source == "sampled" else self._encode(frames, state)
             output = self._follow(state, vectors, frames, latents)
-            self._update_cache(state, latents, per_latent, self._sampler.block_ids(latents))
+            surprise = (latents - first).square().mean(2)
+            self._update_cache(state, latents, per_latent, self._sampler.block_ids(latents), surprise)
             if self.stride > 1:
                 push_history(state, vectors, frames)
             state["rng_counter"] = state["rng_counter"] + frames.shape[1]
@@ -271,7 +273,7 @@ class DenoisingWorld(WorldModel):
                 f"this world predicts {self.max_time_shift} steps ahead at most, {self.spec.chunk} frames together, "
                 f"not {shift} steps; imagine the steps between, or train with max_time_shift larger."
             )
-        return self._decode(self._sample(state, self.action(actions).mean(1, keepdim=True), shift))[:, 0]
+        return self._decode(self._sample(state, self.action(actions).mean(1, keepdim=True), shift)[0])[:, 0]
 
     def embed(self, state: State) -> Tensor:
         """Return what the head knows, and what it sees in the present frame."""
@@ -289,6 +291,10 @@ class DenoisingWorld(WorldModel):
     def calibrate(self, statistics: DataStatistics) -> None:
         """Take the range of rewards and the rate of terminations from the data."""
         self.head.calibrate(statistics)
+
+    def state_bounds(self) -> StateBounds:
+        """See `WorldModel`."""
+        return self.denoiser.cache_bounds()
 
     # What is learned
 
@@ -311,8 +317,8 @@ class DenoisingWorld(WorldModel):
             first = batch.first_frame[:, None].expand(-1, self.stride, -1, -1, -1)
             frames = self.codec.features(torch.cat((first, batch.frames), dim=1))
         error, possible = self._loss(self.denoiser, frames, actions, batch.generator)
-        kept = (batch.weight * ~batch.terminated).unflatten(1, (-1, self.stride)).amin(2)  # terminal: may be anything
-        kept = kept * possible[:, 1:]
+        weight = batch.weight * ~batch.terminated  # a terminal frame may be anything
+        kept = weight.unflatten(1, (-1, self.stride)).amin(2) * possible[:, 1:]
         loss = (error[:, 1:] * kept).sum() / kept.sum().clamp_min(1e-8)
         return loss, {"denoising": loss.detach()}
 
@@ -322,16 +328,11 @@ class DenoisingWorld(WorldModel):
 
     # Pieces
 
-    def _sample(self, state: State, actions: Tensor, time_shift: int = 1) -> Tensor:
-        """Sample the frames (b, f, c, h, w), as the denoiser has them, that vectors of actions (b, f, a) lead to."""
-        empty = None
-        if self._sampler.needs_empty_cache:
-            empty = self.denoiser.init_cache(actions.new_zeros(len(actions), *self.latent_shape))
+    def _sample(self, state: State, actions: Tensor, time_shift: int = 1) -> tuple[Tensor, Tensor]:
+        """Sample the frames, as the denoiser has them, that vectors of actions lead to; see `FrameSampler.sample`."""
+        shift = time_shift if self.max_time_shift > 1 else None
         with self._precision(actions.device):
-            return self._sampler.sample(
-                self.denoiser, state, self.latent_shape, actions,
-                empty=empty, time_shift=time_shift if self.max_time_shift > 1 else None,
-            )  # fmt: skip
+            return self._sampler.sample(self.denoiser, state, self.latent_shape, actions, time_shift=shift)
 
     def _follow(self, state: State, actions: Tensor, frames: Tensor, latents: Tensor | None = None) -> HeadOutput:
         """Let the head take in vectors of actions (b, t, a) and the frames (b, t, c, h, w) they led to, in place.
@@ -353,10 +354,10 @@ class DenoisingWorld(WorldModel):
         return output
 
     def _update_cache(
-        self, memory: State | dict[str, Tensor], latents: Tensor, actions: Tensor, block_ids: Tensor | None = None
+        self, memory: State | dict[str, Tensor], latents: Tensor, actions: Tensor, *sampled: Tensor
     ) -> None:
-        """Take frames as the denoiser has them into its cache, in place."""
-        context = self._presentation.context(latents, actions, block_ids)
+        """Take frames as the denoiser has them into its cache, in place; blocks and surprise go with sampled ones."""
+        context = self._presentation.context(latents, actions, *sampled)
         with self._precision(latents.device):
             cache = self.denoiser.update_cache(memory, context)
         memory.update({name: value.float() if value.is_floating_point() else value for name, value in cache.items()})
