@@ -9,6 +9,7 @@
     ├── InputError             (ValueError)         a tensor, array or number handed to a model or environment
     │   ├── ActionError                             outside the action space, wrong width or type
     │   ├── FrameError                              wrong shape, size or type
+    │   ├── PromptError                             an empty prompt, unknown words, a world that takes none
     │   ├── SeedError                               a seed list of the wrong length, a negative seed
     │   └── StateError                              a state of another world or of another number of rows
     ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
@@ -63,6 +64,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "PolicyError",
+    "PromptError",
     "RecordingError",
     "ResetNeededError",
     "SeedError",
@@ -131,6 +133,10 @@ class ActionError(InputError):
 
 class FrameError(InputError):
     """Frames of the wrong shape, size or type."""
+
+
+class PromptError(InputError):
+    """A prompt that is empty or too long, of words that the world never learned, or to a world that takes none."""
 
 
 class SeedError(InputError):

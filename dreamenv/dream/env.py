@@ -92,6 +92,10 @@ class DreamEnv(gym.Env[Any, Any]):
         """Close the window."""
         self._batch.close()
 
+    def prompt(self, prompt: str | None) -> None:
+        """Ask for something else from the next step on; None for nothing. See `DreamVectorEnv.prompt`."""
+        self._batch.prompt(prompt)
+
     def get_state(self) -> State:
         """Return everything the dream's future depends on; see `DreamVectorEnv.get_state`."""
         return self._batch.get_state()

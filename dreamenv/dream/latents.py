@@ -23,7 +23,7 @@ from dreamenv.frames import frames_to_model
 from dreamenv.world import World
 from dreamenv.world_model import State
 
-__all__ = ["LatentFilter", "LatentObservation", "latent_space"]
+__all__ = ["LatentFilter", "LatentObservation", "frame_space", "latent_space"]
 
 Latents = NDArray[np.float32]
 
@@ -155,6 +155,12 @@ class LatentObservation(gym.Wrapper[Any, Any, Any, Any]):
         frame, reward, terminated, truncated, info = self.env.step(action)
         latents = self._filter.step(one_row(action), np.asarray(frame)[None])
         return latents[0], reward, terminated, truncated, info
+
+
+def frame_space(frame_shape: tuple[int, int, int]) -> gym.spaces.Box:
+    """Return the space of observations that are frames, (h, w, c) uint8, given (c, h, w)."""
+    c, h, w = frame_shape
+    return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
 
 def latent_space(world: World) -> gym.spaces.Box:

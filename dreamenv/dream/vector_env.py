@@ -15,7 +15,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -23,21 +22,31 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamenv.checks import check_choice, check_flag, check_whole, to_array
+from dreamenv.checks import check_choice, check_flag, check_whole
 from dreamenv.data.starts import Starts
 from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
-from dreamenv.dream.latents import latent_space
+from dreamenv.dream.latents import frame_space, latent_space
 from dreamenv.dream.loading import find_world, prepare_model
-from dreamenv.dream.options import choose_pools, episode_pool, read_autoreset_mode, read_options, read_seeds
+from dreamenv.dream.options import (
+    MOST_ROWS,
+    choose_pools,
+    episode_pool,
+    read_autoreset_mode,
+    read_branches,
+    read_options,
+    read_rows,
+    read_seeds,
+)
+from dreamenv.dream.prompts import encode_prompts, first_prompts, read_prompts
 from dreamenv.dream.render import Renderer
-from dreamenv.dream.rewards import RewardFunction, compute_rewards
+from dreamenv.dream.rewards import RewardFunction, compute_rewards, step_info_names
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
-from dreamenv.errors import ClosedError, ConfigError, InputError, ResetNeededError
+from dreamenv.errors import ClosedError, ConfigError, ResetNeededError
 from dreamenv.tensordicts import take_rows
 from dreamenv.world import World
 from dreamenv.world_model import State
@@ -48,7 +57,6 @@ Rows = NDArray[np.int64]
 Step = tuple[Any, Any, Any, Any, Infos]
 
 _DEFAULT_HORIZON = 256  # steps, where the world does not know the real environment's time limit
-_MOST_ROWS = 2**16  # what their observation space alone holds in memory: gigabytes
 _MOST_SCALE = 64
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
@@ -107,7 +115,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         **settings: Any,
     ) -> None:
         self.config = config = DreamConfig.resolve(config, settings, caller=DreamVectorEnv)
-        num_envs = check_whole("num_envs", num_envs, most=_MOST_ROWS)
+        num_envs = check_whole("num_envs", num_envs, most=MOST_ROWS)
         check_choice("observation", observation, ("frame", "latent"))
         check_choice("output", output, ("numpy", "torch"))
         if render_mode is not None:
@@ -129,13 +137,14 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         self._latent = observation == "latent"
         self.single_action_space = copy.deepcopy(spec.action_space)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.single_observation_space = self._make_observation_space()
+        self.single_observation_space = latent_space(self.world) if self._latent else frame_space(spec.frame_shape)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
         self._read = ActionReader(spec.action_space, num_envs, self._device)
         self._starts = StartStates(model, starts if starts is not None else self.world.starts, self._device)
         every = np.array([0, self._starts.segments])
         self._pool = episode_pool(self._starts) if config.episode_starts_only else every
+        self._model = model
         self._dreams = DreamBatch(
             model,
             self._starts,
@@ -145,20 +154,14 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             temperatures=config.temperature_range,
             decode=not self._latent or render_mode is not None or reward_fn is not None,
             max_uncertainty=config.max_uncertainty,
+            prompt=encode_prompts(model, [config.prompt], self._device),
         )
         self._renderer = Renderer(
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
         )
         self._render_start, self._reward_fn = render_start, reward_fn
         self._penalty = np.float32(config.uncertainty_penalty)
-        self._told = ["termination_probability"]  # names of the infos that steps give values to
-        if model.estimates_uncertainty:
-            self._told += ["uncertainty", *(["imagined_reward"] if config.uncertainty_penalty else [])]
-        elif config.uncertainty_penalty or config.max_uncertainty is not None:
-            raise ConfigError(
-                f"a {type(self.world.model).__name__} estimates no uncertainty; leave uncertainty_penalty and "
-                "max_uncertainty out."
-            )
+        self._told = step_info_names(model, config, type(self.world.model).__name__)
         if reward_fn is None and not spec.predicts_rewards:
             warnings.warn(
                 "this world predicts no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
@@ -188,14 +191,15 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             seed: one for all rows (row i gets seed + i) or one per row; None continues the rows' streams, which
                 are seeded at random if they never were.
             options: "start": the number of one of the world's starts, or "episode" for the first frame of any real
-                episode, one for all rows or one per row (None for a row's usual choice); "reset_mask": (b,) bool,
-                which rows to reset, the others go on.
+                episode, one for all rows or one per row (None for a row's usual choice); "prompt": what to ask for, one
+                string for all rows or one per row (None for the configuration's), see `prompt`; "reset_mask": (b,)
+                bool, which rows to reset, the others go on.
 
         Returns:
             The observations of all rows, and infos of those that were reset.
 
         Raises:
-            SeedError, InputError, UnknownNameError: seeds or options that make no sense; nothing has changed.
+            SeedError, InputError, PromptError, UnknownNameError: seeds or options that make no sense; nothing changed.
             ClosedError: after `close`.
         """
         self._check_open()
@@ -204,9 +208,12 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
         pools = choose_pools(start, rows, self.num_envs, self._starts, self._pool)
+        prompts = encode_prompts(
+            self._model, first_prompts(options, self.config.prompt, rows, self.num_envs), self._device
+        )
         super().reset(seed=seeds[0] if isinstance(seed, Integral) else None)
         self._seed_rows(rows, seeds)
-        self._dreams.begin(rows, pools)
+        self._dreams.begin(rows, pools, prompts)
         self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
         if self.render_mode == "human":
             self.render()
@@ -265,6 +272,25 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
 
     # What only dreams can do
 
+    def prompt(self, prompt: str | Sequence[str | None] | None, rows: int | Sequence[int] | Rows | None = None) -> None:
+        """Ask rows for something else from the next step on, until another prompt or the end of the dream.
+
+        Args:
+            prompt: one string for these rows (None: all) or one for each; None asks for nothing.
+            rows: which.
+
+        Raises:
+            PromptError: the world takes none, or an empty or unknown one; nothing has changed.
+            InputError, ResetNeededError, ClosedError: no such row, before the first reset, after `close`.
+        """
+        self._check_open()
+        if not self._dreams.started:
+            raise ResetNeededError("reset() must be called before prompt().")
+        where = np.arange(self.num_envs) if rows is None else read_rows(rows, self.num_envs)
+        prompts = encode_prompts(self._model, read_prompts(prompt, len(where)), self._device)
+        if prompts is not None:
+            self._dreams.prompt(where, prompts)
+
     def get_state(self) -> State:
         """Return everything the rows' futures depend on: a TensorDict of batch size [b], to keep or to save.
 
@@ -309,27 +335,11 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             InputError: no such row.
         """
-        wanted = np.atleast_1d(to_array("rows", rows))
-        if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
-            raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
-        wrong = wanted[(wanted < 0) | (wanted >= self.num_envs)]
-        if len(wrong):
-            raise InputError(f"there is no row {wrong[0]}: rows are 0 to {self.num_envs - 1}.")
-        if np.ndim(rows) == 0:
-            copies = self.num_envs if n is None else check_whole("n", n, most=_MOST_ROWS, error=InputError)
-            wanted = np.repeat(wanted, copies)
-        elif n is not None:
-            raise InputError("n goes with a single row; repeat the rows you want several copies of.")
+        wanted = read_branches(rows, n, self.num_envs)
         state = take_rows(self.get_state(), torch.from_numpy(wanted).to(self._device))
         return state if seed is None else branch_state(state, seed)
 
     # Pieces
-
-    def _make_observation_space(self) -> gym.spaces.Box:
-        if self._latent:
-            return latent_space(self.world)
-        c, h, w = self.world.spec.frame_shape
-        return gym.spaces.Box(0, 255, (h, w, c), np.uint8)
 
     def _seed_rows(self, rows: Rows, seeds: list[int | None]) -> None:
         for row in rows:
@@ -377,11 +387,6 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
     def _restart_within_step(self, final: Any, info: Infos) -> Any:
         """Restart the ended rows, as SAME_STEP autoreset asks; return the rows' observations."""
         ended, self._ended = self._ended, _NO_ROWS
-        if self.output == "numpy":
-            shown = np.full(self.num_envs, None, dtype=object)
-            for row in ended:
-                shown[row] = final[row].copy()
-            final = shown
         keep_final(info, final, self._mask(ended))
         self._dreams.begin(ended, self._pool)
         restart_infos(info, self._dreams.segment(), ended)
