@@ -1,9 +1,9 @@
 """A small real environment for prompts: a camera that pans over a strip on which objects of some colour appear.
 
-The frame shows `COLUMNS` columns of cells; most hold one object, in one of `LANES` lanes. A step pans by one column, and
-the column that appears is always new. An action pans left or right; with the no-op the camera does what the caption of
-the moment names, or stands still. New objects have the colour that the caption names, or any. So the caption is slow, the
-action is fast, and where they contradict each other the action wins, for the camera alone.
+The frame shows `COLUMNS` columns of cells; most hold one object, in one of `LANES` lanes. A step pans by one column,
+and the column that appears is always new. An action pans left or right; with the no-op the camera does what the caption
+of the moment names, or stands still. New objects have the colour that the caption names, or any. So the caption is
+slow, the action is fast, and where they contradict each other the action wins, for the camera alone.
 
 Captions change at random; they read "camera pans left, red objects", "green objects", or nothing at all.
 """
@@ -24,7 +24,7 @@ from dreamenv.data.provenance import Provenance
 
 __all__ = ["ACTIONS", "COLOURS", "PANS", "Panorama", "caption", "find_objects", "record_panorama"]
 
-CELL, COLUMNS, LANES = 4, 6, 4
+CELL, COLUMNS, LANES = 4, 4, 4
 COLOURS = {"red": (220, 60, 50), "green": (70, 190, 80), "blue": (70, 110, 230)}
 ACTIONS = ("noop", "left", "right")
 PANS = {"left": 1, "right": 2}
@@ -43,7 +43,7 @@ def caption(pan: str | None, colour: str | None) -> str:
 
 
 class Panorama(gym.Env[NDArray[np.uint8], np.int64]):
-    """16x24 RGB, Discrete(3): no-op, left, right; no rewards, no end but the time limit.
+    """16x16 RGB, Discrete(3): no-op, left, right; no rewards, no end but the time limit.
 
     Args:
         captioned: whether captions come and go; else there is none, and the no-op stands still.
@@ -123,7 +123,7 @@ class Panorama(gym.Env[NDArray[np.uint8], np.int64]):
 
 
 def find_objects(frame: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:
-    """Yield the objects of a frame (16, 24, 3): column, lane and colour of every cell that shows one."""
+    """Yield the objects of a frame (16, 16, 3): column, lane and colour of every cell that shows one."""
     cells = frame.reshape(LANES, CELL, COLUMNS, CELL, 3)[:, :-1, :, :-1].mean(axis=(1, 3), dtype=np.float64)
     colours = np.array([_FLOOR, *COLOURS.values()])
     distance = np.linalg.norm(cells[:, :, None] - colours, axis=-1)  # lanes columns colours

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("dreamenv.testing.contract")
+pytest.register_assert_rewrite("dreamenv.testing.contract", "dreamenv.testing.prompts")
 
 from dreamenv.testing.contract import ROWS, SPEC, STEPS, WorldModelContract, assert_equal  # noqa: E402  (after the rewrite)
+from dreamenv.testing.prompts import PromptContract  # noqa: E402
 
-__all__ = ["ROWS", "SPEC", "STEPS", "WorldModelContract", "assert_equal"]
+__all__ = ["ROWS", "SPEC", "STEPS", "PromptContract", "WorldModelContract", "assert_equal"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from dreamenv.backbones.rssm.model import RSSMConfig
+from dreamenv.backbones.rssm.prompting import PromptConfig
 from dreamenv.backbones.rssm.training import RSSMStage, RSSMTraining
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 
-__all__ = ["PRESETS", "base", "small", "tiny"]
+__all__ = ["PRESETS", "base", "prompted", "small", "tiny"]
 
 
 def small() -> RSSMConfig:
@@ -46,4 +49,9 @@ def base() -> RSSMConfig:
     )
 
 
-PRESETS = {"small": small, "tiny": tiny, "base": base}
+def prompted() -> RSSMConfig:
+    """As small, for recordings with captions: takes prompts."""
+    return dataclasses.replace(small(), prompt=PromptConfig())
+
+
+PRESETS = {"small": small, "tiny": tiny, "base": base, "prompted": prompted}
