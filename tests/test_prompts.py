@@ -190,21 +190,15 @@ class Mission(gym.ObservationWrapper):
 
 
 def test_the_recorder_writes_what_the_environment_says(tmp_path: Path) -> None:
-    episode = collect(
-        Said, lambda: RandomPolicy(ToyEnv().action_space), tmp_path / "said", steps=7, num_workers=0, progress=False
-    )[0]
+    def policy() -> RandomPolicy:
+        return RandomPolicy(ToyEnv().action_space)
+
+    episode = collect(Said, policy, tmp_path / "said", steps=7, num_workers=0, progress=False)[0]
     assert episode.captions is not None
     for frame, said in zip(episode.frames, episode.captions, strict=False):
         paddle = int((frame[-1] == (60, 160, 255)).all(axis=-1).argmax())
         assert said == f"paddle at {paddle}"
-    mission = collect(
-        Mission,
-        lambda: RandomPolicy(ToyEnv().action_space),
-        tmp_path / "mission",
-        steps=5,
-        num_workers=0,
-        progress=False,
-    )
+    mission = collect(Mission, policy, tmp_path / "mission", steps=5, num_workers=0, progress=False)
     assert mission[0].captions == ("catch the square",) * len(mission[0])
 
 
