@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import warnings
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import minari
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy import ToyEnv, empty_dataset, random_episode, toy_dataset
 
 from dreamenv import DreamConfig, DreamEnv, DreamVectorEnv, World
 from dreamenv.backbones.rssm import PromptConfig, RSSMConfig
 from dreamenv.backbones.rssm.presets import tiny
 from dreamenv.benchmarks.panorama import PANS, Panorama, caption, find_objects, record_panorama
-from dreamenv.benchmarks.prompting import PANORAMA, film_of_reality, with_guidance
+from dreamenv.benchmarks.prompting import PANORAMA, Prompting, film_of_reality, run, with_guidance
 from dreamenv.data import (
+    Episode,
     EpisodeDataset,
     FrameStore,
     RandomPolicy,
@@ -177,16 +180,23 @@ class Said(ToyEnv):
         return {**super()._info(), "caption": f"paddle at {self.paddle}"}
 
 
-class Mission(gym.ObservationWrapper):
-    """As MiniGrid gives its mission."""
+class Mission(gym.Env):
+    """As MiniGrid gives its mission; it says nothing of itself."""
 
     def __init__(self) -> None:
-        super().__init__(ToyEnv())
-        mission = gym.spaces.Text(20)
-        self.observation_space = gym.spaces.Dict({"image": self.env.observation_space, "mission": mission})
+        self.toy = ToyEnv()
+        self.action_space = self.toy.action_space
+        text = gym.spaces.Text(20)
+        self.observation_space = gym.spaces.Dict({"image": self.toy.observation_space, "mission": text})
 
-    def observation(self, observation):
-        return {"image": observation, "mission": "catch the square"}
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        frame, info = self.toy.reset(seed=seed)
+        return {"image": frame, "mission": "catch the square"}, info
+
+    def step(self, action):
+        frame, *rest = self.toy.step(action)
+        return {"image": frame, "mission": "catch the square"}, *rest
 
 
 def test_the_recorder_writes_what_the_environment_says(tmp_path: Path) -> None:
@@ -445,3 +455,48 @@ def test_the_detector_finds_what_the_panorama_drew() -> None:
     drawn = {(x, *column) for x, column in enumerate(env._strip) if column is not None}
     assert set(find_objects(frame)) == drawn
     assert set(PANS) == set(PANORAMA.behaviours)
+
+
+# What users run
+
+
+def test_the_example_goes_from_captions_to_dreams_under_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "examples"))
+    example = importlib.import_module("prompts")
+    example.main(tmp_path, episodes=8, joint_steps=2, dynamics_steps=2)
+    sheet = np.asarray(Image.open(tmp_path / "dreams.png"))
+    assert sheet.shape == (4 * 16 * 5, 12 * 16 * 5, 3)
+    assert "camera pans" in capsys.readouterr().out
+
+
+def test_the_benchmark_measures_both_recordings_and_reality(tmp_path: Path) -> None:
+    settings = Prompting(
+        out=tmp_path, episodes=8, joint_steps=2, dynamics_steps=2, probe_steps=2, repeats=1,
+        prompt_scales=(1.0,), action_scales=(0.5, 1.0),
+    )  # fmt: skip
+    results = run(settings)
+    assert set(results) == {
+        "reality", "conflicts_recorded, seed 0", "no_conflicts_recorded, seed 0", "without_captions, seed 0",
+    }  # fmt: skip
+    guided = results["no_conflicts_recorded, seed 0"]["guidance"]
+    assert set(guided) == {"prompt 1, action 0.5", "prompt 1, action 1"}
+    assert 0 <= guided["prompt 1, action 1"]["conflict"]["motion"]["mean"] <= 1
+    assert (tmp_path / "prompting.json").exists()
+    assert np.asarray(Image.open(tmp_path / "prompting.png")).std() > 1
+    conflicts, none = (EpisodeDataset.open(tmp_path / f"recording-{name}-8") for name in RECORDINGS)
+    assert sum(map(contradictions, conflicts)) > 0
+    assert sum(map(contradictions, none)) == 0
+
+
+RECORDINGS = ("conflicts_recorded", "no_conflicts_recorded")
+
+
+def contradictions(episode: Episode) -> int:
+    """Steps whose action pans against their caption."""
+    against = {1: "right", 2: "left"}
+    return sum(
+        int(action) in against and against[int(action)] in said
+        for action, said in zip(episode.actions, episode.captions or (), strict=False)
+    )
