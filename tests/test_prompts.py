@@ -43,6 +43,7 @@ from dreamenv.errors import (
 )
 from dreamenv.metrics.prompts import PromptTask, follow_prompts, returns_to_prompt
 from dreamenv.nn.text import BagOfWords
+from dreamenv.parts import part_from_json, part_to_json
 from dreamenv.testing import SPEC, PromptContract
 from dreamenv.text import MOST_WORDS, hash_text
 from dreamenv.training import TrainConfig, train
@@ -376,6 +377,12 @@ def test_guidance_of_one_changes_nothing_and_of_zero_ignores_the_action() -> Non
 
 
 # Training
+
+
+def test_a_world_without_prompts_is_written_as_it_was_before_there_were_any() -> None:
+    assert "prompt" not in part_to_json(tiny())
+    assert part_to_json(PROMPTED)["prompt"]["kind"] == "rssm_prompt"
+    assert part_from_json(part_to_json(tiny())) == tiny()
 
 
 def test_a_world_learns_words_from_captions_and_needs_them(tmp_path: Path) -> None:

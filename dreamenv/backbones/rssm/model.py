@@ -16,7 +16,7 @@ State: ``deter`` (b, deter), which is h, and ``stoch`` (b, stoch) int64, which i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -35,6 +35,7 @@ from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import store_in_bfloat16
 from dreamenv.nn.recurrence import MOST_HIDDEN
 from dreamenv.nn.text import BagOfWords
+from dreamenv.parts import ADDED_LATER
 from dreamenv.text import MOST_HASH
 from dreamenv.world_model import (
     BackboneConfig,
@@ -83,7 +84,7 @@ class RSSMConfig(BackboneConfig, kind="rssm"):
     channels: tuple[int, ...] = (32, 64, 96)
     unimix: float = 0.01
     head: RewardTerminationHeadConfig = RewardTerminationHeadConfig()
-    prompt: PromptConfig | None = None
+    prompt: PromptConfig | None = field(default=None, metadata=ADDED_LATER)
     training: RSSMTraining = RSSMTraining()
 
     def __post_init__(self) -> None:
