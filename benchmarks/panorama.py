@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -50,7 +50,7 @@ class Panorama(gym.Env[NDArray[np.uint8], np.int64]):
         max_episode_steps: steps until truncation.
     """
 
-    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 5}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - as gymnasium has it
 
     def __init__(self, *, captioned: bool = True, max_episode_steps: int = 64) -> None:
         self.observation_space = gym.spaces.Box(0, 255, (CELL * LANES, CELL * COLUMNS, 3), np.uint8)

@@ -200,7 +200,8 @@ def _follow(film: Film, network: InverseDynamics, settings: Prompting) -> dict[s
 def _psnr(world: World, recording: EpisodeDataset) -> dict[str, Any]:
     """Return the PSNR of held-out frames, 1 and 10 steps ahead, under the recorded actions (and captions)."""
     _, held_out = recording.split(TrainConfig().holdout, 0)
-    return dream_fidelity(world, FrameStore(held_out), horizons=(1, 10))["horizons"]
+    horizons: dict[str, Any] = dream_fidelity(world, FrameStore(held_out), horizons=(1, 10))["horizons"]
+    return horizons
 
 
 def _write_sheet(path: Path, world: World) -> None:

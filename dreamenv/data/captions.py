@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dreamenv.checks import check_path
+from dreamenv.data.checks import check_captions
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.episode import Episode
 from dreamenv.errors import ConfigError, DatasetError, EpisodeError, StorageError
@@ -47,7 +48,7 @@ def with_captions(
         for number, episode in enumerate(dataset):
             given = captions(episode) if callable(captions) else captions[number]
             try:
-                made.append(dataclasses.replace(episode, captions=given))
+                made.append(dataclasses.replace(episode, captions=check_captions(given, len(episode))))
             except EpisodeError as error:
                 raise EpisodeError(f"episode {number}: {error}") from error
         if not move_into_place(draft, path):
