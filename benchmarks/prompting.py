@@ -36,7 +36,17 @@ from dreamenv.storage import atomic_file
 from dreamenv.training import TrainConfig, train
 from dreamenv.world import World
 
-__all__ = ["PANORAMA", "Prompting", "film_of_world", "main", "run", "world_config"]
+__all__ = [
+    "PANORAMA",
+    "Prompting",
+    "film_of_reality",
+    "film_of_world",
+    "main",
+    "reveal",
+    "run",
+    "with_guidance",
+    "world_config",
+]
 
 Frames = npt.NDArray[np.uint8]
 _SCALE, _GAP, _WHITE = 5, 6, 255

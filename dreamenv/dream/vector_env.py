@@ -42,7 +42,7 @@ from dreamenv.dream.options import (
     read_seeds,
 )
 from dreamenv.dream.prompts import encode_prompts, first_prompts, read_prompts
-from dreamenv.dream.render import Renderer
+from dreamenv.dream.render import Renderer, check_scale
 from dreamenv.dream.rewards import RewardFunction, compute_rewards, step_info_names
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import branch_state, check_world
@@ -57,7 +57,6 @@ Rows = NDArray[np.int64]
 Step = tuple[Any, Any, Any, Any, Infos]
 
 _DEFAULT_HORIZON = 256  # steps, where the world does not know the real environment's time limit
-_MOST_SCALE = 64
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
@@ -120,8 +119,7 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
         check_choice("output", output, ("numpy", "torch"))
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
-        if render_scale is not None:
-            render_scale = check_whole("render_scale", render_scale, most=_MOST_SCALE)
+        render_scale = check_scale(render_scale)
         render_start = check_flag("render_start", render_start)
         require(reward_fn is None or callable(reward_fn), f"reward_fn must be a function, not {reward_fn!r}.")
         require(starts is None or isinstance(starts, Starts), f"starts must be Starts, not {starts!r}.")
@@ -208,9 +206,8 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
         pools = choose_pools(start, rows, self.num_envs, self._starts, self._pool)
-        prompts = encode_prompts(
-            self._model, first_prompts(options, self.config.prompt, rows, self.num_envs), self._device
-        )
+        asked = first_prompts(options, self.config.prompt, rows, self.num_envs)
+        prompts = encode_prompts(self._model, asked, self._device)
         super().reset(seed=seeds[0] if isinstance(seed, Integral) else None)
         self._seed_rows(rows, seeds)
         self._dreams.begin(rows, pools, prompts)
@@ -273,10 +270,10 @@ class DreamVectorEnv(VectorEnv[Any, Any, Any]):
     # What only dreams can do
 
     def prompt(self, prompt: str | Sequence[str | None] | None, rows: int | Sequence[int] | Rows | None = None) -> None:
-        """Ask rows for something else from the next step on, until another prompt or the end of the dream.
+        """Ask rows (None: all) for something else from the next step on, until another prompt or the dream's end.
 
         Args:
-            prompt: one string for these rows (None: all) or one for each; None asks for nothing.
+            prompt: one string for all of them or one for each; None asks for nothing.
             rows: which.
 
         Raises:
