@@ -5,6 +5,7 @@ Each is used where a model has it: policies that need no pixels, frames several 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -14,12 +15,14 @@ from dreamenv.errors import FrameError, InputError
 from dreamenv.world_model import DataStatistics, State, WorldModelSpec
 
 __all__ = [
+    "PromptEncoder",
     "SupportsBfloat16",
     "SupportsCalibrate",
     "SupportsCompile",
     "SupportsEmbed",
     "SupportsGaze",
     "SupportsJump",
+    "SupportsPrompt",
     "SupportsReconstruct",
     "SupportsRevise",
     "SupportsScore",
@@ -179,6 +182,41 @@ class SupportsJump(Protocol):
 
         Raises:
             ActionError: more steps than ``max_time_shift``.
+        """
+        ...
+
+
+class PromptEncoder(Protocol):
+    """Turns text into the prompts that a world takes."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return prompts (n, w) int64 of texts; all zeros is no prompt."""
+        ...
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that training has not shown, and that say nothing."""
+        ...
+
+
+@runtime_checkable
+class SupportsPrompt(Protocol):
+    """Capability: a slow, global control next to the action of every frame.
+
+    A prompt lies in the state: it lasts until another one is given, and saved, restored and branched states carry it.
+
+    Attributes:
+        prompt_encoder: turns text into prompts.
+    """
+
+    prompt_encoder: PromptEncoder
+
+    def prompt(self, state: State, prompt: Tensor) -> State:
+        """Return the state under other prompts (b, w) int64; the random stream and all else stay as they are.
+
+        A prompt of zeros is none: what is dreamt is what is dreamt without any, bit for bit.
+
+        Raises:
+            PromptError: prompts of another shape or type.
         """
         ...
 

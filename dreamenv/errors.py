@@ -10,6 +10,7 @@
     │   ├── ActionError                             outside the action space, wrong width or type
     │   ├── FrameError                              wrong shape, size or type
     │   ├── GazeError                               a gaze outside the frame, or where a world has none
+    │   ├── PromptError                             an empty prompt, unknown words, a world that takes none
     │   ├── SeedError                               a seed list of the wrong length, a negative seed
     │   └── StateError                              a state of another world or of another number of rows
     ├── ResetNeededError       (gymnasium.error.ResetNeeded)   `step` before `reset`, or after the end
@@ -65,6 +66,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "PolicyError",
+    "PromptError",
     "RecordingError",
     "ResetNeededError",
     "SeedError",
@@ -137,6 +139,10 @@ class FrameError(InputError):
 
 class GazeError(InputError):
     """A gaze outside the frame, of the wrong shape or type, or for a world that has none."""
+
+
+class PromptError(InputError):
+    """A prompt that is empty or too long, of words that the world never learned, or to a world that takes none."""
 
 
 class SeedError(InputError):

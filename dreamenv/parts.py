@@ -23,7 +23,11 @@ from typing import Any, ClassVar, Self
 from dreamenv.checks import declared_types, settle_types
 from dreamenv.errors import ConfigError, UnknownNameError
 
-__all__ = ["Part", "Training", "find_part", "part_from_json", "part_to_json"]
+__all__ = ["ADDED_LATER", "Part", "Training", "find_part", "part_from_json", "part_to_json"]
+
+ADDED_LATER = {"added_later": True}
+"""Metadata of a setting that a part did not always have: it is not written where it is None, so that worlds made before
+keep the hash by which their states, policies and clips know them."""
 
 _ROOMS = ("backbones", "heads", "codecs", "denoisers", "diffusion")  # packages whose modules define parts
 
@@ -92,7 +96,8 @@ def part_to_json(part: Part, *, training: bool = True) -> dict[str, Any]:
         part: what to write.
         training: also the parts that configure training; without them it cannot be read back.
     """
-    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    fields = [(field, getattr(part, field.name)) for field in dataclasses.fields(part)]
+    values = {field.name: value for field, value in fields if value is not None or field.metadata != ADDED_LATER}
     settings = {
         name: _to_json(value, training) for name, value in values.items() if training or not isinstance(value, Training)
     }

@@ -129,6 +129,8 @@ class Batch:
         weight: (b, t) float32 at least 0: how much this step counts, so that every recorded step counts equally
             whatever the windowing; 0 marks padding beyond an episode's end.
         features: (b, t + 1, ...) what ``Stage.precompute`` made of first_frame and frames; None without it.
+        prompts: (b, t, w) int64, the caption in force when each action was taken, as hashes of its words (see
+            `dreamenv.text`), 0 for no word; None where the recording has no captions.
         generator: the source of this step's randomness (sampled latents, dropped frames, noise levels).
     """
 
@@ -139,6 +141,7 @@ class Batch:
     terminated: Tensor
     weight: Tensor
     features: Tensor | None = None
+    prompts: Tensor | None = None
     generator: torch.Generator | None = None
 
 

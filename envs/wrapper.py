@@ -4,6 +4,8 @@ Conventions that an environment can use to say more, all optional:
 
 - ``info["score"]``, a number: the score of the episode so far; ``metadata["score"]`` names it, with its unit.
 - ``info["success"]`` or ``info["is_success"]``: whether the task is solved. What the last step says counts.
+- ``info["caption"]``, a string: what is asked for or said as of this frame, recorded with the actions that follow; else
+  the string ``observation["mission"]``, as MiniGrid has it.
 - ``action_names``, an attribute: a name per discrete action; else ``get_action_meanings()``, as Atari has it.
 - ``metadata["render_fps"]``: its steps per second of simulated time, in hertz; 10 without.
 """
@@ -149,7 +151,7 @@ class RealWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], RecordConstruct
         self._steps = None
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
-        return self._frame(observation), self._read_info(info)
+        return self._frame(observation), self._read_info(info, observation)
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Repeat an action for ``frame_skip`` steps of the environment, or until the episode ends."""
@@ -168,7 +170,8 @@ class RealWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], RecordConstruct
                 break
         else:
             self._steps = steps
-        return self._frame(observation), total, bool(terminated), truncated and not terminated, self._read_info(info)
+        frame, told = self._frame(observation), self._read_info(info, observation)
+        return frame, total, bool(terminated), truncated and not terminated, told
 
     def close(self) -> None:
         """Close the environment; a reset is needed before another step."""
@@ -235,8 +238,11 @@ class RealWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], RecordConstruct
         frame = resize(np.ascontiguousarray(picture), self.height, self.width)
         return np.array(frame)  # a copy: the environment may draw into its picture again
 
-    def _read_info(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _read_info(self, info: dict[str, Any], observation: Any) -> dict[str, Any]:
         info = dict(info)
+        mission = observation.get("mission") if isinstance(observation, Mapping) else None
+        if isinstance(mission, str):
+            info.setdefault("caption", mission)
         success = info.get("success", info.get("is_success"))
         if success is not None:
             info["success"] = bool(success)

@@ -30,6 +30,7 @@ LAYERS = (
         "signals",
         "supervisor",
         "tensordicts",
+        "text",
     },
     {"capabilities", "presets", "version", "world_model"},
     {"frames", "locks", "storage"},

@@ -12,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamenv.backbones.rssm.prompting import PromptConfig
+from dreamenv.capabilities import SupportsPrompt
 from dreamenv.codecs.conv_vae import ConvVAEConfig
 from dreamenv.diffusion.context_noise import NoiseAugmentation, Stabilization
 from dreamenv.errors import ConfigError
 from dreamenv.nn import precision
 from dreamenv.parts import Part
 from dreamenv.presets import backbone_names, make_config, preset_names
+from dreamenv.text import MOST_WORDS
 from dreamenv.world_model import BackboneConfig, Batch, WorldModel, WorldModelSpec
 
 LARGE = {
@@ -46,6 +49,7 @@ SIDE = {
 OPTIONAL_PARTS: dict[str, tuple[Part, ...]] = {
     "context_noise": (Stabilization(stabilization_level=0.5), NoiseAugmentation(max_std=0.5)),
     "codec": (ConvVAEConfig(channels=(8, 8)),),
+    "prompt": (PromptConfig(),),
 }
 FAR = {"free_nats": (1e4,), "min_p": (1.0,)}
 """Values of bounds that an untrained world does not come near."""
@@ -138,6 +142,8 @@ class Observed:
         with torch.no_grad():
             state = self.model.start(frames[:, 0], torch.arange(ROWS))
             state = self.model.observe(state, torch.tensor([[0, 1], [2, 1]]), frames[:, 1:])
+            if isinstance(self.model, SupportsPrompt):
+                state = self.model.prompt(state, self.model.prompt_encoder.encode(["pans left", "red"]))
             actions = torch.randint(3, (ROWS, self.model.spec.chunk), generator=generator)
             imagined, state = self.model.imagine(state, actions)
         flat = state.flatten_keys("/")
@@ -163,6 +169,7 @@ class Observed:
                 terminated=torch.rand((ROWS, t), generator=generator) < 0.2,
                 weight=torch.ones(ROWS, t),
                 features=features,
+                prompts=torch.randint(1, 2**31, (ROWS, t, MOST_WORDS), generator=generator),
                 generator=generator,
             )
             with torch.no_grad():

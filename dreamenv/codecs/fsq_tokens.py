@@ -90,10 +90,12 @@ class FSQTokenizer(Tokenizer):
         self, frames: Tensor, context: FrameContext | None, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Tokenizer`. Also logs how many tokens are in use, as a ``perplexity``. Frames alone have no rate."""
-        still = torch.zeros(len(frames), 0, device=frames.device)
-        return self._loss(
-            Batch(frames, frames[:, None][:, :0], still, still, still.bool(), still, None, generator), None
-        )
+        none = torch.zeros(len(frames), 0, device=frames.device)
+        batch = Batch(
+            first_frame=frames, frames=frames[:, None][:, :0], actions=none, rewards=none, terminated=none.bool(),
+            weight=none, generator=generator,
+        )  # fmt: skip
+        return self._loss(batch, None)
 
     def objectives(self, view: View) -> Sequence[Objective]:
         """See `Tokenizer`; with a rate, it is counted between the frames of a window."""

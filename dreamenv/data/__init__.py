@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dreamenv.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from dreamenv.data.captions import with_captions
     from dreamenv.data.dataset import EpisodeDataset
     from dreamenv.data.episode import Episode
     from dreamenv.data.explorer import ExplorerPolicy
@@ -41,6 +42,7 @@ __all__ = [
     "space_from_json",
     "space_to_json",
     "windows_for_evaluation",
+    "with_captions",
 ]
 
 __getattr__, __dir__ = on_first_use(
@@ -64,5 +66,6 @@ __getattr__, __dir__ = on_first_use(
         "space_from_json": "spaces",
         "space_to_json": "spaces",
         "windows_for_evaluation": "windows",
+        "with_captions": "captions",
     },
 )

@@ -17,10 +17,12 @@ import numpy.typing as npt
 from dreamenv.action_layout import ActionLayout
 from dreamenv.checks import check_whole, show, to_array
 from dreamenv.errors import ActionError, ConfigError, DatasetError, EpisodeError, FrameError
+from dreamenv.text import check_text
 
 __all__ = [
     "CHANNELS",
     "check_actions",
+    "check_captions",
     "check_frame",
     "check_frame_shape",
     "check_frame_space",
@@ -121,6 +123,30 @@ def check_rewards(values: Any) -> npt.NDArray[np.float32]:
             f"the reward of step {step} is {given.reshape(-1)[step]}; rewards must be finite numbers, in float32 too."
         )
     return rewards
+
+
+def check_captions(values: Any, steps: int) -> tuple[str, ...] | None:
+    """Return a caption per step; None if all are empty.
+
+    Args:
+        values: a string per step, "" or None for none; one string for all steps; or None.
+        steps: t.
+
+    Raises:
+        EpisodeError: of another number, no strings, or one without a word or with too many; the message names the step.
+    """
+    if values is None:
+        return None
+    given = [values] * steps if isinstance(values, str) else list(values)
+    if len(given) != steps:
+        raise EpisodeError(f"{steps} steps need {steps} captions, or one string for all, not {len(given)}.")
+    last: Any = ""  # they change rarely
+    for step, caption in enumerate(given):
+        if caption is not last and caption not in (None, ""):
+            check_text(f"the caption of step {step}", caption, error=EpisodeError)
+        last = caption
+    captions = tuple("" if caption is None else str(caption) for caption in given)
+    return captions if any(captions) else None
 
 
 def no_rewards(name: str, share: float, path: Path | None = None) -> DatasetError:

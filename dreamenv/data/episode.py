@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamenv.checks import check_number, check_whole, to_array
-from dreamenv.data.checks import check_rewards
+from dreamenv.data.checks import check_captions, check_rewards
 from dreamenv.errors import EpisodeError
 
 __all__ = ["Episode"]
@@ -33,6 +34,8 @@ class Episode:
         seed: the seed of reset.
         score: the environment's own score at the end, in the unit of its provenance; None if unknown.
         success: whether the task was solved; None if unknown.
+        captions: (t,) strings, what was asked for or said when each action was taken, "" for nothing; one string for
+            all steps; None without any.
 
     Raises:
         EpisodeError: there is no step, frames differ in size, lengths disagree, or a value is not finite.
@@ -48,6 +51,7 @@ class Episode:
     seed: int = 0
     score: float | None = None
     success: bool | None = None
+    captions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         frames, actions = _check_frames(self.frames), _check_actions(self.actions)
@@ -62,6 +66,7 @@ class Episode:
         most, score = float(np.finfo(np.float64).max), self.score
         if score is not None:
             score = float(check_number("score", score, least=-most, most=most, also=", or None", error=EpisodeError))
+        object.__setattr__(self, "captions", check_captions(self.captions, len(actions)))
         for name, value in (("frames", frames), ("actions", actions), ("rewards", rewards)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "terminated", bool(self.terminated))
@@ -77,12 +82,14 @@ class Episode:
         return len(self.actions)
 
     def digest(self) -> str:
-        """Return the SHA-256 of frames, actions, rewards, terminated and truncated."""
+        """Return the SHA-256 of frames, actions, rewards, terminated, truncated and, if there are any, captions."""
         content = hashlib.sha256()
         for array in (self.frames, self.actions, self.rewards):
             content.update(f"{array.dtype.str}{array.shape}".encode())
             content.update(np.ascontiguousarray(array).data)
         content.update(bytes((self.terminated, self.truncated)))
+        if self.captions is not None:
+            content.update(json.dumps(self.captions).encode())
         return content.hexdigest()
 
     def __repr__(self) -> str:

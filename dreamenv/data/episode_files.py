@@ -27,6 +27,7 @@ _ARROW, _METADATA = "part-0.arrow", "metadata.json"
 _REMEDY = "Restore the folder from a copy, or record the dataset again."
 _MOST = float(np.finfo(np.float64).max)
 _COMPRESSION = "zstd"
+_CAPTIONS = "captions"  # a column that Minari does not know, and leaves alone; only where there are any
 _COMPRESSION_LEVEL = 1  # 75 us and 4.2 kB a frame of Doom at 64x64; level 9: 410 us and 3.0 kB
 
 
@@ -137,6 +138,7 @@ def read_episode(
             seed=record.seed,
             score=record.score,
             success=record.success,
+            captions=table[_CAPTIONS].to_pylist()[:-1] if _CAPTIONS in table.column_names else None,
         )
         if len(episode) != record.steps:
             raise ValueError(f"it has {len(episode)} steps, and {_METADATA} says {record.steps}")
@@ -157,15 +159,16 @@ def _encode(episode: Episode) -> Any:
     steps = len(episode)
     flags = np.zeros((2, steps + 1), np.bool_)
     flags[:, steps - 1] = episode.terminated, episode.truncated
-    batch = pa.RecordBatch.from_pydict(
-        {
-            "observations": _rows(episode.frames),
-            "actions": _rows(_padded(episode.actions)),
-            "rewards": pa.array(_padded(episode.rewards)),
-            "terminations": pa.array(flags[0]),
-            "truncations": pa.array(flags[1]),
-        }
-    )
+    columns = {
+        "observations": _rows(episode.frames),
+        "actions": _rows(_padded(episode.actions)),
+        "rewards": pa.array(_padded(episode.rewards)),
+        "terminations": pa.array(flags[0]),
+        "truncations": pa.array(flags[1]),
+    }
+    if episode.captions is not None:
+        columns[_CAPTIONS] = pa.array([*episode.captions, ""], pa.string())
+    batch = pa.RecordBatch.from_pydict(columns)
     options = pa.ipc.IpcWriteOptions(compression=pa.Codec(_COMPRESSION, _COMPRESSION_LEVEL), use_threads=False)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema, options=options) as writer:

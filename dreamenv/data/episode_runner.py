@@ -133,6 +133,7 @@ class EpisodeRunner:
         frame, info = self._env.reset(seed=env_seed)
         frames = [check_frame(frame, self._frame_shape)]  # copies: the environment may write into its frame again
         rewards: list[Any] = []
+        captions: list[Any] = []  # each in force when an action is taken
         terminated = truncated = False
         checked = -math.inf
         while not (terminated or truncated or len(actions) == max_steps):
@@ -143,6 +144,7 @@ class EpisodeRunner:
             action = self._policy.act(frames[-1])
             packed = np.array(self._layout.pack(action))  # a copy, too
             check_actions(packed[None], self._layout)
+            captions.append(info.get("caption", ""))
             frame, reward, terminated, truncated, info = self._env.step(action)
             frames.append(check_frame(frame, self._frame_shape))
             actions.append(packed)
@@ -158,6 +160,7 @@ class EpisodeRunner:
             seed=env_seed,
             score=info.get("score") if done else None,
             success=info.get("success") if done else None,
+            captions=tuple(captions),
         )
 
     @cached_property

@@ -55,6 +55,11 @@ class StepMemory:
         return self._terminated[: self._rows]
 
     @property
+    def prompts(self) -> None:
+        """None: nothing is asked for in them."""
+        return None
+
+    @property
     def starts(self) -> npt.NDArray[np.int64]:
         """(e,) int64, the row of the first frame of each episode that has a step."""
         return self._bounds()[0]

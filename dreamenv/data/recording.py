@@ -57,7 +57,7 @@ def collect(
 
     Args:
         make_env: the environment, as `make_real` takes it; made in every worker. It must be deterministic by the seed
-            of reset; ``info["score"]`` and ``info["success"]`` are recorded where given.
+            of reset; ``info["score"]``, ``info["success"]`` and ``info["caption"]`` are recorded where given.
         make_policy: makes the policy; called in every worker.
         path: the dataset's folder; an existing dataset is extended.
         steps: record exactly this many agent steps in all. The last episode is cut there, and then has ``truncated``
@@ -157,7 +157,7 @@ def _add_pending(dataset: EpisodeDataset, draft: Path, max_steps: int | None) ->
     dataset.append(
         replace(
             whole, frames=whole.frames[: max_steps + 1], actions=whole.actions[:max_steps],
-            rewards=whole.rewards[:max_steps],
+            rewards=whole.rewards[:max_steps], captions=whole.captions and whole.captions[:max_steps],
             terminated=False, truncated=True, score=None, success=None,
         )
     )  # fmt: skip

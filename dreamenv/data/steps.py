@@ -36,6 +36,11 @@ class StepStore(Protocol):
         ...
 
     @property
+    def prompts(self) -> npt.NDArray[np.int32] | None:
+        """(n, w) int32, hashes of the words asked for when the action was taken; None where nothing ever was."""
+        ...
+
+    @property
     def starts(self) -> _Rows:
         """(e,) int64, the row of each episode's first frame."""
         ...

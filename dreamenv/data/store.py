@@ -2,7 +2,8 @@
 
 Built once per dataset, in ``<dataset>/cache/<hash>``, and shared by all its views; a damaged one is built again. Every
 array has one row per recorded **frame**, episode after episode; the row of a frame has the action that led to it, and
-the reward and termination of that step. An episode of t steps has t + 1 rows, of which the first has no step (zeros).
+the reward and termination of that step; where there are captions, also the hashes of the words of the one in force. An
+episode of t steps has t + 1 rows, of which the first has no step (zeros).
 So the window of t steps from row r is ``frames[r : r + t + 1]`` and ``actions[r + 1 : r + t + 1]``.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.steps import rewarded_steps
 from dreamenv.errors import DatasetError
 from dreamenv.storage import FolderFormat, locked, storage_errors
+from dreamenv.text import MOST_WORDS, hash_text
 from dreamenv.world_model import DataStatistics
 
 __all__ = ["FrameStore"]
@@ -42,6 +44,7 @@ _FORMAT = FolderFormat(
     remedy="It is built again from the recording.",
 )
 _HASH_DIGITS = 16
+_PROMPTS = "prompts.npy"
 _BLOCK = 1024  # frames summed at a time: 12 MB at 64x64
 
 
@@ -57,6 +60,8 @@ class FrameStore:
         actions: (n, *a) int64 or float32, the action that led to the frame.
         rewards: (n,) float32.
         terminated: (n,) bool.
+        prompts: (n, w) int32, the caption in force when the action was taken, as hashes of its words (`dreamenv.text`);
+            None where the whole dataset has none.
         starts: (e,) int64, the row of each episode's first frame.
         lengths: (e,) int64, the steps of each episode.
 
@@ -79,6 +84,10 @@ class FrameStore:
         self.actions: npt.NDArray[Any] = np.load(folder / "actions.npy", allow_pickle=False)
         self.rewards: npt.NDArray[np.float32] = np.load(folder / "rewards.npy", allow_pickle=False)
         self.terminated: npt.NDArray[np.bool_] = np.load(folder / "terminated.npy", allow_pickle=False)
+        captioned = (folder / _PROMPTS).exists()
+        self.prompts: npt.NDArray[np.int32] | None = (
+            np.load(folder / _PROMPTS, mmap_mode="c", allow_pickle=False) if captioned else None
+        )
 
     @property
     def total_steps(self) -> int:
@@ -172,6 +181,7 @@ def _fill(dataset: EpisodeDataset, draft: Path) -> Mapping[str, Any]:
     layout = dataset.action_layout
     actions = np.zeros((rows, *layout.shape), layout.dtype)
     rewards, terminated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
+    prompts: npt.NDArray[np.int32] | None = None
     # Written as a stream: on a full disk that is an error, where writing to a mapped file would kill the process.
     with (draft / "frames.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *dataset.frame_shape)}
@@ -182,10 +192,21 @@ def _fill(dataset: EpisodeDataset, draft: Path) -> Mapping[str, Any]:
             file.write(np.ascontiguousarray(episode.frames).data)
             actions[steps], rewards[steps] = episode.actions, episode.rewards
             terminated[steps.stop - 1] = episode.terminated
+            if episode.captions is not None:
+                prompts = np.zeros((rows, MOST_WORDS), np.int32) if prompts is None else prompts
+                prompts[steps] = _hashes(episode.captions)
             row = steps.stop
     for name, array in (("actions", actions), ("rewards", rewards), ("terminated", terminated)):
         np.save(draft / f"{name}.npy", array, allow_pickle=False)
+    if prompts is not None:
+        np.save(draft / _PROMPTS, prompts, allow_pickle=False)
     return {"rows": rows}
+
+
+def _hashes(captions: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the hashes of captions (t,), (t, w)."""
+    known = {caption: hash_text(caption) for caption in set(captions)}
+    return np.stack([known[caption] for caption in captions])
 
 
 def _megabytes(dataset: EpisodeDataset) -> int:

@@ -211,6 +211,7 @@ def _gather(
         terminated=torch.from_numpy(store.terminated[step_rows]).to(device) & padding,
         weight=torch.from_numpy(weights).to(device),
         features=window_features,
+        prompts=None if store.prompts is None else torch.from_numpy(store.prompts[step_rows]).to(device, torch.int64),
         generator=generator,
     )
 

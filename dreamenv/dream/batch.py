@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.allocator import keep_freed_memory
-from dreamenv.capabilities import SupportsEmbed, SupportsGaze, SupportsRevise
+from dreamenv.capabilities import SupportsEmbed, SupportsGaze, SupportsPrompt, SupportsRevise
 from dreamenv.dream.starting import StartStates
 from dreamenv.dream.states import MOST_STEPS, STREAM_BOUNDS, check_bounds, check_entries
 from dreamenv.dream.streams import RowStreams
 from dreamenv.errors import ConfigError, StateError
 from dreamenv.frames import frames_from_model
-from dreamenv.tensordicts import TensorDict, put_rows
+from dreamenv.tensordicts import TensorDict, put_rows, take_rows
 from dreamenv.world_model import Imagined, State, StateBounds, WorldModel
 
 __all__ = ["DreamBatch", "ImaginedStep", "StepResult"]
@@ -75,6 +75,7 @@ class DreamBatch:
         temperatures: (low, high), sampled uniformly for each dream.
         decode: make frames.
         max_uncertainty: truncate above this; None never does.
+        prompt: (1, w) that dreams begin with unless told otherwise; None in a world that takes none.
 
     Attributes:
         model: as given.
@@ -94,11 +95,12 @@ class DreamBatch:
         temperatures: tuple[float, float],
         decode: bool,
         max_uncertainty: float | None,
+        prompt: Tensor | None = None,
     ) -> None:
         keep_freed_memory()  # a step of many rows makes megabytes anew, and spends a third of its time on page faults
         self.model, self._starts, self._device = model, starts, device
         self._horizon, self._temperatures = horizon, temperatures
-        self._decode, self._max_uncertainty = decode, max_uncertainty
+        self._decode, self._max_uncertainty, self._prompt = decode, max_uncertainty, prompt
         self._state: State | None = None
         self.streams = RowStreams(rows)
         self.rows = rows
@@ -112,12 +114,13 @@ class DreamBatch:
         return self._state is not None
 
     @torch.inference_mode()
-    def begin(self, rows: Rows, pools: Rows, gaze: Tensor | None = None) -> None:
+    def begin(self, rows: Rows, pools: Rows, prompts: Tensor | None = None, gaze: Tensor | None = None) -> None:
         """Start new dreams in these rows (all of them the first time).
 
         Args:
             rows: (n,) which.
             pools: (n, 2) or (2,), the range of entries to choose from.
+            prompts: (n, w); None for the usual one.
             gaze: (b, 2), of all rows, see `look`; None leaves it to the world.
         """
         beginnings = self.streams.begin(rows)
@@ -129,6 +132,10 @@ class DreamBatch:
         fresh["temperature"] = self._tensor((low + (high - low) * beginnings.temperature).astype(np.float32))
         if gaze is not None:
             fresh = cast(SupportsGaze, self.model).look(fresh, gaze[torch.from_numpy(rows)].to(self._device))
+        if prompts is None and self._prompt is not None:
+            prompts = self._prompt.expand(len(rows), -1)
+        if prompts is not None:
+            fresh = cast(SupportsPrompt, self.model).prompt(fresh, prompts)
         self.entry[rows] = entries
         self.steps[rows] = 0
         if len(rows) == self.rows:
@@ -143,6 +150,14 @@ class DreamBatch:
         self._state = state
         if self.frames is not None:
             self.frames[where] = self._starts.frames[self._tensor(entries)]
+
+    @torch.inference_mode()
+    def prompt(self, rows: Rows, prompts: Tensor) -> None:
+        """Give these rows other prompts (n, w)."""
+        assert self._state is not None
+        where, state = self._tensor(rows), self._state.clone()
+        put_rows(state, where, cast(SupportsPrompt, self.model).prompt(take_rows(state, where), prompts))
+        self._state = state
 
     @torch.inference_mode()
     def imagine(self, actions: Tensor) -> ImaginedStep:

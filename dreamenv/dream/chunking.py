@@ -23,7 +23,13 @@ from einops import repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamenv.capabilities import SupportsBfloat16, SupportsCalibrate, SupportsEmbed, SupportsReconstruct
+from dreamenv.capabilities import (
+    SupportsBfloat16,
+    SupportsCalibrate,
+    SupportsEmbed,
+    SupportsPrompt,
+    SupportsReconstruct,
+)
 from dreamenv.dream.states import STREAM_BOUNDS
 from dreamenv.tensordicts import TensorDict
 from dreamenv.world_model import (
@@ -80,6 +86,8 @@ class ActionRepeatChunking(WorldModel):
         # Protocols are checked by what an instance has, so it has what the model has.
         if isinstance(model, SupportsEmbed):
             self.embedding_size, self.embed = model.embedding_size, self._embed
+        if isinstance(model, SupportsPrompt):
+            self.prompt_encoder, self.prompt = model.prompt_encoder, self._prompted
         if isinstance(model, SupportsReconstruct):
             self.reconstruct = model.reconstruct
         if isinstance(model, SupportsCalibrate):
@@ -134,6 +142,11 @@ class ActionRepeatChunking(WorldModel):
     def _embed(self, state: State) -> Tensor:
         assert isinstance(self.model, SupportsEmbed)
         return self.model.embed(self._present(state))
+
+    def _prompted(self, state: State, prompt: Tensor) -> State:
+        """Under another prompt the rest of the chunk is dropped."""
+        assert isinstance(self.model, SupportsPrompt)
+        return self._without_chunk(self.model.prompt(self._present(state), prompt))
 
     # Pieces
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dreamenv.checks import check_choice, check_flag, check_number, check_whole
 from dreamenv.errors import ConfigError, UnknownKeywordError
+from dreamenv.text import check_text
 
 __all__ = ["DreamConfig", "require"]
 
@@ -29,6 +30,7 @@ class DreamConfig:
         uncertainty_penalty: taken off the reward for each unit of the model's uncertainty (its docstring gives the
             unit).
         max_uncertainty: a dream is truncated where the model's uncertainty exceeds this; None never does.
+        prompt: what dreams are asked for from their first step, in a world that takes prompts; None for nothing.
         precision: of the model's weights: "float32", or "bfloat16": three digits, and up to twice as fast for several
             dreams at once on hardware that multiplies it natively. It makes another dream of the same seed.
         compile: compile the model's networks with `torch.compile`, where the model supports it: the first step takes
@@ -43,6 +45,7 @@ class DreamConfig:
     episode_starts_only: bool = False
     uncertainty_penalty: float = 0.0
     max_uncertainty: float | None = None
+    prompt: str | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
 
@@ -53,6 +56,8 @@ class DreamConfig:
         low, high = self.temperature_range
         settle("temperature", low if low == high else (low, high))
         settle("uncertainty_penalty", check_number("uncertainty_penalty", self.uncertainty_penalty, least=0))
+        if self.prompt is not None:
+            settle("prompt", str(check_text("prompt", self.prompt, error=ConfigError)))
         if self.max_uncertainty is not None:
             most = check_number("max_uncertainty", self.max_uncertainty, least=0, also=", or None")
             settle("max_uncertainty", most)

@@ -93,6 +93,10 @@ class DreamEnv(gym.Env[Any, Any]):
         """Close the window."""
         self._batch.close()
 
+    def prompt(self, prompt: str | None) -> None:
+        """Ask for something else from the next step on; None for nothing. See `DreamVectorEnv.prompt`."""
+        self._batch.prompt(prompt)
+
     @property
     def gaze(self) -> NDArray[np.float32]:
         """Where the next frame is looked at, (2,) row and column in [0, 1]; see `DreamVectorEnv.gaze`."""

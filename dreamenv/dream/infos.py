@@ -43,7 +43,15 @@ def restart_infos(infos: Infos, start: Rows, rows: Rows) -> None:
 
 
 def keep_final(infos: Infos, final_observations: Any, mask: NDArray[np.bool_]) -> None:
-    """Keep what the masked rows (b,) showed and said last, as gymnasium's SAME_STEP autoreset asks."""
+    """Keep what the masked rows (b,) showed and said last, as gymnasium's SAME_STEP autoreset asks.
+
+    Observations that are an array become an array of objects, as gymnasium has them; tensors stay as they are.
+    """
+    if isinstance(final_observations, np.ndarray):
+        shown = np.full(len(mask), None, dtype=object)
+        for row in np.flatnonzero(mask):
+            shown[row] = final_observations[row].copy()
+        final_observations = shown
     final: Infos = {}
     for name in _own_names(infos):
         final[name], final[f"_{name}"] = np.where(mask, infos[name], 0), mask.copy()

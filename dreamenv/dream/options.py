@@ -1,9 +1,9 @@
-"""What the environment accepts: an autoreset mode, and for `reset` seeds and options."""
+"""What the environment accepts: an autoreset mode, rows, and for `reset` seeds and the options."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,25 @@ from dreamenv.checks import check_choice, check_whole, to_array
 from dreamenv.dream.starting import StartStates
 from dreamenv.errors import ConfigError, InputError, SeedError, UnknownNameError
 
-__all__ = ["choose_pools", "episode_pool", "read_autoreset_mode", "read_options", "read_seed", "read_seeds"]
+__all__ = [
+    "MOST_ROWS",
+    "choose_pools",
+    "episode_pool",
+    "read_autoreset_mode",
+    "read_branches",
+    "read_options",
+    "read_rows",
+    "read_seed",
+    "read_seeds",
+]
 
 Rows = NDArray[np.int64]
 
-_OPTIONS = ("gaze", "reset_mask", "start")
+_OPTIONS = ("gaze", "prompt", "reset_mask", "start")
 _SEED_LIMIT = 2**63
+
+MOST_ROWS = 2**16
+"""Dreams of one environment: their observation space alone holds gigabytes in memory."""
 
 
 def read_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
@@ -69,7 +82,7 @@ def read_options(options: Any, rows: int) -> tuple[Rows, Any]:
     if options is None:
         options = {}
     if not isinstance(options, Mapping):
-        raise InputError(f"options must be a dictionary of {' and '.join(_OPTIONS)}, or None, not {options!r}.")
+        raise InputError(f"options must be a dictionary of {', '.join(_OPTIONS)}, or None, not {options!r}.")
     for name in options:
         if name not in _OPTIONS:
             raise UnknownNameError("reset option", str(name), _OPTIONS)
@@ -81,6 +94,35 @@ def read_options(options: Any, rows: int) -> tuple[Rows, Any]:
     if not mask.any():
         raise InputError("options['reset_mask'] chooses no row; at least one must be True.")
     return np.flatnonzero(mask), options.get("start")
+
+
+def read_rows(rows: int | Sequence[int] | Rows, total: int) -> Rows:
+    """Return one row or several, of ``total``, as an array.
+
+    Raises:
+        InputError: no such row.
+    """
+    wanted = np.atleast_1d(to_array("rows", rows))
+    if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
+        raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
+    wrong = wanted[(wanted < 0) | (wanted >= total)]
+    if len(wrong):
+        raise InputError(f"there is no row {wrong[0]}: rows are 0 to {total - 1}.")
+    return wanted.astype(np.int64)
+
+
+def read_branches(rows: int | Sequence[int] | Rows, n: int | None, total: int) -> Rows:
+    """Return the rows of ``total`` to copy: one row n times, by default as often as there are rows, or several once.
+
+    Raises:
+        InputError: no such row, or a number of copies that cannot be.
+    """
+    wanted = read_rows(rows, total)
+    if np.ndim(rows) == 0:
+        return np.repeat(wanted, total if n is None else check_whole("n", n, most=MOST_ROWS, error=InputError))
+    if n is not None:
+        raise InputError("n goes with a single row; repeat the rows you want several copies of.")
+    return wanted
 
 
 def choose_pools(start: Any, rows: Rows, total: int, starts: StartStates, usual: Rows) -> Rows:

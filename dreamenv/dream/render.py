@@ -9,14 +9,25 @@ import numpy as np
 from einops import rearrange, repeat
 from numpy.typing import NDArray
 
+from dreamenv.checks import check_whole
 from dreamenv.extras import require
 
-__all__ = ["Renderer", "Window", "enlarge", "side_by_side", "tile"]
+__all__ = ["Renderer", "Window", "check_scale", "enlarge", "side_by_side", "tile"]
 
 Frames = NDArray[np.uint8]
 
 _GAP = 2  # pixels between two pictures, before enlarging
+_MOST_SCALE = 64
 _WINDOW = 512  # pixels, about the height of a window on the screen
+
+
+def check_scale(scale: int | None) -> int | None:
+    """Return how many pixels show one, in 1 ... 64, or None.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    return None if scale is None else check_whole("render_scale", scale, most=_MOST_SCALE)
 
 
 class Renderer:

@@ -1,4 +1,4 @@
-"""Rewards of dreams from a function of the user's, instead of the world's own."""
+"""Rewards of dreams from a function of the user's, instead of the world's own; and the penalty for uncertainty."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamenv.checks import to_array
+from dreamenv.dream.config import DreamConfig
 from dreamenv.errors import ConfigError
+from dreamenv.world_model import WorldModel
 
-__all__ = ["RewardFunction", "compute_rewards"]
+__all__ = ["RewardFunction", "compute_rewards", "step_info_names"]
 
 RewardFunction: TypeAlias = Callable[[NDArray[np.uint8], Any], Any]
 """Frames (b, h, w, c) uint8 that a step led to, and the actions (b, *a) that led there, to rewards (b,).
@@ -33,3 +35,22 @@ def compute_rewards(function: RewardFunction, frames: Tensor, actions: Tensor) -
     if not fits or not np.isfinite(numbers := rewards.astype(np.float32)).all():
         raise ConfigError(f"reward_fn must return {len(frames)} finite numbers, not {given!r}.")
     return numbers
+
+
+def step_info_names(model: WorldModel, config: DreamConfig, kind: str) -> list[str]:
+    """Return the names of the infos that steps give values to.
+
+    Args:
+        model: the world.
+        config: how it is dreamt.
+        kind: the world's, for the error.
+
+    Raises:
+        ConfigError: uncertainty matters, and the world estimates none.
+    """
+    if model.estimates_uncertainty:
+        penalised = ["imagined_reward"] if config.uncertainty_penalty else []
+        return ["termination_probability", "uncertainty", *penalised]
+    if config.uncertainty_penalty or config.max_uncertainty is not None:
+        raise ConfigError(f"a {kind} estimates no uncertainty; leave uncertainty_penalty and max_uncertainty out.")
+    return ["termination_probability"]

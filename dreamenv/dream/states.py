@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamenv.checks import check_path, check_whole, to_array
-from dreamenv.errors import InputError, SeedError, StateError, StorageError
+from dreamenv.checks import check_path, check_whole
+from dreamenv.errors import SeedError, StateError, StorageError
 from dreamenv.randomness import philox4x32
 from dreamenv.storage import read_sealed_tensors, refuse_malformed, write_sealed_tensors
 from dreamenv.tensordicts import TensorDict, TensorDictBase
@@ -26,7 +24,6 @@ __all__ = [
     "check_entries",
     "check_world",
     "load_state",
-    "read_branch",
     "save_state",
 ]
 
@@ -143,31 +140,6 @@ def _check_leaf(name: str, value: Any, example: Any) -> None:
     if value.is_floating_point() and not bool(value.isfinite().all()):
         row = int(value.isfinite().reshape(len(value), -1).all(dim=1).to(torch.uint8).argmin())
         raise StateError(f"{name} of row {row} of this state is not finite. {_REMEDY}")
-
-
-def read_branch(rows: Any, n: int | None, total: int, most: int) -> NDArray[np.int64]:
-    """Return which rows to branch, once per copy.
-
-    Args:
-        rows: one row, or several.
-        n: of one row, how many copies; None for as many as there are rows.
-        total: how many rows there are.
-        most: copies.
-
-    Raises:
-        InputError: no such row, or n with several rows.
-    """
-    wanted = np.atleast_1d(to_array("rows", rows))
-    if wanted.dtype.kind not in "iu" or wanted.ndim != 1 or wanted.size == 0:
-        raise InputError(f"rows must be an integer or a sequence of integers, not {rows!r}.")
-    wrong = wanted[(wanted < 0) | (wanted >= total)]
-    if len(wrong):
-        raise InputError(f"there is no row {wrong[0]}: rows are 0 to {total - 1}.")
-    if np.ndim(rows) == 0:
-        return np.repeat(wanted, total if n is None else check_whole("n", n, most=most, error=InputError))
-    if n is not None:
-        raise InputError("n goes with a single row; repeat the rows you want several copies of.")
-    return wanted
 
 
 def branch_state(state: State, seed: int) -> State:

@@ -33,11 +33,20 @@ from dreamenv.dream.hindsight import read_revision
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
 from dreamenv.dream.latents import observation_space
 from dreamenv.dream.loading import find_world, prepare_model
-from dreamenv.dream.options import choose_pools, episode_pool, read_autoreset_mode, read_options, read_seeds
-from dreamenv.dream.render import Renderer
-from dreamenv.dream.rewards import RewardFunction, compute_rewards
+from dreamenv.dream.options import (
+    MOST_ROWS,
+    choose_pools,
+    episode_pool,
+    read_autoreset_mode,
+    read_branches,
+    read_options,
+    read_seeds,
+)
+from dreamenv.dream.prompts import Prompting, encode_prompts, first_prompts
+from dreamenv.dream.render import Renderer, check_scale
+from dreamenv.dream.rewards import RewardFunction, compute_rewards, step_info_names
 from dreamenv.dream.starting import StartStates
-from dreamenv.dream.states import branch_state, check_world, read_branch
+from dreamenv.dream.states import branch_state, check_world
 from dreamenv.errors import ClosedError, ConfigError, ResetNeededError
 from dreamenv.tensordicts import take_rows
 from dreamenv.world import World
@@ -49,12 +58,10 @@ Rows = NDArray[np.int64]
 Step = tuple[Any, Any, Any, Any, Infos]
 
 _DEFAULT_HORIZON = 256  # steps, where the world does not know the real environment's time limit
-_MOST_ROWS = 2**16  # what their observation space alone holds in memory: gigabytes
-_MOST_SCALE = 64
 _NO_ROWS: Rows = np.zeros(0, dtype=np.int64)
 
 
-class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
+class DreamVectorEnv(Gazing, Prompting, VectorEnv[Any, Any, Any]):
     """``num_envs`` dreams of one world.
 
     Args:
@@ -108,13 +115,12 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
         **settings: Any,
     ) -> None:
         self.config = config = DreamConfig.resolve(config, settings, caller=DreamVectorEnv)
-        num_envs = check_whole("num_envs", num_envs, most=_MOST_ROWS)
+        num_envs = check_whole("num_envs", num_envs, most=MOST_ROWS)
         check_choice("observation", observation, ("frame", "latent"))
         check_choice("output", output, ("numpy", "torch"))
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
-        if render_scale is not None:
-            render_scale = check_whole("render_scale", render_scale, most=_MOST_SCALE)
+        render_scale = check_scale(render_scale)
         render_start = check_flag("render_start", render_start)
         require(reward_fn is None or callable(reward_fn), f"reward_fn must be a function, not {reward_fn!r}.")
         require(starts is None or isinstance(starts, Starts), f"starts must be Starts, not {starts!r}.")
@@ -146,20 +152,14 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
             temperatures=config.temperature_range,
             decode=not self._latent or render_mode is not None or reward_fn is not None,
             max_uncertainty=config.max_uncertainty,
+            prompt=encode_prompts(model, [config.prompt], self._device),
         )
         self._renderer = Renderer(
             human=render_mode == "human", scale=render_scale, frame_height=spec.frame_shape[1], rate=spec.frame_rate
         )
         self._render_start, self._reward_fn = render_start, reward_fn
         self._penalty = np.float32(config.uncertainty_penalty)
-        self._told = ["termination_probability"]  # names of the infos that steps give values to
-        if model.estimates_uncertainty:
-            self._told += ["uncertainty", *(["imagined_reward"] if config.uncertainty_penalty else [])]
-        elif config.uncertainty_penalty or config.max_uncertainty is not None:
-            raise ConfigError(
-                f"a {type(self.world.model).__name__} estimates no uncertainty; leave uncertainty_penalty and "
-                "max_uncertainty out."
-            )
+        self._told = step_info_names(model, config, type(self.world.model).__name__)
         if reward_fn is None and not spec.predicts_rewards:
             warnings.warn(
                 "this world predicts no rewards, so all are 0. Pass reward_fn=..., or teach it some: "
@@ -189,14 +189,15 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
             seed: one for all rows (row i gets seed + i) or one per row; None continues the rows' streams, which
                 are seeded at random if they never were.
             options: "start": the number of one of the world's starts, or "episode" for the first frame of any real
-                episode, one for all rows or one per row (None for a row's usual choice); "reset_mask": (b,) bool,
-                which rows to reset, the others go on; "gaze": where those look at first, as `look` takes it.
+                episode, one for all rows or one per row (None for a row's usual choice); "prompt": what to ask for, one
+                string for all rows or one per row (None for the configuration's), see `prompt`; "reset_mask": (b,)
+                bool, which rows to reset, the others go on; "gaze": where those look at first, as `look` takes it.
 
         Returns:
             The observations of all rows, and infos of those that were reset.
 
         Raises:
-            SeedError, InputError, UnknownNameError: seeds or options that make no sense; nothing has changed.
+            SeedError, InputError, PromptError, UnknownNameError: seeds or options that make no sense; nothing changed.
             ClosedError: after `close`.
         """
         self._check_open()
@@ -206,9 +207,11 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
         pools = choose_pools(start, rows, self.num_envs, self._starts, self._pool)
+        asked = first_prompts(options, self.config.prompt, rows, self.num_envs)
+        prompts = encode_prompts(self._dreams.model, asked, self._device)
         super().reset(seed=seeds[0] if isinstance(seed, Integral) else None)
         self._seed_rows(rows, seeds)
-        self._dreams.begin(rows, pools, gaze)
+        self._dreams.begin(rows, pools, prompts, gaze)
         self._ended = np.setdiff1d(self._ended, rows, assume_unique=True)
         if self.render_mode == "human":
             self.render()
@@ -330,8 +333,8 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
         Raises:
             InputError: no such row.
         """
-        wanted = torch.from_numpy(read_branch(rows, n, self.num_envs, _MOST_ROWS))
-        state = take_rows(self.get_state(), wanted.to(self._device))
+        wanted = read_branches(rows, n, self.num_envs)
+        state = take_rows(self.get_state(), torch.from_numpy(wanted).to(self._device))
         return state if seed is None else branch_state(state, seed)
 
     # Pieces
@@ -382,11 +385,6 @@ class DreamVectorEnv(Gazing, VectorEnv[Any, Any, Any]):
     def _restart_within_step(self, final: Any, info: Infos) -> Any:
         """Restart the ended rows, as SAME_STEP autoreset asks; return the rows' observations."""
         ended, self._ended = self._ended, _NO_ROWS
-        if self.output == "numpy":
-            shown = np.full(self.num_envs, None, dtype=object)
-            for row in ended:
-                shown[row] = final[row].copy()
-            final = shown
         keep_final(info, final, self._mask(ended))
         self._dreams.begin(ended, self._pool)
         restart_infos(info, self._dreams.segment(), ended)

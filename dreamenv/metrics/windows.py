@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dreamenv.capabilities import SupportsReconstruct
+from dreamenv.capabilities import SupportsPrompt, SupportsReconstruct
 from dreamenv.codecs.codec import Codec
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import read_windows
@@ -51,7 +51,7 @@ def dreamed(
     seed: int,
     device: torch.device | str,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Observe the context of each window, then imagine its horizon under the recorded actions.
+    """Observe the context of each window, then imagine its horizon under the recorded actions, and its first caption.
 
     Args:
         model: a world model.
@@ -139,7 +139,8 @@ def predict_one_step(
             inside = reach < lengths[:, None]
             actions = torch.from_numpy(store.actions[rows]).to(device)
             frames = frames_to_model(store.frames[rows], device, channels_last=True)
-            rewards, terminations, state = _predict_steps(model, state, actions, frames)
+            prompts = None if store.prompts is None else torch.from_numpy(store.prompts[rows]).to(device, torch.int64)
+            rewards, terminations, state = _predict_steps(model, state, actions, frames, prompts)
             yield {
                 "reward": rewards[inside],
                 "real_reward": store.rewards[rows][inside].astype(np.float64),
@@ -169,15 +170,21 @@ def _after_context(model: Any, batch: Batch, context: int, first_row: int, seed:
     b = batch.actions.shape[0]
     seeds = torch.arange(first_row, first_row + b, device=batch.actions.device) + (seed << 32)
     state: State = model.start(batch.first_frame, seeds)
-    return model.observe(state, batch.actions[:, :context], batch.frames[:, :context]) if context else state
+    if context:
+        state = model.observe(state, batch.actions[:, :context], batch.frames[:, :context])
+    if batch.prompts is not None and isinstance(model, SupportsPrompt):
+        state = model.prompt(state, batch.prompts[:, context])
+    return state
 
 
 def _predict_steps(
-    model: Any, state: State, actions: Tensor, frames: Tensor
+    model: Any, state: State, actions: Tensor, frames: Tensor, prompts: Tensor | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], State]:
     rewards, terminations = [], []
     for step in range(actions.shape[1]):
         action = actions[:, step : step + 1]
+        if prompts is not None and isinstance(model, SupportsPrompt):
+            state = model.prompt(state, prompts[:, step])
         imagined, _ = model.imagine(state, _whole_chunks(action, model.spec.chunk), decode=False)
         rewards.append(imagined.expected_rewards[:, 0])
         terminations.append(imagined.termination[:, 0])

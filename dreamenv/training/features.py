@@ -5,6 +5,7 @@ The file lies in a folder with its digest, so that damaged features are noticed,
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -92,15 +93,11 @@ def with_features(batch: Batch, stage: Stage) -> Batch:
     flat, shape = pack([frames], "* c h w")
     values = stage.precompute(flat)
     rounded = values.half().float() if values.is_floating_point() else values.long()  # as they are stored
-    return Batch(
+    return dataclasses.replace(
+        batch,
         first_frame=batch.first_frame[:, :0],
         frames=batch.frames[:, :, :0],
-        actions=batch.actions,
-        rewards=batch.rewards,
-        terminated=batch.terminated,
-        weight=batch.weight,
         features=unpack(rounded.flatten(1), shape, "* d")[0].unflatten(-1, values.shape[1:]),
-        generator=batch.generator,
     )
 
 

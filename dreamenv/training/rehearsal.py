@@ -188,5 +188,20 @@ def _joined(first: Batch, second: Batch) -> Batch:
         terminated=both("terminated"),
         weight=both("weight"),
         features=None if first.features is None else both("features"),
+        prompts=_joined_prompts(first, second),
         generator=first.generator,
     )
+
+
+def _joined_prompts(first: Batch, second: Batch) -> Tensor | None:
+    """Put their prompts below each other; where only one has any, nothing is asked for in the other."""
+    words = next((one.prompts.shape[-1] for one in (first, second) if one.prompts is not None), 0)
+    if words == 0:
+        return None
+
+    def prompts(one: Batch) -> Tensor:
+        if one.prompts is not None:
+            return one.prompts
+        return torch.zeros((*one.rewards.shape, words), dtype=torch.int64, device=one.rewards.device)
+
+    return torch.cat((prompts(first), prompts(second)))

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
 from dreamenv.allocator import keep_freed_memory
-from dreamenv.capabilities import SupportsCalibrate
+from dreamenv.capabilities import SupportsCalibrate, SupportsPrompt
 from dreamenv.checks import check_flag, check_instance, check_path
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.starts import Starts
@@ -144,6 +144,11 @@ class _Run:
             frame_rate=dataset.provenance.frame_rate,
         )
         model = backbone_config.build(self.spec)
+        if isinstance(model, SupportsPrompt) and self.store.prompts is None:
+            raise ConfigError(
+                f"{dataset.path} has no captions, from which a world learns to follow prompts; leave prompt out of the "
+                "backbone's settings, or add captions with dreamenv.data.with_captions."
+            )
         self.model = model
         self.trainable = {name: p.requires_grad for name, p in model.named_parameters()}
         self.stages = tuple(self.model.stages())

@@ -22,7 +22,8 @@ _TILE = 32  # pixels per cell, as in MiniGrid's own frames; shrunk afterwards, s
 class MinigridEnv(FrameSkipEnv):
     """One MiniGrid task.
 
-    ``info`` also has ``position`` [column, row] and ``direction`` (0 east, 1 south, 2 west, 3 north).
+    ``info`` also has ``position`` [column, row], ``direction`` (0 east, 1 south, 2 west, 3 north) and ``caption``, the
+    mission, which is recorded.
 
     Args:
         task: short name, see `dreamenv.envs.minigrid.tasks.MINIGRID_TASKS`.
@@ -59,5 +60,6 @@ class MinigridEnv(FrameSkipEnv):
             info={
                 "position": [int(place) for place in self._simulator.agent_pos],
                 "direction": int(self._simulator.agent_dir),
+                "caption": str(self._simulator.mission),
             },
         )

@@ -63,5 +63,9 @@ class LatentDynamics(nn.Module):
 
     def prior_probs(self, deter: Tensor) -> tuple[Tensor, Tensor]:
         """(..., d) -> the probabilities of the next latent and their logarithms, (..., v, k) each."""
-        probs = mixed_probs(self.prior_logits(deter).float(), self.classes, self.unimix)
+        return self.probs(self.prior_logits(deter).float())
+
+    def probs(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's logits (..., v k) -> probabilities and their logarithms, (..., v, k) each."""
+        probs = mixed_probs(logits, self.classes, self.unimix)
         return probs, probs.log()

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
 from dreamenv.backbones.rssm.dynamics import LatentDynamics
+from dreamenv.backbones.rssm.prompting import PromptConditioning
 from dreamenv.backbones.rssm.training import RSSMTraining
 from dreamenv.heads.reward_termination import RewardTerminationHead
 from dreamenv.nn.actions import ActionVector
@@ -34,6 +35,7 @@ class RSSMLoss:
     action: ActionVector
     dynamics: LatentDynamics
     head: RewardTerminationHead
+    prompting: PromptConditioning | None = None
 
     def joint(self, batch: Batch) -> Loss:
         """Everything, on frames."""
@@ -79,11 +81,27 @@ class RSSMLoss:
         before = dropout(before, share, batch.generator, (*before.shape[:3], 1))
         with autocast(before.device, self.config.bfloat16 and self.dynamics.training):
             path = self.dynamics(before, self.action(batch.actions))  # b t d
+            if self.prompting is not None:
+                path = self._prompted(self.prompting, batch, before, path)
             path = dropout(path, share, batch.generator)
             prior = self.dynamics.prior(path)
             head, terms = self.head.loss(path, batch)
         terms["dynamics"] = masked_mean(latent_nats(posterior[:, 1:], prior), _kept(batch))
         return head + weight * terms["dynamics"].clamp_min(free_nats), terms, prior
+
+    def _prompted(self, prompting: PromptConditioning, batch: Batch, before: Tensor, path: Tensor) -> Tensor:
+        """Return what prior and head read of every step under its prompt, (b, t, d), given the memory's path."""
+        dynamics, action = self.dynamics, self.action(batch.actions)
+        hashes = batch.prompts
+        if hashes is None:
+            hashes = torch.zeros((*path.shape[:2], prompting.encoder.tokens), dtype=torch.int64, device=path.device)
+        given = prompting.conditions(hashes, action, dynamics.action_proj(action))
+        if dynamics.training:
+            given = prompting.drop(given, batch.generator)
+        memory = torch.cat((torch.zeros_like(path[:, :1]), path[:, :-1]), dim=1)
+        inputs = (dynamics.latent_proj(before) + prompting.inputs(memory, given)).float()
+        features: Tensor = dynamics.gru.step(inputs.flatten(0, 1), memory.flatten(0, 1)).unflatten(0, path.shape[:2])
+        return features
 
 
 def sample_latents(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:

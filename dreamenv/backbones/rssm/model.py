@@ -9,13 +9,14 @@ After Dreamer's RSSM (Hafner et al. 2019, 2021, 2023), arranged for speed on sma
   the frame on which an episode ends is never needed, and no off-by-one can arise.
 
 ``z`` is ``stoch`` categorical variables of ``classes`` values each, sampled from the row's own random stream.
-State: ``deter`` (b, deter), which is h, and ``stoch`` (b, stoch) int64, which is z.
+State: ``deter`` (b, deter), which is h, and ``stoch`` (b, stoch) int64, which is z; where the world takes prompts, also
+``prompt`` (b, words) int64 (`dreamenv.backbones.rssm.prompting`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,13 +26,17 @@ from dreamenv.backbones.rssm.autoencoder import CategoricalAutoencoder
 from dreamenv.backbones.rssm.dynamics import LatentDynamics
 from dreamenv.backbones.rssm.losses import RSSMLoss, latent_nats
 from dreamenv.backbones.rssm.pixel_likelihood import pixel_nats
+from dreamenv.backbones.rssm.prompting import Conditions, PromptConditioning, PromptConfig
 from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.backbones.rssm.training import RSSMTraining
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, PromptError
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 from dreamenv.nn.actions import ActionVector
 from dreamenv.nn.precision import store_in_bfloat16
 from dreamenv.nn.recurrence import MOST_HIDDEN
+from dreamenv.nn.text import BagOfWords
+from dreamenv.parts import ADDED_LATER
+from dreamenv.text import MOST_HASH
 from dreamenv.world_model import (
     BackboneConfig,
     DataStatistics,
@@ -48,7 +53,7 @@ from dreamenv.world_model import (
     new_state,
 )
 
-__all__ = ["RSSM", "RSSMConfig"]
+__all__ = ["RSSM", "PromptedRSSM", "RSSMConfig"]
 
 _LEAST_LOG = -80.0  # of a probability in float32 that counts for nothing
 
@@ -65,6 +70,7 @@ class RSSMConfig(BackboneConfig, kind="rssm"):
         channels: of the convolutions, finest stage first.
         unimix: share of the uniform distribution mixed into every categorical (DreamerV3: 1%).
         head: of reward and termination, which see few events and are the narrower.
+        prompt: lets a prompt act next to the action; None takes no prompts.
         training: the stages.
 
     Raises:
@@ -78,6 +84,7 @@ class RSSMConfig(BackboneConfig, kind="rssm"):
     channels: tuple[int, ...] = (32, 64, 96)
     unimix: float = 0.01
     head: RewardTerminationHeadConfig = RewardTerminationHeadConfig()
+    prompt: PromptConfig | None = field(default=None, metadata=ADDED_LATER)
     training: RSSMTraining = RSSMTraining()
 
     def __post_init__(self) -> None:
@@ -93,7 +100,7 @@ class RSSMConfig(BackboneConfig, kind="rssm"):
 
     def build(self, spec: WorldModelSpec) -> RSSM:
         """See `BackboneConfig`."""
-        return RSSM(self, spec)
+        return RSSM(self, spec) if self.prompt is None else PromptedRSSM(self, spec)
 
 
 class RSSM(WorldModel):
@@ -120,6 +127,9 @@ class RSSM(WorldModel):
         self.action = ActionVector(spec.action_space)
         self.dynamics = LatentDynamics(self.action.size, config.deter, config.hidden, **latent, unimix=config.unimix)
         self.head = config.head.build(config.deter)
+        self.prompting: PromptConditioning | None = None
+        if config.prompt is not None:
+            self.prompting = PromptConditioning(config.prompt, self.action.size, config.deter)
         self.embedding_size = config.deter + config.stoch * config.classes
 
     # The contract
@@ -127,7 +137,11 @@ class RSSM(WorldModel):
     def start(self, first_frame: Tensor, seed: Tensor) -> State:
         """Remember nothing but the latent of the first frame."""
         check_first_frame(self.spec, first_frame, seed)
-        state = new_state(seed, {"deter": torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)})
+        empty = {"deter": torch.zeros(len(first_frame), self.config.deter, device=first_frame.device)}
+        if self.prompting is not None:
+            tokens = self.prompting.encoder.tokens
+            empty["prompt"] = torch.zeros((len(first_frame), tokens), dtype=torch.int64, device=first_frame.device)
+        state = new_state(seed, empty)
         stream = RowStreams.of(state)
         return updated_state(state, stream.next(), stoch=stream.draw(self.autoencoder.encode(first_frame)))
 
@@ -152,15 +166,20 @@ class RSSM(WorldModel):
         check_actions(self.spec, actions)
         check_state(state, actions, self.memory)
         projected = self.dynamics.project(self.action, actions)
+        given = self._conditions(state, actions, projected)
         # Plain tensors from here on: at a few rows, every call counts.
         deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
-        path, entropies = [], []
+        path, read, entropies = [], [], []
         for i in range(actions.shape[1]):
-            deter, latent, entropy = self._imagine_step(deter, latent, projected[:, i], stream)
+            deter, features, logits = self._step(deter, latent, projected[:, i], given[i])
+            probs, prior = self.dynamics.probs(logits)
+            entropy = (probs * prior).sum(dim=(-2, -1)) / -self.config.stoch
+            latent = stream.draw(prior)
             stream = stream.next()
             path.append((deter, latent))
+            read.append(features)
             entropies.append(entropy)
-        predicted = self.head(_stack([deter for deter, _ in path]))
+        predicted = self.head(_stack(read))
         imagined = Imagined(
             frames=self._decode(_stack([latent for _, latent in path])) if decode else None,
             rewards=predicted.rewards,
@@ -183,10 +202,10 @@ class RSSM(WorldModel):
         projected = self.dynamics.project(self.action, actions)
         deter, latent, stream = state["deter"], state["stoch"], RowStreams.of(state)
         stream = stream._replace(temperature=torch.ones_like(stream.temperature))  # a bound needs the posterior's own
-        priors, latents = [], []
+        priors, latents, given = [], [], self._conditions(state, actions, projected)
         for i in range(actions.shape[1]):
-            deter = self.dynamics.step(deter, latent, projected[:, i])
-            priors.append(self.dynamics.prior(deter))
+            deter, _, logits = self._step(deter, latent, projected[:, i], given[i])
+            priors.append(self.dynamics.probs(logits)[1])
             latent = stream.draw(posterior[:, i])
             stream = stream.next()
             latents.append(latent)
@@ -216,17 +235,19 @@ class RSSM(WorldModel):
 
     def state_bounds(self) -> StateBounds:
         """A class number per variable, and means of hyperbolic tangents."""
-        return {("stoch",): (0, self.config.classes - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
+        bounds: StateBounds = {("stoch",): (0, self.config.classes - 1), ("deter",): (-MOST_HIDDEN, MOST_HIDDEN)}
+        return bounds if self.prompting is None else {**bounds, ("prompt",): (0, MOST_HASH)}
 
     @property
     def losses(self) -> RSSMLoss:
         """What it learns from."""
-        return RSSMLoss(self.config.training, self.autoencoder, self.action, self.dynamics, self.head)
+        return RSSMLoss(self.config.training, self.autoencoder, self.action, self.dynamics, self.head, self.prompting)
 
     def stages(self) -> Sequence[Stage]:
         """Everything jointly on frames, then the recurrence, prior and head on cached latents."""
         training, losses = self.config.training, self.losses
-        second = (*self.dynamics.parameters(), *self.head.parameters())
+        prompting = () if self.prompting is None else self.prompting.parameters()
+        second = (*self.dynamics.parameters(), *self.head.parameters(), *prompting)
         everything = (*self.autoencoder.parameters(), *second)
         return (
             training.joint.build("joint", everything, losses.joint),
@@ -249,19 +270,47 @@ class RSSM(WorldModel):
         deter, latent = path[-1]
         return updated_state(state, stream, deter=deter, stoch=latent)
 
-    def _imagine_step(
-        self, deter: Tensor, latent: Tensor, projected: Tensor, stream: RowStreams
+    def _conditions(self, state: State, actions: Tensor, projected: Tensor) -> Sequence[Conditions | None]:
+        """Return what every step is predicted from besides the memory; None each in a world that takes no prompts."""
+        steps = actions.shape[1]
+        if self.prompting is None:
+            return [None] * steps
+        vectors = self.action(actions)
+        return [self.prompting.conditions(state["prompt"], vectors[:, i], projected[:, i]) for i in range(steps)]
+
+    def _step(
+        self, deter: Tensor, latent: Tensor, projected: Tensor, given: Conditions | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the next deter (b, d) and latent (b, v), and the prior's entropy per variable (b,) in nats."""
-        deter = self.dynamics.step(deter, latent, projected)
-        probs, prior = self.dynamics.prior_probs(deter)
-        entropy = (probs * prior).sum(dim=(-2, -1)) / -self.config.stoch
-        return deter, stream.draw(prior), entropy
+        """Return the next deter (b, d), what prior and head read (b, d), and the prior's logits (b, v k)."""
+        after = self.dynamics.step(deter, latent, projected)
+        if self.prompting is None or given is None:
+            return after, after, self.dynamics.prior_logits(after).float()
+        features, logits = self.prompting.predict(self.dynamics, deter, latent, given)
+        return after, features, logits
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Class numbers (b, k, v) to frames (b, k, c, h, w) in [0, 1]."""
         frames: Tensor = self.autoencoder.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
         return frames
+
+
+class PromptedRSSM(RSSM):
+    """The model of a configuration that has ``prompt``: an `RSSM` that takes prompts."""
+
+    memory = (*RSSM.memory, "prompt")
+
+    @property
+    def prompt_encoder(self) -> BagOfWords:
+        """See `SupportsPrompt`."""
+        assert self.prompting is not None
+        return self.prompting.encoder
+
+    def prompt(self, state: State, prompt: Tensor) -> State:
+        """See `SupportsPrompt`."""
+        expected = (state.batch_size[0], self.prompt_encoder.tokens)
+        if tuple(prompt.shape) != expected or prompt.dtype != torch.int64:
+            raise PromptError(f"prompts must be {expected} int64, not {tuple(prompt.shape)} {prompt.dtype}.")
+        return updated_state(state, RowStreams.of(state), prompt=prompt.clone())
 
 
 def _stack(steps: list[Tensor]) -> Tensor:

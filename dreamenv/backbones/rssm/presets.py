@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from dreamenv.backbones.rssm.model import RSSMConfig
+from dreamenv.backbones.rssm.prompting import PromptConfig
 from dreamenv.backbones.rssm.revising import RevisingRSSMConfig
 from dreamenv.backbones.rssm.revision import BackwardConfig
 from dreamenv.backbones.rssm.training import RSSMStage, RSSMTraining
 from dreamenv.heads.reward_termination import RewardTerminationHeadConfig
 
-__all__ = ["PRESETS", "base", "revising", "small", "tiny"]
+__all__ = ["PRESETS", "base", "prompted", "revising", "small", "tiny"]
 
 
 def small() -> RSSMConfig:
@@ -53,4 +56,9 @@ def base() -> RSSMConfig:
     )
 
 
-PRESETS = {"small": small, "tiny": tiny, "revising": revising, "base": base}
+def prompted() -> RSSMConfig:
+    """As small, for recordings with captions: takes prompts."""
+    return dataclasses.replace(small(), prompt=PromptConfig())
+
+
+PRESETS = {"small": small, "tiny": tiny, "revising": revising, "base": base, "prompted": prompted}

@@ -22,6 +22,7 @@ from dreamenv.backbones.rssm.revision import BackwardConfig, Evidence, Revision
 from dreamenv.backbones.rssm.revision_loss import RevisionLoss
 from dreamenv.backbones.rssm.stream import RowStreams, updated_state
 from dreamenv.capabilities import check_revision
+from dreamenv.errors import ConfigError
 from dreamenv.nn.recurrence import MOST_HIDDEN
 from dreamenv.tensordicts import TensorDict
 from dreamenv.world_model import Stage, State, StateBounds, WorldModelSpec, check_state
@@ -37,9 +38,17 @@ class RevisingRSSMConfig(RSSMConfig, kind="revising_rssm"):
 
     Attributes:
         revision: how.
+
+    Raises:
+        ConfigError: a prompt: what a prompt was taken for is not among what is remembered of past steps.
     """
 
     revision: Revision = BackwardConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt is not None:
+            raise ConfigError("an RSSM that looks back takes no prompts; leave prompt out, or take 'rssm'.")
 
     def build(self, spec: WorldModelSpec) -> RevisingRSSM:
         """See `BackboneConfig`."""

@@ -170,7 +170,7 @@ class _Npz:
             return
         rows = self.rows
         frames, actions = rows.read_frames(), _in_space(rows, self.space)
-        rewards, terminated = rows.read_rewards(), rows.read_terminated()
+        rewards, terminated, captions = rows.read_rewards(), rows.read_terminated(), rows.read_captions()
         starts = {first for first, _ in rows.episodes}
         for first, last in segments:
             shown = np.arange(first, last + 1)
@@ -185,6 +185,7 @@ class _Npz:
                 at_episode_start=first in starts,
                 policy=self.name,
                 seed=first,
+                captions=None if captions is None else tuple(captions[first:last]),
             )
 
 

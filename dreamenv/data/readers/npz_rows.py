@@ -26,6 +26,7 @@ _DEFAULT_NAMES = {
     "terminal": ("is_terminal", "terminated", "terminals", "terminations"),
     "discount": ("discount",),
     "timeout": ("timeouts", "timeout", "truncated", "truncations"),
+    "caption": ("caption", "captions"),
 }
 
 
@@ -34,7 +35,7 @@ class NpzKeys:
     """The names of the arrays; None looks for the usual names.
 
     ``first``, ``terminal``, ``timeout`` and ``discount`` hold 0 or 1 (a discount may lie between); all arrays but the
-    frames and actions have one number per row.
+    frames, actions and captions have one number per row.
 
     Attributes:
         frames: frames.
@@ -45,6 +46,7 @@ class NpzKeys:
         terminal: whether the episode terminated at a row's frame; without it, see ``discount``.
         discount: 0 where the episode terminated at a row's frame.
         timeout: whether the episode was cut at a row's frame, by a time limit: truncated, and not terminated.
+        caption: strings, what was asked for or said when a row's action was taken; "" for nothing.
     """
 
     frames: str | None = None
@@ -54,6 +56,7 @@ class NpzKeys:
     terminal: str | None = None
     discount: str | None = None
     timeout: str | None = None
+    caption: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +191,18 @@ class Rows:
         if self._keys["reward"] is None:
             return np.zeros(self._steps, np.float32)
         return self._numbers("reward", self._read_steps("reward"))
+
+    def read_captions(self) -> list[str] | None:
+        """Read the captions, (t,) strings; None if the file has none."""
+        key = self._keys["caption"]
+        if key is None:
+            return None
+        captions = self._read_steps("caption")
+        if captions.dtype.kind != "U" or captions.ndim != 1:
+            raise RecordingError(
+                f"{key!r} in {self.file.path} is {captions.shape} {captions.dtype}; captions must be a string per row."
+            )
+        return [str(caption) for caption in captions]
 
     def read_terminated(self) -> NDArray[np.bool_]:
         """Read whether each step terminated the episode, (t,) bool."""
