@@ -155,5 +155,6 @@ class BackwardNetwork(Smoother):
 
     def logits(self, prior: Tensor, deter: Tensor, hindsight: Tensor) -> Tensor:
         """Correct the prior; see `Smoother`."""
-        correction = self.correction(torch.cat((deter, hindsight), dim=-1)).float()
-        return prior + correction.unflatten(-1, prior.shape[-2:])
+        correction: Tensor = self.correction(torch.cat((deter, hindsight), dim=-1)).float()
+        corrected: Tensor = prior + correction.unflatten(-1, prior.shape[-2:])
+        return corrected
