@@ -138,14 +138,15 @@ def show(returns: dict[str, list[float]]) -> None:
         summary = mean_iqm_interval(returns[name])
         return "{:.0f} [{:.0f}, {:.0f}]".format(summary.mean, *summary.mean_interval)
 
+    best = mean_iqm_interval(returns["nothing lost, filter"])
     rows: list[tuple[Any, ...]] = []
     for losses in map(str, LOSSES):
-        best, new, filtered, revised = (
-            float(mean_iqm_interval(returns[name]).mean)
-            for name in ("nothing lost, filter", *(f"{losses}, {way}" for way in WAYS))
-        )
-        shares = (regained(best, without, revised) for without in (new, filtered))
-        told = ["-" if share is None else f"{share:.0%}" for share in shares]
+        found = [mean_iqm_interval(returns[f"{losses}, {way}"]) for way in WAYS]
+        told = []
+        for without in found[:2]:
+            lost = without.mean_interval[1] < best.mean_interval[0]  # beyond chance
+            share = regained(best.mean, without.mean, found[-1].mean) if lost else None
+            told.append("nothing lost" if share is None else f"{share:.0%}")
         rows.append((losses, *(cell(f"{losses}, {way}") for way in WAYS), *told))
     print(f"random actions {cell('random actions, ')}; nothing lost {cell('nothing lost, filter')}")
     print_table(("frames", *WAYS, "regained of as new", "regained of filter"), rows)

@@ -139,8 +139,8 @@ class Postdiction:
         seeds: worlds that are trained.
         windows: of held-out episodes, per measurement.
         json: file to write the results to; nothing is written without it.
-        picture: file to draw two windows of the first measurement into: reality, what was seen, what the filter
-            remembers, what is remembered in hindsight.
+        picture: file to draw two windows of the first measurement into, those of which the filter is most wrong:
+            reality, what was seen, what the filter remembers, what is remembered in hindsight.
     """
 
     task: str = "occluder"
@@ -253,8 +253,12 @@ def _reach(state: State, steps: int) -> State:
 
 @torch.inference_mode()
 def draw(model: RevisingRSSM, gap: Gap, windows: Windows, path: Path, *, count: int = 2, seed: int = 0) -> None:
-    """Draw windows, the remembered steps of each in four rows."""
-    frames, actions = (part[:count] for part in windows)
+    """Draw the windows of which the filter is most wrong, the remembered steps of each in four rows."""
+    place = slice(model.revision_steps - gap.hidden - gap.seen, model.revision_steps - gap.seen)
+    hidden = windows[0][:, gap.context + 1 : gap.context + gap.hidden + 1]
+    wrong = (model.recall(_filter(model, gap, windows, seed)[0])[:, place] - hidden).square().flatten(1).sum(dim=1)
+    chosen = wrong.argsort(descending=True)[:count]
+    frames, actions = (part[chosen] for part in windows)
     state, _ = _filter(model, gap, (frames, actions), seed)
     here = gap.context + gap.hidden + gap.seen
     revised = model.revise(state, frames[:, here : here + 1], torch.ones(len(frames), 1, dtype=torch.bool))

@@ -388,7 +388,8 @@ def test_a_gap_is_measured_and_drawn(tmp_path: Path) -> None:
     assert {len(way["future_by_step"]) for way in found.values()} == {FUTURE}
     assert found["revised, L=2"]["hidden"] == found["filter"]["hidden"]  # it does not reach the gap
     draw(model, gap, windows, tmp_path / "gap.png", count=1)
-    picture = np.asarray(Image.open(tmp_path / "gap.png"))
+    with Image.open(tmp_path / "gap.png") as image:
+        picture = np.asarray(image)
     rows = [picture[round(len(picture) * i / 4) :][: 2 * 16] for i in range(4)]
     assert rows[0].tobytes() != rows[1].tobytes()  # reality, and what was seen of it
     assert rows[1].std() < rows[0].std()  # grey where nothing was seen
@@ -404,7 +405,8 @@ def test_the_example_shows_what_is_remembered_in_hindsight(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
     importlib.import_module("postdiction").main(tmp_path, steps=240, training_steps=2)
-    assert Image.open(tmp_path / "hindsight.png").size[0] > 12 * 32
+    with Image.open(tmp_path / "hindsight.png") as picture:
+        assert picture.width > 12 * 32
     shown = capsys.readouterr().out
     assert "filtered: 0." in shown
     assert "revised: 0." in shown
