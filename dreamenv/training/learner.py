@@ -54,7 +54,7 @@ class Learner:
 
     def __init__(self, world: World, config: AdaptConfig, budget: int | None) -> None:
         self._world, self._config = world, config
-        self.model = copied(world)
+        self.model = _copied(world)
         stages = [stage for stage in self.model.stages() if stage.steps > 0]
         learned = _learned(self.model, config)
         stages = [changed for stage in stages if (changed := self._changed(stage, learned)) is not None]
@@ -165,7 +165,7 @@ class Learner:
 _CHECK_EVERY = 50  # steps, since it waits for the device
 
 
-def copied(world: World) -> WorldModel:
+def _copied(world: World) -> WorldModel:
     """Return a model with the same weights as a world's."""
     with torch.random.fork_rng([]):
         model = world.config.build(world.spec)
