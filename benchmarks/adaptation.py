@@ -83,7 +83,7 @@ class Adaptation:
     shifts: tuple[str, ...] = ()
     compared: tuple[str, ...] = ("colours",)
     policies: tuple[str, ...] = ("colours",)
-    agent_steps: int = 30_000
+    agent_steps: int = 100_000
     episodes: int = 100
     picture: Path | None = None
 
@@ -210,7 +210,7 @@ class _Bench:
         found = {"random": self.played("random", RandomActor(env.action_space), None, make, seed)}
         env.close()
         for name, world in worlds.items():
-            out = self.folder / "agents" / f"{shift}-{name.replace(' ', '-')}-{seed}"
+            out = self.folder / "agents" / f"{shift}-{name.replace(' ', '-')}-{seed}-{self.config.agent_steps}"
             policy = train_agent(_agent(self.config, seed), out=out, world=world)
             found[name] = self.played(f"{shift}-{name.replace(' ', '-')}", policy, world, make, seed)
         return found

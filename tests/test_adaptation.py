@@ -43,7 +43,7 @@ FAMILIES: dict[str, BackboneConfig] = {
     "denoising": TINY,
     "latent_denoising": TINY_LATENT,
 }
-QUICK = AdaptConfig(batch_size=2, dreamed_steps=40, dream_horizon=4, device="cpu", progress=False)
+QUICK = AdaptConfig(update="low_rank", batch_size=2, dreamed_steps=40, dream_horizon=4, device="cpu", progress=False)
 
 
 def inverted(path: Path, episodes: int) -> EpisodeDataset:
@@ -334,7 +334,7 @@ def test_what_cannot_learn_or_be_replayed_is_refused(old: EpisodeDataset) -> Non
 @pytest.mark.parametrize(
     "settings",
     [
-        {"update": "some"}, {"rank": 0}, {"rank": 4, "update": "all"}, {"learning_rate": 0.0}, {"batch_size": 0},
+        {"update": "some"}, {"rank": 0}, {"rank": 4, "update": "all"}, {"rank": 4, "update": "heads"}, {"learning_rate": 0.0}, {"batch_size": 0},
         {"rehearsal": 0.0}, {"rehearsal": 1.0}, {"dreamed_steps": 0}, {"dream_horizon": 0}, {"starts": 0},
         {"start_context": -1}, {"seed": -1}, {"num_threads": 0}, {"learning_rate": float("nan")},
     ],
@@ -342,7 +342,7 @@ def test_what_cannot_learn_or_be_replayed_is_refused(old: EpisodeDataset) -> Non
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        AdaptConfig(**settings)
+        AdaptConfig(**{"update": "low_rank"} | settings)
 
 
 def test_rewards_beyond_what_the_world_can_predict_are_warned_of(old: EpisodeDataset, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ class AdaptConfig:
     """How a world adapts, see `dreamenv.training.adapt`.
 
     Attributes:
-        update: what learns. "low_rank": adapters on all weights (LoRA, Hu et al. 2021), merged into them at the end;
-            "heads": rewards and terminations alone; "all": every weight.
-        rank: of the adapters; None for 8. More of it learns, and forgets, more.
+        update: what learns. "all": every weight; "low_rank": adapters on all weights (LoRA, Hu et al. 2021), merged into
+            them at the end; "heads": rewards and terminations alone.
+        rank: of the adapters; None for 8.
         learning_rate: share of the peak rate at which each stage of the world was trained.
         batch_size: windows per step; None for each stage's own.
         rehearsal: share of these windows that are old experience, where there is any, in (0, 1).
@@ -38,7 +38,7 @@ class AdaptConfig:
         ConfigError: a value that cannot work, or a rank without adapters.
     """
 
-    update: Literal["low_rank", "heads", "all"] = "low_rank"
+    update: Literal["low_rank", "heads", "all"] = "all"
     rank: int | None = None
     learning_rate: float = 1.0
     batch_size: int | None = None
