@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,19 +33,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from dreamenv.backbones.denoising.presets import diffusion_forcing_like
 from dreamenv.backbones.denoising.training import DenoiserTraining
 from dreamenv.backbones.denoising.world import DenoisingConfig, DenoisingWorld
-from dreamenv.benchmarks.common import envelope, interleaved, print_table, write_json
+from dreamenv.benchmarks.common import cached, claim, envelope, interleaved, print_table, write_json
 from dreamenv.codecs.base import CodecTraining
 from dreamenv.data.dataset import EpisodeDataset
 from dreamenv.data.store import FrameStore
 from dreamenv.data.windows import WindowSampler, read_windows, windows_for_evaluation
 from dreamenv.denoisers.foveated_dit import FoveatedDiT, FoveatedDiTConfig
 from dreamenv.denoisers.gaze import GazeConfig, HeldGaze, MotionGaze, UncertaintyGaze
-from dreamenv.errors import ConfigError
+from dreamenv.errors import ConfigError, UnknownNameError
 from dreamenv.frames import frames_to_model
 from dreamenv.heads.no_reward import NoRewardHeadConfig
 from dreamenv.metrics.objects import object_fidelity
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.nn.fovea import Fovea
+from dreamenv.storage import write_file
 from dreamenv.training.config import OptimizerConfig, TrainConfig
 from dreamenv.training.optimisation import WeightAverage, learning_rate, make_optimizer, only_trainable
 from dreamenv.world_model import Stage, WorldModelSpec
@@ -83,11 +84,13 @@ class Foveation:
         holdout: share of the episodes that nothing learns from.
         seed: of weights, windows and moments.
         rounds: of timing.
+        layouts: which of `LAYOUTS`.
         out: JSON file to write.
-        weights: folder to keep the trained weights in, for `dreamenv.benchmarks.foveation_picture`; None keeps none.
+        work: folder of weights and judgements, from which an interrupted run goes on.
 
     Raises:
         ConfigError: no steps, windows or horizons.
+        UnknownNameError: no such layout.
     """
 
     data: Path
@@ -99,12 +102,16 @@ class Foveation:
     holdout: float = 0.1
     seed: int = 0
     rounds: int = 5
+    layouts: tuple[str, ...] = tuple(LAYOUTS)
     out: Path = Path("foveation.json")
-    weights: Path | None = None
+    work: Path = Path("runs/foveation")
 
     def __post_init__(self) -> None:
         if min(self.steps, self.windows, self.moments, self.rounds, *self.horizons, self.codec_steps + 1) < 1:
             raise ConfigError("steps, windows, moments, rounds and horizons must be at least 1.")
+        for name in self.layouts:
+            if name not in LAYOUTS:
+                raise UnknownNameError("layout", name, LAYOUTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_table(tuple(header), [_row(name, entry, settings.horizons) for name, entry in results["layouts"].items()])
     for name, timing in results["speed"]["timings"].items():
         print(f"{name}: {timing['rate']:.1f} frames/s, one dream", file=sys.stderr)
-    facts = {**vars(settings), "data": settings.data.name, "out": settings.out.name, "weights": None}
+    facts = {**vars(settings), "data": settings.data.name, "out": settings.out.name, "work": settings.work.name}
     print(f"wrote {write_json(settings.out, envelope('foveation', results, facts))}", file=sys.stderr)
 
 
@@ -147,49 +154,65 @@ def measure(settings: Foveation) -> dict[str, Any]:
     spec = WorldModelSpec(
         frame_shape=(c, h, w), action_space=dataset.action_space, frame_rate=dataset.provenance.frame_rate
     )
-    codec: dict[str, Tensor] | None = None
-    features: Any = None
+    made_from = {name: getattr(settings, name) for name in ("steps", "codec_steps", "holdout", "seed")}
+    claim(settings.work / "made_from.json", {**made_from, "data": dataset.content_hash()})
+    worlds = {name: make_config(LAYOUTS[name], settings.codec_steps).build(spec) for name in settings.layouts}
+    features = _with_codec(list(worlds.values()), store, settings)
     layouts: dict[str, Any] = {}
-    models: dict[str, DenoisingWorld] = {}
-    operations: dict[str, int] = {}
-    for name, denoiser in LAYOUTS.items():
-        torch.manual_seed(settings.seed)
-        world = make_config(denoiser, settings.codec_steps).build(spec)
-        if codec is None:
-            _train(world, world.stages()[0], store, settings, settings.codec_steps, None)
-            codec = world.codec.state_dict()
-            features = _features(world, store)
-        world.codec.load_state_dict(codec)
-        operations[name] = _training_operations(world, features, store, settings)
-        steps = round(settings.steps * operations["uniform"] / operations[name])
+    finest = _training_operations(make_config(LAYOUTS["uniform"], 1).build(spec), features, store, settings)
+    for name, world in worlds.items():
+        steps = round(settings.steps * finest / _training_operations(world, features, store, settings))
         print(f"{name}: {world.denoiser.tokens} tokens, {steps} steps", file=sys.stderr, flush=True)
         facts = {"tokens": world.denoiser.tokens, "operations": _frame_operations(world)}
-        stage = next(stage for stage in world.stages() if stage.name == "denoiser")
-
-        def judge(done: int, world: DenoisingWorld = world, name: str = name, facts: dict[str, Any] = facts) -> None:
-            entry = {**facts, "steps": done, **_judged(world, held_out, settings)}
-            layouts[f"{name}, {done} steps"] = entry
-            print(_row(f"{name}, {done} steps", entry, settings.horizons), file=sys.stderr, flush=True)
-
-        _train(world, stage, store, settings, steps, features, judge)
-        models[name] = world.eval()
-        if name == _FOVEATED:
-            for other, gaze in _GAZES.items():
+        for done, path in _trained(name, world, steps, store, settings, features).items():
+            world.load_state_dict(load_file(path))
+            rules = {"": LAYOUTS[name].gaze, **(_GAZES if name == _FOVEATED and done == steps else {})}
+            for other, gaze in rules.items():
+                title = f"{name}, {done} steps" + (other and f", {other}")
                 _look_by(world, gaze)
-                layouts[f"{name}, {other}"] = {**facts, "steps": steps, **_judged(world, held_out, settings)}
-            _look_by(world, denoiser.gaze)
-        if settings.weights is not None:
-            settings.weights.mkdir(parents=True, exist_ok=True)
-            tensors = {key: value.contiguous() for key, value in world.state_dict().items()}
-            save_file(tensors, settings.weights / f"{name}.safetensors")
+                key = {"steps": done, "windows": settings.windows, "moments": settings.moments, "gaze": gaze.kind}
+                key |= made_from | {"horizons": settings.horizons, "data": dataset.content_hash()}
+                judged = cached(
+                    settings.work, title.replace(" ", "_"), key, partial(_judged, world, held_out, settings)
+                )
+                layouts[title] = {**facts, "steps": done, **judged}
+                print(_row(title, layouts[title], settings.horizons), file=sys.stderr, flush=True)
+            _look_by(world, LAYOUTS[name].gaze)
     return {
         "layouts": layouts,
-        "training_operations": operations,
-        "speed": _speed(models, held_out, settings).to_json(),
+        "speed": _speed(worlds, held_out, settings).to_json(),
         "environment": dataset.provenance.environment_id,
         "sha256": dataset.content_hash(),
         "episodes": {"training": len(training), "held_out": len(held_out)},
     }
+
+
+def _with_codec(worlds: list[DenoisingWorld], store: FrameStore, settings: Foveation) -> Any:
+    """Give all worlds one codec, trained unless it was before; return the latents (n, c, h, w) of all frames."""
+    path = settings.work / "codec.safetensors"
+    if not path.exists():
+        torch.manual_seed(settings.seed)
+        world = make_config(LAYOUTS["uniform"], settings.codec_steps).build(worlds[0].spec)
+        _train(world, world.stages()[0], store, settings, settings.codec_steps, None, {settings.codec_steps: path})
+    for world in worlds:
+        found = load_file(path)
+        world.codec.load_state_dict({name[6:]: value for name, value in found.items() if name.startswith("codec.")})
+        world.eval()
+    return _features(worlds[0], store)
+
+
+def _trained(
+    name: str, world: DenoisingWorld, steps: int, store: FrameStore, settings: Foveation, features: Any
+) -> dict[int, Path]:
+    """Train a layout, unless it was before: steps -> weights after as many as the finest takes, and at the end."""
+    marks = sorted({min(steps, settings.steps), steps})
+    paths = {mark: settings.work / f"{name.replace(', ', '_')}-{mark}.safetensors" for mark in marks}
+    if not all(path.exists() for path in paths.values()):
+        stage = next(stage for stage in world.stages() if stage.name == "denoiser")
+        torch.manual_seed(settings.seed)
+        world.denoiser.load_state_dict(make_config(LAYOUTS[name], 1).build(world.spec).denoiser.state_dict())
+        _train(world, stage, store, settings, steps, features, paths)
+    return paths
 
 
 def _look_by(world: DenoisingWorld, gaze: GazeConfig) -> None:
@@ -205,16 +228,16 @@ def _train(
     settings: Foveation,
     steps: int,
     features: Any,
-    judge: Any = None,
+    paths: dict[int, Path],
 ) -> None:
-    """Train one stage, and judge the average of the weights after as many steps as the finest takes, and at the end."""
+    """Train one stage, and write the average of the weights after so many steps to these paths."""
     run = TrainConfig(steps={stage.name: steps}, seed=settings.seed, optimizer=OptimizerConfig(schedule="constant"))
     windows = _windows(stage, store, settings, features)
     objective = stage.objectives[0]
     only_trainable(world, objective)
+    world.train()
     optimizer, average = make_optimizer(objective, stage, run), WeightAverage(world, _AVERAGE)
     for step in range(steps):
-        world.train()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, step, run)
         optimizer.zero_grad(set_to_none=True)
@@ -223,14 +246,10 @@ def _train(
         torch.nn.utils.clip_grad_norm_(objective.parameters, 1.0)
         optimizer.step()
         average.update(step)
-        if judge is not None and step + 1 in {steps, min(steps, settings.steps)}:
+        if step + 1 in paths:
             average.swap()
-            world.eval()
-            judge(step + 1)
-            if step + 1 < steps:
-                average.swap()
-    if judge is None:
-        average.swap()
+            write_file(paths[step + 1], save({key: value.contiguous() for key, value in world.state_dict().items()}))
+            average.swap()
     world.eval().requires_grad_(False)
 
 
@@ -324,7 +343,7 @@ def _decibels(errors: Tensor) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high}
 
 
-def _speed(models: dict[str, DenoisingWorld], held_out: EpisodeDataset, settings: Foveation) -> Any:
+def _speed(worlds: dict[str, DenoisingWorld], held_out: EpisodeDataset, settings: Foveation) -> Any:
     """Time dreams of one row, in turns."""
     store = FrameStore(held_out)
     first = frames_to_model(np.asarray(store.frames[:1]), channels_last=True)
@@ -337,7 +356,7 @@ def _speed(models: dict[str, DenoisingWorld], held_out: EpisodeDataset, settings
             _, state = world.imagine(state, torch.zeros(1, 1, *shape, dtype=torch.int64))
         return _TIMED
 
-    return interleaved({name: partial(dream, world) for name, world in models.items()}, rounds=settings.rounds)
+    return interleaved({name: partial(dream, world) for name, world in worlds.items()}, rounds=settings.rounds)
 
 
 def _row(name: str, entry: dict[str, Any], horizons: Sequence[int]) -> tuple[Any, ...]:

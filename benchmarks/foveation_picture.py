@@ -1,6 +1,6 @@
 """Draw what `dreamenv.benchmarks.foveation` trained: reality, and each layout's dream of it, the fovea marked.
 
-``python -m dreamenv.benchmarks.foveation_picture --data D --weights W --out P.png``. Columns are held-out moments that
+``python -m dreamenv.benchmarks.foveation_picture --data D --work W --out P.png``. Columns are held-out moments that
 show an object; each dream is ``horizon`` steps from its last real frame.
 """
 
@@ -41,7 +41,7 @@ class FoveationPicture:
 
     Attributes:
         data: folder of the recording.
-        weights: folder that the benchmark kept weights in.
+        work: folder that the benchmark worked in.
         moments: columns.
         horizon: steps into the dream.
         holdout, seed: as given to the benchmark.
@@ -50,7 +50,7 @@ class FoveationPicture:
     """
 
     data: Path
-    weights: Path
+    work: Path
     moments: int = 6
     horizon: int = 2
     holdout: float = 0.1
@@ -76,7 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = [frames_to_numpy(batch.frames[chosen, -1])]
     for name, denoiser in LAYOUTS.items():
         world = make_config(denoiser, 1).build(spec).eval()
-        world.load_state_dict(load_file(settings.weights / f"{name}.safetensors"))
+        trained = sorted(settings.work.glob(f"{name.replace(', ', '_')}-*.safetensors"), key=_steps)
+        if not trained:
+            continue
+        world.load_state_dict(load_file(trained[-1]))
         with torch.no_grad():
             state = world.start(batch.first_frame[chosen], torch.arange(len(chosen)))
             state = world.observe(state, batch.actions[chosen, :context], batch.frames[chosen, :context])
@@ -86,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         assert imagined.frames is not None
         pictures.append(_framed(world, frames_to_numpy(imagined.frames[:, 0]), state.get("gaze")))
     Image.fromarray(strip(pictures, range(len(chosen)), scale=settings.scale)).save(settings.out)
+
+
+def _steps(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _framed(world: DenoisingWorld, frames: npt.NDArray[np.uint8], gaze: Tensor | None) -> npt.NDArray[np.uint8]:

@@ -53,7 +53,7 @@ def sampled_with(config, **scales):
     guidance = dataclasses.replace(config.guidance, **scales)
     world = randomized(dataclasses.replace(config, guidance=guidance, sampler=DDIM(steps=1)))
     with torch.no_grad():
-        return world._sample(begin(world), world.action(torch.ones(2, 1, dtype=torch.int64)))
+        return world._sample(begin(world), world.action(torch.ones(2, 1, dtype=torch.int64)))[0]
 
 
 def test_guidance_of_one_is_none_and_more_goes_further():
@@ -86,7 +86,7 @@ def test_guidance_by_the_past_alone_asks_only_about_the_actions_taken():
     given = inputs_of(world)
     actions = world.action(torch.ones(2, 1, dtype=torch.int64))
     with torch.no_grad():
-        guided = world._sample(begin(world), actions)
+        guided = world._sample(begin(world), actions)[0]
     assert len(given) == 2  # with the past and without
     for noisy in given:
         torch.testing.assert_close(noisy.actions, actions)

@@ -14,14 +14,13 @@ import pytest
 import torch
 from einops import rearrange
 from PIL import Image
-from safetensors.torch import load_file
 from tiny_worlds import TINY_DIT, TINY_FOVEATED, presented, randomized, with_denoiser
 from torch import Tensor
 
 from dreamenv import World
 from dreamenv.backbones.denoising import DenoisingConfig
 from dreamenv.benchmarks import foveation
-from dreamenv.data import EpisodeDataset, RandomPolicy, Starts, collect
+from dreamenv.data import RandomPolicy, Starts, collect
 from dreamenv.denoisers.foveated_dit import FoveatedDiT, FoveatedDiTConfig
 from dreamenv.denoisers.gaze import HeldGaze, MotionGaze, UncertaintyGaze
 from dreamenv.dream import DreamEnv, DreamVectorEnv, GazeAction
@@ -30,7 +29,6 @@ from dreamenv.errors import ActionError, ConfigError, GazeError, ResetNeededErro
 from dreamenv.nn.fovea import Fovea
 from dreamenv.nn.transformer import PatchEmbed
 from dreamenv.testing import SPEC
-from dreamenv.world_model import WorldModelSpec
 
 LAYOUTS = [((3, 64, 64), 4, (4, 8)), ((4, 16, 16), 2, (4,)), ((1, 16, 32), 1, (2, 8)), ((2, 8, 8), 1, ())]
 
@@ -351,24 +349,23 @@ def test_layouts_are_compared_at_equal_multiply_adds(tmp_path, monkeypatch, caps
     make = partial(make_real, "own_envs:Dot", size=64)
     data = collect(make, partial(RandomPolicy, make().action_space), tmp_path / "data", steps=150, num_workers=0)
     monkeypatch.setattr(foveation, "object_fidelity", lambda *_, **__: {"steps": {}})
-    out, weights = tmp_path / "found.json", tmp_path / "weights"
-    foveation.main(
-        ["--data", str(data.path), "--steps", "2", "--codec-steps", "2", "--windows", "2", "--rounds", "1",
-         "--horizons", "1", "--out", str(out), "--weights", str(weights)]
-    )  # fmt: skip
-    found = json.loads(out.read_text())["results"]
-    layouts, operations = found["layouts"], found["training_operations"]
-    assert layouts["uniform, 2 steps"]["tokens"] == 64
-    taken = next(entry for name, entry in layouts.items() if name.startswith("foveated, ") and entry["steps"] > 2)
-    assert taken["tokens"] == 28
-    assert taken["steps"] == round(2 * operations["uniform"] / operations["foveated"]) >= 6
-    assert layouts["uniform, 2 steps"]["operations"] > 2.9 * taken["operations"]
-    assert {"foveated, gaze held", "foveated, gaze on the uncertain"} < set(layouts)
+    out, work = tmp_path / "found.json", tmp_path / "work"
+    command = [
+        "--data", str(data.path), "--steps", "2", "--codec-steps", "2", "--windows", "2", "--rounds", "1",
+        "--horizons", "1", "--layouts", "uniform", "foveated", "--out", str(out), "--work", str(work),
+    ]  # fmt: skip
+    foveation.main(command)
+    layouts = json.loads(out.read_text())["results"]["layouts"]
+    uniform, fewest = layouts["uniform, 2 steps"], layouts["foveated, 2 steps"]
+    assert (uniform["tokens"], fewest["tokens"]) == (64, 28)
+    assert uniform["operations"] > 2.9 * fewest["operations"]
+    longest = next(entry for entry in layouts.values() if entry["steps"] > 2)
+    assert longest["steps"] == 6
+    assert {"foveated, 6 steps, gaze held", "foveated, 6 steps, gaze on the uncertain"} < set(layouts)
     assert "| uniform, 2 steps" in capsys.readouterr().out
-    world = foveation.make_config(foveation.LAYOUTS["foveated"], 1).build(spec_of(data))
-    world.load_state_dict(load_file(weights / "foveated.safetensors"))
-
-
-def spec_of(data: EpisodeDataset) -> WorldModelSpec:
-    h, w, c = data.frame_shape
-    return WorldModelSpec(frame_shape=(c, h, w), action_space=data.action_space, frame_rate=1.0)
+    monkeypatch.setattr(foveation, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(foveation, "_judged", lambda *_: pytest.fail("judged again"))
+    foveation.main(command)  # an interrupted run goes on
+    assert json.loads(out.read_text())["results"]["layouts"] == layouts
+    with pytest.raises(ConfigError, match="made in another way"):
+        foveation.main([*command, "--seed", "1"])
