@@ -64,7 +64,7 @@ class Untold(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Act, and say nothing of the frame's age."""
         *outcome, info = self.env.step(action)
-        return *outcome, {key: value for key, value in info.items() if key != "frame_age"}  # type: ignore[return-value]
+        return *outcome, {key: value for key, value in info.items() if key != "frame_age"}
 
 
 @dataclass(frozen=True, kw_only=True)
