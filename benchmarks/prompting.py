@@ -4,7 +4,8 @@
 
 Two worlds of the same settings learn from two recordings of `dreamenv.benchmarks.panorama`: in one, actions contradict
 captions as they come; in the other they never do, so that a conflict is something the world has never seen. A third,
-of the first seed, learns without captions. Each is measured under every pair of guidance weights, next to the real environment.
+of the first seed, learns without captions. Each is measured under every pair of guidance weights, next to the real
+environment.
 Writes ``prompting.json`` and a sheet of dreams, ``prompting.png``. About 8 minutes of one core.
 """
 
