@@ -33,7 +33,7 @@ PANS = {"left": 1, "right": 2}
 _FLOOR = (28, 28, 34)
 _OBJECTS, _NAMED, _CHANGE = 0.85, 0.75, 1 / 16
 """Share of columns with an object; chance that a caption names a pan, or a colour; and that it changes, in a step."""
-_NEAR = 60.0  # distance from a colour within which a cell shows it
+_LEAST, _ALIKE = 0.4, 0.9  # of a dreamt object's strength, and the cosine between its colour and a real one
 
 
 def caption(pan: str | None, colour: str | None) -> str:
@@ -123,13 +123,19 @@ class Panorama(gym.Env[NDArray[np.uint8], np.int64]):
 
 
 def find_objects(frame: NDArray[np.uint8]) -> Iterator[tuple[int, int, str]]:
-    """Yield the objects of a frame (16, 16, 3): column, lane and colour of every cell that shows one."""
+    """Yield the objects of a frame (16, 16, 3), dreamt ones too: column, lane and colour, at most one in a column.
+
+    An object is what differs most from the floor, if it does by `_LEAST` of what a real one would, and in its colour.
+    """
     cells = frame.reshape(LANES, CELL, COLUMNS, CELL, 3)[:, :-1, :, :-1].mean(axis=(1, 3), dtype=np.float64)
-    colours = np.array([_FLOOR, *COLOURS.values()])
-    distance = np.linalg.norm(cells[:, :, None] - colours, axis=-1)  # lanes columns colours
-    nearest = distance.argmin(axis=-1)
-    for lane, column in np.argwhere((nearest > 0) & (distance.min(axis=-1) < _NEAR)):
-        yield int(column), int(lane), list(COLOURS)[nearest[lane, column] - 1]
+    beyond, colours = cells - _FLOOR, np.array(list(COLOURS.values())) - _FLOOR
+    strength, full = np.linalg.norm(beyond, axis=-1), np.linalg.norm(colours, axis=-1)
+    for column, lane in enumerate(strength.argmax(axis=0)):
+        found = beyond[lane, column]
+        likeness = colours @ found / full / max(float(strength[lane, column]), 1e-9)
+        best = int(likeness.argmax())
+        if strength[lane, column] >= _LEAST * full[best] and likeness[best] >= _ALIKE:
+            yield column, int(lane), list(COLOURS)[best]
 
 
 def record_panorama(

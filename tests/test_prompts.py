@@ -480,7 +480,7 @@ def test_the_example_goes_from_captions_to_dreams_under_prompts(
 
 def test_the_benchmark_measures_both_recordings_and_reality(tmp_path: Path) -> None:
     settings = Prompting(
-        out=tmp_path, episodes=8, joint_steps=2, dynamics_steps=2, probe_steps=2, repeats=1,
+        out=tmp_path, episodes=8, joint_steps=2, dynamics_steps=2, probe_steps=2, repeats=1, seeds=(0,),
         prompt_scales=(1.0,), action_scales=(0.5, 1.0),
     )  # fmt: skip
     results = run(settings)
