@@ -77,6 +77,7 @@ class Foveation:
     Attributes:
         data: folder of a recording.
         steps: of training the finest layout; the others take as many multiply-adds.
+        equal_steps_only: train all for ``steps`` instead.
         codec_steps: of training the codec, which all share.
         windows: held-out windows whose errors are measured.
         moments: held-out moments at which objects are looked for, per step.
@@ -95,6 +96,7 @@ class Foveation:
 
     data: Path
     steps: int = 300
+    equal_steps_only: bool = False
     codec_steps: int = 300
     windows: int = 128
     moments: int = 160
@@ -161,7 +163,8 @@ def measure(settings: Foveation) -> dict[str, Any]:
     layouts: dict[str, Any] = {}
     finest = _training_operations(make_config(LAYOUTS["uniform"], 1).build(spec), features, store, settings)
     for name, world in worlds.items():
-        steps = round(settings.steps * finest / _training_operations(world, features, store, settings))
+        share = 1.0 if settings.equal_steps_only else finest / _training_operations(world, features, store, settings)
+        steps = round(settings.steps * share)
         print(f"{name}: {world.denoiser.tokens} tokens, {steps} steps", file=sys.stderr, flush=True)
         facts = {"tokens": world.denoiser.tokens, "operations": _frame_operations(world)}
         for done, path in _trained(name, world, steps, store, settings, features).items():
