@@ -325,7 +325,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, len(shifts), figsize=(6 * len(shifts), 4), layout="constrained", squeeze=False)
     for axis, (shift, runs) in zip(axes[0], shifts.items(), strict=True):
         for kind, colour in (("adapted", "tab:blue"), ("scratch", "tab:orange")):
-            frames = [int(arm.split(", ")[1]) for arm in runs[0] if arm.startswith(f"{kind}, ")]
+            frames = sorted(int(arm.split(", ")[1]) for arm in runs[0] if arm.startswith(f"{kind}, "))
             values = np.array([_values(runs, f"{kind}, {count}", "new", "psnr", "10") for count in frames])
             axis.plot(
                 frames, values.mean(axis=1), "o-", color=colour, label=kind if kind == "adapted" else "from scratch"

@@ -334,7 +334,8 @@ def test_what_cannot_learn_or_be_replayed_is_refused(old: EpisodeDataset) -> Non
 @pytest.mark.parametrize(
     "settings",
     [
-        {"update": "some"}, {"rank": 0}, {"rank": 4, "update": "all"}, {"rank": 4, "update": "heads"}, {"learning_rate": 0.0}, {"batch_size": 0},
+        {"update": "some"}, {"rank": 0}, {"rank": 4, "update": "all"}, {"rank": 4, "update": "heads"},
+        {"learning_rate": 0.0}, {"batch_size": 0},
         {"rehearsal": 0.0}, {"rehearsal": 1.0}, {"dreamed_steps": 0}, {"dream_horizon": 0}, {"starts": 0},
         {"start_context": -1}, {"seed": -1}, {"num_threads": 0}, {"learning_rate": float("nan")},
     ],

@@ -19,8 +19,8 @@ class AdaptConfig:
     """How a world adapts, see `dreamenv.training.adapt`.
 
     Attributes:
-        update: what learns. "all": every weight; "low_rank": adapters on all weights (LoRA, Hu et al. 2021), merged into
-            them at the end; "heads": rewards and terminations alone.
+        update: what learns. "all": every weight; "low_rank": adapters on all weights (LoRA, Hu et al. 2021), merged
+            into them at the end; "heads": rewards and terminations alone.
         rank: of the adapters; None for 8.
         learning_rate: share of the peak rate at which each stage of the world was trained.
         batch_size: windows per step; None for each stage's own.
