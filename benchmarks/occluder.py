@@ -6,7 +6,7 @@ shows them without the screen, so that a world learns both ways; whoever measure
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +27,7 @@ class Occluder(gym.Env[NDArray[np.uint8], np.int64]):
     Actions move it up or down by a pixel. Rewards are 0; 24 steps truncate.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_fps": 10}
+    metadata: dict[str, Any] = {"render_fps": 10}  # noqa: RUF012 - as gymnasium declares it
     action_names = ("noop", "up", "down")
     max_episode_steps = 24
 

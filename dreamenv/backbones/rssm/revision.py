@@ -158,4 +158,5 @@ class BackwardNetwork(Smoother):
     def logits(self, prior: Tensor, deter: Tensor, hindsight: Tensor) -> Tensor:
         """Correct the prior; see `Smoother`."""
         correction = self.correction(torch.cat((deter, hindsight), dim=-1)).float()
-        return prior + correction.unflatten(-1, prior.shape[-2:])
+        corrected: Tensor = prior + correction.unflatten(-1, prior.shape[-2:])
+        return corrected
