@@ -95,6 +95,20 @@ def test_settings_of_the_gradient_change_what_is_revised(setting: str, value: fl
     assert not torch.equal(*found)
 
 
+@pytest.mark.parametrize(
+    ("contract", "config"), [(TestRevisingRSSM, BACKWARD), (TestRSSMRevisedByGradient, BY_GRADIENT)]
+)
+def test_a_dream_younger_than_its_buffer_is_revised_alike_by_a_longer_one(contract: Any, config: Any) -> None:
+    found = []
+    for steps in (5, 9):
+        made = contract()
+        made.config = dataclasses.replace(config, revision=dataclasses.replace(config.revision, steps=steps))
+        model = made.disturbed(made.make_model())
+        state, _ = made.with_gap(model)
+        found.append(model.embed(made.look_back(model, state)))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
 # A coin is thrown at the first step, and every frame shows it: bright or dark.
 
 COINS, COIN_STEPS = 32, 6

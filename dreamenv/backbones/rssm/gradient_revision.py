@@ -87,10 +87,12 @@ class GradientSmoother(Smoother):
         projected = dynamics.action_proj(evidence.actions).float()
         deter, latent, cost = evidence.deter, evidence.latent, offsets.new_zeros(())
         for i in range(seen.shape[1]):
-            deter = dynamics.gru.step((dynamics.latent_proj(latent) + projected[:, i]).float(), deter)
+            began = (evidence.first <= i)[:, None]
+            after = dynamics.gru.step((dynamics.latent_proj(latent) + projected[:, i]).float(), deter)
+            deter = torch.where(began, after, deter)
             prior = dynamics.prior(deter)
             guess = torch.where(informed[:, i, None, None], (prior + offsets[:, i]).log_softmax(dim=-1), prior)
             drawn = torch.where(seen[:, i, None, None], posterior[:, i], guess)
             cost = cost + latent_nats(drawn, prior).sum()  # 0 of steps that the prior fills in
-            latent = drawn.exp()
+            latent = torch.where(began[..., None], drawn.exp(), latent)
         return cost

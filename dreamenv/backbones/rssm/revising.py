@@ -134,7 +134,7 @@ class RevisingRSSM(RSSM):
         anchor = first.clamp_max(steps - 1)
         deter, latent = history["deter"][rows, anchor], history["stoch"][rows, anchor]
         one_hot = torch.nn.functional.one_hot(latent, self.config.classes).float()
-        evidence = Evidence(probs, seen, self.action(history["action"]), deter, one_hot)
+        evidence = Evidence(probs, seen, self.action(history["action"]), first, deter, one_hot)
         hindsight, informed = self.smoother.look_back(evidence), evidence.informed
         projected, stream = self.dynamics.project(self.action, history["action"]), RowStreams.of(state)
         drawn_before = torch.cat((history["stoch"][:, 1:], state["stoch"][:, None]), dim=1)

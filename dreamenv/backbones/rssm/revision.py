@@ -38,13 +38,15 @@ class Evidence(NamedTuple):
         probs: (b, l, v, k) the probabilities that the frames' posterior gives; of no meaning where none was seen.
         seen: (b, l) bool, whether the step's frame was seen.
         actions: (b, l, a) vectors of the actions that led to them.
-        deter: (b, d) the memory before the first step.
+        first: (b,) the place of the first step that there was; nothing before it means anything, nor was it seen.
+        deter: (b, d) the memory before that step.
         latent: (b, v, k) one-hot, the latent before it.
     """
 
     probs: Tensor
     seen: Tensor
     actions: Tensor
+    first: Tensor
     deter: Tensor
     latent: Tensor
 
@@ -155,6 +157,6 @@ class BackwardNetwork(Smoother):
 
     def logits(self, prior: Tensor, deter: Tensor, hindsight: Tensor) -> Tensor:
         """Correct the prior; see `Smoother`."""
-        correction: Tensor = self.correction(torch.cat((deter, hindsight), dim=-1)).float()
+        correction = self.correction(torch.cat((deter, hindsight), dim=-1)).float()
         corrected: Tensor = prior + correction.unflatten(-1, prior.shape[-2:])
         return corrected

@@ -73,10 +73,8 @@ class RevisionLoss:
             return rearrange(values[:, first : first + count * length], "b (n l) ... -> (b n) l ...", n=count)
 
         weight = cut(batch.weight * ~batch.terminated)
-        evidence = Evidence(
-            cut(posterior[:, 1:]), weight > 0, cut(actions), cut(path)[:, 0], cut(latents[:, :-1])[:, 0]
-        )
-        return evidence, weight
+        start, before = torch.zeros_like(weight[:, 0]), (cut(path)[:, 0], cut(latents[:, :-1])[:, 0])
+        return Evidence(cut(posterior[:, 1:]), weight > 0, cut(actions), start, *before), weight
 
     def _gaps(self, pieces: tuple[Evidence, Tensor], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Hide frames, revise once; return the bound and the imitation, in nats per step that each is of."""
