@@ -125,7 +125,7 @@ def _ours(denoiser: nn.Module, rewards: nn.Module, *, quantized: bool = True) ->
         **{f"rew_end_model.{name}": one for name, one in rewards.state_dict().items()},
     }
     found = DiamondAdapter().read([tensors], Options())
-    config = found.config
+    config: Any = found.config
     if not quantized:
         sampler = dataclasses.replace(config.sampler, quantize_x0=False)
         config = dataclasses.replace(config, sampler=sampler, quantize_frames=False)

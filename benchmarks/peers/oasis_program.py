@@ -196,8 +196,9 @@ class Program:
         files = [read_tensors(self.files / f"{name}.safetensors") for name in ("codec", "network")]
         options = Options(size=self.size.frames, heads=self.size.heads, actions="vector", sampling_steps=steps)
         architecture = OasisAdapter().read(files, options)
-        denoiser = dataclasses.replace(architecture.config.denoiser, **settings)
-        config = dataclasses.replace(architecture.config, denoiser=denoiser, quantize_frames=False)
+        published: Any = architecture.config
+        denoiser = dataclasses.replace(published.denoiser, **settings)
+        config = dataclasses.replace(published, denoiser=denoiser, quantize_frames=False)
         return load_weights(dataclasses.replace(architecture, config=config))
 
 
