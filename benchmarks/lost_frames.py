@@ -29,7 +29,7 @@ from dreamenv.envs import LossyFrames
 from dreamenv.metrics.statistics import mean_iqm_interval
 from dreamenv.world import World
 
-__all__ = ["Losses", "LostFrames", "main", "regained"]
+__all__ = ["Losses", "LostFrames", "Untold", "main", "regained", "show"]
 
 WAYS = ("as new", "filter", "revised")
 

@@ -42,7 +42,7 @@ from dreamenv.training import TrainConfig, train
 from dreamenv.training.video import strip
 from dreamenv.world_model import State
 
-__all__ = ["Gap", "Postdiction", "cut_windows", "main", "measure_gap"]
+__all__ = ["Gap", "Postdiction", "Task", "cut_windows", "draw", "main", "measure_gap", "show"]
 
 SIZE = 32  # pixels: a world in minutes of one core
 FUTURE = 10  # steps predicted after the gap
