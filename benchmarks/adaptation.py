@@ -66,6 +66,8 @@ class Adaptation:
         policies: changes in which policies are compared, at the middle number of frames.
         agent_steps: dreamt steps of each policy.
         episodes: real episodes that each policy plays.
+        windows: dreamt in each measurement.
+        calibration_steps: whose rewards and terminations are predicted in each.
         picture: draw the errors into this file.
     """
 
@@ -85,6 +87,8 @@ class Adaptation:
     policies: tuple[str, ...] = ("colours",)
     agent_steps: int = 100_000
     episodes: int = 100
+    windows: int = 32
+    calibration_steps: int = 1000
     picture: Path | None = None
 
 
@@ -189,10 +193,11 @@ class _Bench:
         """Measure a world on the changed task and, unless it never knew it, on the old one."""
         result = {}
         for place, dataset in (("new", self.test(shift)), ("old", self.test(None))):
-            key = {"world": world.content_hash(), "data": dataset.content_hash()}
+            size = self.config.windows, self.config.calibration_steps
+            key = {"world": world.content_hash(), "data": dataset.content_hash(), "size": size}
             result[place] = cached(
                 self.folder / "measured", f"{shift}-{name.replace(', ', '-')}-{seed}-{place}", key,
-                partial(_measure, world, dataset),
+                partial(_measure, world, dataset, *size),
             )  # fmt: skip
         new, old = result["new"]["psnr"]["10"], result["old"]["psnr"]["10"]
         print(f"{shift} {name} (seed {seed}): PSNR at 10 steps {new:.2f} new, {old:.2f} old", flush=True)
@@ -251,11 +256,11 @@ def _agent(config: Adaptation, seed: int) -> AgentConfig:
     )  # fmt: skip
 
 
-def _measure(world: World, dataset: EpisodeDataset) -> dict[str, Any]:
+def _measure(world: World, dataset: EpisodeDataset, windows: int, steps: int) -> dict[str, Any]:
     """Return PSNR by horizon with 95% intervals over windows, and how wrong rewards and terminations are."""
     store = FrameStore(dataset)
-    report = dream_fidelity(world.model, store, horizons=_HORIZONS, windows=32, context=_CONTEXT)
-    known = calibration(world.model, store, steps=1000)
+    report = dream_fidelity(world.model, store, horizons=_HORIZONS, windows=windows, context=_CONTEXT)
+    known = calibration(world.model, store, steps=steps)
     psnr = {horizon: entry["psnr"] for horizon, entry in report["horizons"].items()}
     return {
         "psnr": {horizon: entry["mean"] for horizon, entry in psnr.items()},
