@@ -21,7 +21,7 @@ from dreamenv.errors import ActionError, ConfigError, GazeError, ResetNeededErro
 from dreamenv.nn.fovea import check_gaze
 from dreamenv.world_model import WorldModel
 
-__all__ = ["GazeAction", "Gazing", "read_gaze"]
+__all__ = ["GazeAction", "Gazing", "first_gaze", "read_gaze"]
 
 Gazes = NDArray[np.float32]
 
@@ -98,6 +98,12 @@ class GazeAction(gym.Wrapper[Any, Any, Any, Any]):
             raise ActionError(f"the action {action['action']!r} is not in {self.env.action_space}.")
         self.env.unwrapped.look(action["gaze"])  # type: ignore[attr-defined]
         return self.env.step(action["action"])
+
+
+def first_gaze(options: Mapping[str, Any] | None, model: WorldModel, rows: int) -> torch.Tensor | None:
+    """Return what the reset's option "gaze" asks for, see `read_gaze`; None without it, or where it is None."""
+    gaze = (options or {}).get("gaze")
+    return None if gaze is None else read_gaze(gaze, model, rows)
 
 
 def read_gaze(gaze: Any, model: WorldModel, rows: int) -> torch.Tensor:

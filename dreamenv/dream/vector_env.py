@@ -28,7 +28,7 @@ from dreamenv.devices import find_device
 from dreamenv.dream.actions import ActionReader
 from dreamenv.dream.batch import DreamBatch, StepResult
 from dreamenv.dream.config import DreamConfig, require
-from dreamenv.dream.gaze import Gazing, read_gaze
+from dreamenv.dream.gaze import Gazing, first_gaze
 from dreamenv.dream.hindsight import read_revision
 from dreamenv.dream.infos import Infos, first_infos, keep_final, restart_infos, step_infos
 from dreamenv.dream.latents import observation_space
@@ -202,7 +202,7 @@ class DreamVectorEnv(Gazing, Prompting, VectorEnv[Any, Any, Any]):
         """
         self._check_open()
         rows, start = read_options(options, self.num_envs)
-        gaze = read_gaze(options["gaze"], self._dreams.model, self.num_envs) if options and "gaze" in options else None
+        gaze = first_gaze(options, self._dreams.model, self.num_envs)
         if not self._dreams.started and len(rows) < self.num_envs:
             raise ResetNeededError("the first reset must be of all rows, without a reset_mask.")
         seeds = read_seeds(seed, self.num_envs)
