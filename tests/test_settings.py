@@ -35,13 +35,14 @@ PRESETS = [
     for preset in preset_names(backbone)
     if (backbone, preset) not in LARGE
 ]
-ALONE = {("rssm", "revising"): "revision"}
+ALONE = {("rssm", "revising"): "revision", ("rssm", "prompted"): "prompt"}
 """The one part in which a preset differs from another one, whose settings are tried there."""
 
 SIDE = {
     "foveated": 64,
     "framepack_like": 64,
     "next_scale": 64,
+    "prompted": 64,
     "revising": 64,
     "small": 64,
     "tiny": 64,
