@@ -323,7 +323,7 @@ def test_windows_before_rewards_are_refused_of_a_recording_without_rewards(tmp_p
     dataset = empty_dataset(tmp_path / "d")
     dataset.append(random_episode(9, seed=0, rewards=np.zeros(9), terminated=True))
     store = FrameStore(dataset)
-    with pytest.raises(DatasetError, match=r"before_reward=0.5 has no effect on .*leave it at 0"):
+    with pytest.raises(DatasetError, match=r"before_reward=0.5 has no effect: .*leave it at 0"):
         WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=0.5)
     with pytest.raises(ConfigError, match="before_reward"):
         WindowSampler(store, batch_size=5, sequence_length=3, seed=1, before_reward=1.5)
