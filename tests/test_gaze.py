@@ -336,6 +336,7 @@ def test_the_gaze_can_be_a_part_of_the_action(foveated):
 # What uses it
 
 
+@pytest.mark.slow
 def test_the_example_trains_a_world_and_looks_about(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
     example = importlib.import_module("gaze")
