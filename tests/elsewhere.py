@@ -90,7 +90,9 @@ def waits(model: Any) -> list[str]:
         imagined, state = model.imagine(state, actions)
         embedded = model.embed(state)
         found = list(mode.waits)
-        assert {one.device for one in (imagined.frames, imagined.rewards, embedded, *state.values())} == {DEVICE}
+        assert {
+            one.device for one in (imagined.frames, imagined.rewards, embedded, *state.flatten_keys("/").values())
+        } == {DEVICE}
     return found
 
 

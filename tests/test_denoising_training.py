@@ -46,7 +46,7 @@ IN_GROUPS = dataclasses.replace(
 FOR_A_GPU = {"diamond", "diffusion_forcing_like_base"}
 MILLIONS = {
     "small": 1.2, "small_latents": 1.02, "tiny": 0.13, "diamond": 4.4, "gamefactory_like": 2.7, "framepack_like": 1.87,
-    "diffusion_forcing_like_base": 172,
+    "diffusion_forcing_like_base": 172, "foveated": 1.27,
 }  # fmt: skip
 
 

@@ -373,6 +373,8 @@ def changed(part: Any, path: tuple[str, ...]) -> Any:
         other: Any = not value
     elif isinstance(value, tuple):
         other = tuple(2 * one for one in value) if name == "scales" else (*value[:-1], 2 * value[-1])
+    elif isinstance(value, str):
+        other = {"coarsest": "middle"}[value]
     elif isinstance(value, int):
         other = 2 * value + 1 if name == "levels" else 2 * value or 1
     else:

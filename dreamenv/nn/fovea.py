@@ -86,8 +86,10 @@ class Fovea(nn.Module):
         pooled = functional.avg_pool2d(maps.flatten(0, -3)[:, None].float(), self.patch).flatten(1)
         held = pooled @ self.foveas.mT
         best, cell = held.max(-1)
-        k = torch.stack((cell // self.cells[1], cell % self.cells[1]), dim=-1)
-        gaze = (2 * k + self.sides[0] / 2) / k.new_tensor(self.grid)
+        half, columns = self.sides[0] / 2, self.cells[1]
+        row = (2 * (cell // columns) + half) / self.grid[0]
+        column = (2 * (cell % columns) + half) / self.grid[1]
+        gaze = torch.stack((row, column), dim=-1)
         found = torch.where(best[:, None] > 0, gaze, torch.full_like(gaze, 0.5))
         return found.reshape(*maps.shape[:-2], 2)
 
