@@ -90,9 +90,8 @@ def waits(model: Any) -> list[str]:
         imagined, state = model.imagine(state, actions)
         embedded = model.embed(state)
         found = list(mode.waits)
-        assert {
-            one.device for one in (imagined.frames, imagined.rewards, embedded, *state.flatten_keys("/").values())
-        } == {DEVICE}
+        made = (imagined.frames, imagined.rewards, embedded, *state.flatten_keys("/").values())
+        assert {one.device for one in made} == {DEVICE}
     return found
 
 
